@@ -1,0 +1,53 @@
+# Everything a newcomer needs on an x86-64 Linux machine without ROS. `make help` lists it; the work is in scripts/.
+# With ROS 2 installed, none of this is needed: put the package into a workspace and run colcon build.
+
+SHELL := bash
+.SHELLFLAGS := -eo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+EPISODES ?=
+HEADLESS ?=
+ARGS ?=
+
+in_environment := source scripts/activate.bash &&
+sources := $(shell find dysl_vla_ros msg srv launch config checkpoints -not -name '__pycache__' -not -name '*.pyc' \
+  -not -name '.*' 2>/dev/null) CMakeLists.txt package.xml programs.txt scripts/build.sh
+
+.PHONY: help setup build demo test test-all lint clean distclean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build ## watch the policy move a simulated arm (EPISODES=2 a task, HEADLESS=1: no live table); writes demo_out/
+	@$(in_environment) dysl_vla demo $(if $(EPISODES),--episodes $(EPISODES)) $(if $(filter-out 0,$(HEADLESS)),--headless) $(ARGS)
+
+test: build ## the test suite, without what takes more than half a minute (ARGS='-k worker')
+	@$(in_environment) pytest -m "not slow" $(ARGS)
+
+test-all: build ## the whole test suite
+	@$(in_environment) pytest $(ARGS)
+
+lint: setup ## ruff and mypy
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+
+setup: .venv/.complete ## Debian packages (as root, else they are named) and .venv; done once
+build: install/.complete ## build the package into install/; done when a source has changed
+
+.venv/.complete: requirements/*.txt scripts/setup.sh scripts/mend_wheels.py $(if $(wildcard .venv/bin/pip),$(shell \
+  grep -qsF "$(CURDIR)/.venv/" .venv/bin/pip || echo moved))
+	@scripts/setup.sh "$(PYTHON)"
+
+install/.complete: .venv/.complete $(sources)
+	@scripts/build.sh
+
+.PHONY: moved
+moved: # this folder was moved or copied since .venv was made; the programs in it name the old place
+
+clean: ## remove what was built, tested and shown; keep .venv
+	rm -rf build install log demo_out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+distclean: clean ## remove .venv as well
+	rm -rf .venv

@@ -1,0 +1,117 @@
+"""``dysl_vla``: finds the verb's module, lets it declare its arguments, runs it, turns errors into one line.
+
+A verb is a module with ``add_arguments(parser)`` and ``run(arguments) -> int`` (the exit code). Only the module of the
+verb that was asked for is imported, so that ``dysl_vla --help`` needs neither torch nor ROS.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dysl_vla_ros import __version__
+from dysl_vla_ros.errors import DyslVlaError
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
+
+
+class Verb(NamedTuple):
+    """One subcommand: the module that implements it and what it does, in one line."""
+
+    module: str
+    help: str
+    needs: str = ""  # a module of ROS or of requirements/simulation.txt without which the verb cannot run
+
+
+# In the order in which somebody who starts from nothing would use them.
+VERBS = {
+    "demo": Verb("dysl_vla_ros.commands.demo", "watch the shipped policy move a simulated arm through ROS 2", "rclpy"),
+    "demonstrations": Verb("dysl_vla_ros.commands.demonstrations", "record scripted experts in simulation", "mujoco"),
+    "train": Verb("dysl_vla_ros.commands.train", "train the reference policy on demonstrations, at full depth"),
+    "calibrate": Verb("dysl_vla_ros.commands.calibrate", "choose static layers and guidance thresholds"),
+    "distill": Verb("dysl_vla_ros.commands.distill", "train adapters and controllers that skip the other layers"),
+    "evaluate": Verb("dysl_vla_ros.commands.evaluate", "measure success, depth and time in simulation", "mujoco"),
+    "describe": Verb("dysl_vla_ros.commands.describe", "say what a checkpoint wants, gives, and may skip"),
+}
+
+MENDS = {
+    "rclpy": "source the setup.bash of your ROS 2 and of this package, or run `make demo` in its folder",
+    "mujoco": "it comes with pip install 'dysl_vla_ros[simulation]', or `make setup` in the package's folder",
+}
+
+DESCRIPTION = """\
+Vision-language-action policies that skip layers when the moment allows it (DySL-VLA), for ROS 2."""
+
+EPILOGUE = """\
+from nothing to a policy that skips layers, in this order:
+  dysl_vla demonstrations --help     the data: scripted experts in the simulator
+  dysl_vla train --help              the policy at full depth: a checkpoint folder
+  dysl_vla calibrate --help          which layers stay, which may be skipped
+  dysl_vla distill --help            adapters and controllers: a `dysl` folder beside the checkpoint
+  dysl_vla evaluate --help           success and depth, full and skipping side by side
+
+see it first:  dysl_vla demo
+on a robot:    ros2 launch dysl_vla_ros dysl_vla.launch.py checkpoint:=FOLDER image:=/camera/color/image_raw
+
+exit codes: 0 done; 1 ran, but failed its criteria; 2 what you gave is wrong (one line says what); 130 interrupted"""
+
+
+class _ShowDefaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds an option's default to its help, unless the help says it or there is nothing to say."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        says_it = "default" in (action.help or "") or action.default in (None, "", False)
+        return action.help if says_it else super()._get_help_string(action)
+
+
+def available_verbs() -> dict[str, Verb]:
+    """Return the verbs whose modules are installed (a machine without ROS lacks those that need it)."""
+    return {name: verb for name, verb in VERBS.items() if importlib.util.find_spec(verb.module) is not None}
+
+
+def build_parser(verbs: dict[str, Verb], chosen: str | None = None) -> argparse.ArgumentParser:
+    """Make the parser; only the ``chosen`` verb's module is imported and declares its arguments."""
+    parser = argparse.ArgumentParser(
+        prog="dysl_vla",
+        description=DESCRIPTION,
+        epilog=EPILOGUE,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=20),
+    )
+    parser.add_argument("--version", action="version", version=f"dysl_vla_ros {__version__}")
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True, title="verbs")
+    for name, verb in verbs.items():
+        subparser = subparsers.add_parser(
+            name,
+            help=verb.help,
+            description=verb.help[0].upper() + verb.help[1:] + ".",
+            formatter_class=_ShowDefaults,
+        )
+        if name == chosen:
+            importlib.import_module(verb.module).add_arguments(subparser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``dysl_vla`` with these arguments (default: the process's own) and return the exit code."""
+    arguments_given = list(sys.argv[1:] if argv is None else argv)
+    verbs = available_verbs()
+    chosen = next((word for word in arguments_given if not word.startswith("-")), None)
+    try:
+        arguments = build_parser(verbs, chosen).parse_args(arguments_given)
+        verb = verbs[arguments.verb]
+        if verb.needs and importlib.util.find_spec(verb.needs) is None:
+            raise DyslVlaError(f"{verb.needs} is not installed here; {MENDS[verb.needs]}")
+        return int(importlib.import_module(verb.module).run(arguments))
+    except DyslVlaError as error:
+        print(f"dysl_vla {chosen}: error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print(f"dysl_vla {chosen}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # `dysl_vla describe X | head`: the reader has what it wants
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

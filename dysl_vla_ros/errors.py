@@ -1,0 +1,33 @@
+"""The errors that a user can cause or meet; each message names the thing, where it is, and the mend.
+
+A command prints the message in one line and exits with 2; a node logs it and puts it into ``/diagnostics``.
+Our own mistakes stay ``AssertionError`` and keep their traceback.
+"""
+
+
+class DyslVlaError(Exception):
+    """Base of everything below: one line, no traceback shown to a user."""
+
+
+class CheckpointError(DyslVlaError):
+    """A checkpoint or DySL folder is missing, damaged, or belongs to something else."""
+
+
+class SettingError(DyslVlaError):
+    """A setting is of the wrong type, out of range, or contradicts another one."""
+
+
+class ObservationError(DyslVlaError):
+    """An image, proprioception or instruction cannot be given to the policy."""
+
+
+class NonFiniteActionError(DyslVlaError):
+    """The model returned NaN or infinity; the action is refused."""
+
+
+class WorkerError(DyslVlaError):
+    """The policy worker refused, failed, or is gone."""
+
+
+class DataError(DyslVlaError):
+    """A data set, bag or output folder cannot serve."""

@@ -1,0 +1,135 @@
+"""What the parts hand to each other: observations, action chunks, traces. numpy only, so that every side may import it.
+
+Letters in shape comments, the same everywhere: B batch, T tokens, D hidden width, L layers, H horizon (actions in a
+chunk), A action dimensions, P proprioception dimensions.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ProprioceptionSpec:
+    """The proprioception that a policy declares: names, units, frame, in the order it wants them.
+
+    ``ee.x``, ``ee.y``, ``ee.z`` (and ``ee.qx`` .. ``ee.qw``) come from ``ee_pose``, ``gripper.opening`` (0 closed,
+    1 open) from ``gripper_state``; any other name is a joint of ``joint_states``.
+    """
+
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    frame: str = "base"
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """The actions that a policy declares.
+
+    An action is ``x, y, z`` (metres over ``time_step``), where ``has_rotation`` then a rotation vector (radians over
+    ``time_step``), last the gripper's opening (0 closed, 1 open; a target, no difference).
+    ``normalised = (action - center) / scale`` with the statistics of the policy's own training data.
+    """
+
+    horizon: int
+    time_step: float  # s that one action spans
+    has_rotation: bool
+    center: tuple[float, ...]  # (A,)
+    scale: tuple[float, ...]  # (A,), all > 0
+    frame: str = "base"
+
+    @property
+    def dimensions(self) -> int:
+        """Number of values in one action: A."""
+        return 7 if self.has_rotation else 4
+
+    def normalise(self, actions: FloatArray) -> FloatArray:
+        """Map actions (n, A) in physical units to the policy's normalised units."""
+        return ((actions - np.float32(self.center)) / np.float32(self.scale)).astype(np.float32)
+
+    def denormalise(self, actions: FloatArray) -> FloatArray:
+        """Map normalised actions (n, A) to physical units: m, rad, opening."""
+        return (actions * np.float32(self.scale) + np.float32(self.center)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class PolicyDescription:
+    """What a loaded policy tells the outside: which inputs it wants, what it gives, what may be skipped."""
+
+    family: str
+    model_hash: str  # SHA-256 of the base weights
+    cameras: tuple[str, ...]  # topic names, the first one paces inference
+    proprioception: ProprioceptionSpec
+    action: ActionSpec
+    layers_total: int
+    static_layers: tuple[int, ...]  # all layers where no DySL folder is loaded
+    blocks: tuple[tuple[int, int], ...]  # (first, one past last) dynamic layer of each block
+    calibrated: Mapping[str, float | str] = field(default_factory=dict)  # guidance values that 0.0 or "" stand for
+    instructions: tuple[str, ...] = ()  # examples the policy was trained on, for messages
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One moment as the policy sees it."""
+
+    images: Mapping[str, NDArray[np.uint8]]  # camera -> (height, width, 3) rgb
+    proprioception: FloatArray  # (P,) in the declared units
+    instruction: str
+
+
+@dataclass(frozen=True)
+class ActionChunk:
+    """Actions for the coming ticks, in physical units (see :class:`ActionSpec`)."""
+
+    actions: FloatArray  # (H, A)
+    time_step: float  # s
+    verified: bool = False
+
+
+@dataclass(frozen=True)
+class SkipTrace:
+    """Which layers one inference executed and why: what ``~/skip_report`` publishes."""
+
+    executed: tuple[bool, ...]  # (L,) true where a layer ran in any pass of this inference
+    layer_calls: int  # layers run, both passes counted
+    allow_points: tuple[int, ...]  # per block: first layer whose controller may fire; one past the last = closed
+    skip_points: tuple[int, ...]  # per block: layer at which the rest was skipped in the first pass, -1 where none was
+    controller_outputs: tuple[float, ...]  # per block: highest skip probability evaluated, NaN where none was
+    continuity: float  # C_t, after this inference's verification if there was one
+    continuity_change: float  # dC_t before the inference
+    candidate_change: float  # dC that the first pass's action would cause
+    verified: bool
+    verify_reason: str  # "" or "first drop" or "any drop"
+    full_depth_reason: str  # "" or "skipping disabled", "warm-up", "no DySL folder"
+    budget_cut: bool = False  # a time budget cut what guidance wanted
+
+    @property
+    def layers_total(self) -> int:
+        """Number of layers of the stack: L."""
+        return len(self.executed)
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Milliseconds of one inference; ``convert`` and ``transfer`` are added by the side that measures them."""
+
+    vision: float = 0.0
+    stack: float = 0.0
+    head: float = 0.0
+    verify: float = 0.0
+    total: float = 0.0
+    convert: float = 0.0
+    transfer: float = 0.0
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one inference gives."""
+
+    chunk: ActionChunk
+    trace: SkipTrace
+    timings: Timings

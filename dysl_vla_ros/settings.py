@@ -1,0 +1,165 @@
+"""Every setting, declared once: default, unit, range, meaning. ROS parameters and their documentation come from here.
+
+One frozen dataclass a group; the group's name is the parameter's prefix (``guidance.window``). ``model`` settings are
+fixed while the node is configured, all others act on the next step. A threshold of 0.0 (a choice of "") stands for
+"as calibrated": the DySL folder's own value is used, and shown in ``/diagnostics``.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from dysl_vla_ros.errors import SettingError
+
+
+def setting(
+    default: Any,
+    meaning: str,
+    *,
+    unit: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """Declare one field: its default and what a user must know of it. Numbers need ``low`` and ``high``, finite."""
+    return dataclasses.field(
+        default=default, metadata={"meaning": meaning, "unit": unit, "low": low, "high": high, "choices": choices}
+    )
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """What is loaded, and where it runs. Read when the node is configured."""
+
+    group: ClassVar[str] = "model"
+    checkpoint: str = setting("", "folder of the base checkpoint (config.json, *.safetensors)")
+    adapters: str = setting("", "DySL folder; empty: the checkpoint's own `dysl` folder, full depth if it has none")
+    device: str = setting("cpu", "where the policy runs", choices=("cpu",))
+    threads: int = setting(0, "compute threads of the policy worker; 0: half the cores", low=0, high=256)
+    python: str = setting("", "Python interpreter of the policy worker; empty: the node's own")
+    load_timeout: float = setting(60.0, "longest time for starting, loading and warming up", unit="s", low=1.0, high=3600.0)
+    step_timeout: float = setting(2.0, "an inference that takes longer counts as a hung worker", unit="s", low=0.05, high=600.0)
+
+
+@dataclass(frozen=True)
+class ControlSettings:
+    """How chunks are played."""
+
+    group: ClassVar[str] = "control"
+    rate: float = setting(20.0, "commands a second; a whole multiple of the policy's own action rate", unit="Hz", low=1.0, high=1000.0)
+    actions_per_inference: int = setting(1, "actions of a chunk played before the next inference (m)", low=1, high=64)
+    action_scale: float = setting(1.0, "factor on translation and rotation, for first trials on a robot", low=0.0, high=1.0)
+    ramp_in: float = setting(0.0, "time over which commands grow to full size after a start or a stop", unit="s", low=0.0, high=10.0)
+    command_frame: str = setting("", "frame_id of the commands; empty: the policy's own frame")
+
+
+@dataclass(frozen=True)
+class SkippingSettings:
+    """When layers are skipped."""
+
+    group: ClassVar[str] = "skipping"
+    enabled: bool = setting(True, "false: every layer runs, bit-identical to the base model")
+    threshold: float = setting(0.5, "a layer's controller must exceed it to skip; higher: fewer layers skipped", low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class GuidanceSettings:
+    """Prior-post skipping guidance by the continuity of the trajectory."""
+
+    group: ClassVar[str] = "guidance"
+    window: int = setting(5, "differences between actions that continuity averages, times m (the paper's k)", low=1, high=100)
+    step: float = setting(0.0, "change of continuity that moves an allow point by one layer (eta); 0: as calibrated", low=0.0, high=100.0)
+    verify_threshold: float = setting(0.0, "fall of continuity that is verified at full depth (eta1); 0: as calibrated", low=0.0, high=100.0)
+    dead_band: float = setting(0.0, "smaller changes of continuity move nothing; 0: as calibrated, negative: none", low=-1.0, high=100.0)
+    stride: str = setting("", "how far an allow point moves; empty: as calibrated", choices=("", "paper", "integral"))
+    rotation_weight: float = setting(1.0, "weight of rotation in continuity", low=0.0, high=100.0)
+    gripper_weight: float = setting(1.0, "weight of the gripper in continuity", low=0.0, high=100.0)
+    warmup: int = setting(2, "inferences at full depth after a reset", low=0, high=1000)
+    verify_on: str = setting("", "which falls are verified; empty: as calibrated", choices=("", "first", "any"))
+    prior: bool = setting(True, "move allow points by continuity before an inference")
+    verify: bool = setting(True, "verify a fall of continuity at full depth after an inference")
+
+    def resolved(self, calibrated: Mapping[str, float | str]) -> "GuidanceSettings":
+        """Return these settings with every "as calibrated" value put in from a DySL folder's calibration."""
+        changes = {
+            name: calibrated[name]
+            for name in ("step", "verify_threshold", "dead_band", "stride", "verify_on")
+            if getattr(self, name) in (0.0, "") and name in calibrated
+        }
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class SafetySettings:
+    """What stops the arm, and the limits of every command. Not a safety-rated function."""
+
+    group: ClassVar[str] = "safety"
+    max_arrival_age: float = setting(0.3, "longest time since the newest message of any input, steady clock", unit="s", low=0.02, high=10.0)
+    max_stamp_age: float = setting(0.5, "longest time from an image's stamp to the moment its action is played, ROS clock", unit="s", low=0.02, high=60.0)
+    max_clock_skew: float = setting(0.05, "a stamp further ahead of the ROS clock is refused", unit="s", low=0.0, high=10.0)
+    max_camera_skew: float = setting(0.1, "largest difference between the stamps of two cameras", unit="s", low=0.001, high=10.0)
+    max_consecutive_failures: int = setting(3, "failed inferences in a row that end in unconfigured", low=1, high=1000)
+    auto_resume: bool = setting(True, "go on by itself when the cause of a stop is gone; false: hold until ~/reset")
+    max_linear_speed: float = setting(0.25, "speed limit of the end effector", unit="m/s", low=0.001, high=5.0)
+    max_angular_speed: float = setting(1.0, "turning speed limit of the end effector", unit="rad/s", low=0.001, high=20.0)
+    max_linear_acceleration: float = setting(5.0, "acceleration limit of the end effector", unit="m/s^2", low=0.01, high=1000.0)
+    max_angular_acceleration: float = setting(20.0, "turning acceleration limit", unit="rad/s^2", low=0.01, high=10000.0)
+    max_gripper_speed: float = setting(20.0, "change of the gripper's opening (0..1) a second", unit="1/s", low=0.01, high=1000.0)
+
+
+@dataclass(frozen=True)
+class DiagnosticsSettings:
+    """What is reported, and how often."""
+
+    group: ClassVar[str] = "diagnostics"
+    period: float = setting(1.0, "time between two messages on /diagnostics", unit="s", low=0.05, high=60.0)
+    window: int = setting(100, "inferences that p50, p95 and max are taken over", low=1, high=10000)
+
+
+@dataclass(frozen=True)
+class RuntimeSettings:
+    """The snapshot that goes with one inference."""
+
+    skipping: SkippingSettings = SkippingSettings()
+    guidance: GuidanceSettings = GuidanceSettings()
+    actions_per_inference: int = 1
+
+
+GROUPS = (ModelSettings, ControlSettings, SkippingSettings, GuidanceSettings, SafetySettings, DiagnosticsSettings)
+
+
+def check(name: str, value: Any, field: "dataclasses.Field[Any]") -> str:
+    """Return why ``value`` cannot be that setting, or "" if it can: type, finiteness, range, choices."""
+    kind = type(field.default)
+    wanted = {"int": "an integer", "float": "a number (write 1.0, not 1)", "str": "a text", "bool": "true or false"}
+    if type(value) is not kind:
+        return f"{name} must be {wanted[kind.__name__]}, not {value!r}"
+    unit = f" {field.metadata['unit']}" if field.metadata["unit"] else ""
+    if kind in (int, float):
+        low, high = field.metadata["low"], field.metadata["high"]
+        if not math.isfinite(value) or not low <= value <= high:
+            return f"{name} must be from {low:g} to {high:g}{unit}, not {value}"
+    choices = field.metadata["choices"]
+    if choices and value not in choices:
+        return f"{name} must be one of {', '.join(repr(choice) for choice in choices)}, not {value!r}"
+    return ""
+
+
+def build(group: type[Any], values: Mapping[str, Any]) -> Any:
+    """Make a settings group from plain values (YAML, msgpack); every wrong one is named in a single error.
+
+    Raises:
+        SettingError: unknown names, wrong types, values out of range.
+    """
+    fields = {field.name: field for field in dataclasses.fields(group)}
+    faults = [f"{group.group}.{name} is unknown; there are {', '.join(fields)}" for name in values if name not in fields]
+    faults += [
+        fault
+        for name, value in values.items()
+        if name in fields and (fault := check(f"{group.group}.{name}", value, fields[name]))
+    ]
+    if faults:
+        raise SettingError("; ".join(faults))
+    return group(**values)

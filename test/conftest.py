@@ -1,0 +1,41 @@
+"""Fixtures for every test file. The rest of what tests share is in harness.py."""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+
+import pytest
+
+# Before torch is imported anywhere: many small models on few cores are quickest with one thread each.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MUJOCO_GL", "osmesa")
+# A figure must not open a window.
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+from harness import RosPeer, claimed_domain  # noqa: E402  (after the variables above)
+
+
+def _missing_for_ros() -> str:
+    for module in ("rclpy", "dysl_vla_ros.msg"):
+        if importlib.util.find_spec(module) is None:
+            return f"{module} cannot be imported: run `make test`, or build the package and source its setup.bash"
+    return ""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("ros") and (missing := _missing_for_ros()):
+        pytest.skip(missing)
+
+
+@pytest.fixture(scope="session")
+def ros_domain() -> Iterator[int]:
+    """A DDS domain that no other test run has; this process and what it starts talk on this machine only."""
+    with claimed_domain() as domain:
+        yield domain
+
+
+@pytest.fixture
+def peer(ros_domain: int) -> Iterator[RosPeer]:
+    """A node of the test's own: records topics, publishes, calls services."""
+    with RosPeer() as the_peer:
+        yield the_peer

@@ -1,0 +1,404 @@
+"""What tests share that start real nodes: waits with a limit, a DDS domain of our own, a peer node, processes.
+
+Nothing here sleeps for a fixed time or tries again: a wait ends as soon as its condition holds, and fails with what it
+waited for and what it saw last.
+"""
+
+import contextlib
+import importlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, TypeVar
+
+import yaml
+
+from dysl_vla_ros.transport import CHOICES_OF_THE_USER, environment_for_images
+
+T = TypeVar("T")
+
+POLL = 0.01  # s between two looks at a condition that cannot notify us
+# Domains whose UDP ports (7400 + 250 * domain + ...) lie below Linux's ephemeral ports, which start at 32768.
+DOMAINS = range(1, 102)
+
+
+def wait_until(condition: Callable[[], T], limit: float, what: str) -> T:
+    """Return the first true value of ``condition()``; fail after ``limit`` seconds, naming ``what`` was waited for."""
+    deadline = time.monotonic() + limit
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"waited {limit:g} s for {what}; last seen: {_short(value)}")
+        time.sleep(POLL)
+
+
+def _short(value: object, limit: int = 500) -> str:
+    """Describe a value; an image's bytes would hide everything else."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]} ... ({len(text)} characters)"
+
+
+@contextlib.contextmanager
+def claimed_domain() -> Iterator[int]:
+    """Choose a random DDS domain that no other test run on this machine has, and set this process's ROS variables.
+
+    The claim is an abstract socket: the kernel gives it back however this process ends.
+    """
+    before = dict(os.environ)
+    untouched = {name: value for name, value in before.items() if name not in CHOICES_OF_THE_USER}
+    variables = environment_for_images(untouched) | {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    variables.pop("ROS_LOCALHOST_ONLY", None)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
+        for domain in random.sample(DOMAINS, len(DOMAINS)):
+            with contextlib.suppress(OSError):
+                claim.bind(f"\0dysl_vla_ros_test_domain_{domain}")
+                break
+        else:
+            raise AssertionError(f"every DDS domain from {DOMAINS[0]} to {DOMAINS[-1]} is claimed by a test run")
+        _replace_environment(variables | {"ROS_DOMAIN_ID": str(domain)})
+        try:
+            yield domain
+        finally:
+            _replace_environment(before)
+
+
+def _replace_environment(variables: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(variables)
+
+
+class Received(NamedTuple):
+    """A message and when it arrived."""
+
+    message: Any
+    arrival: float  # s, time.monotonic()
+
+
+class RosPeer:
+    """A node in this process, with a context of its own, that records topics and calls services.
+
+    Callbacks run in its own thread; every method may be called from the test's thread. Use it in a ``with`` block or
+    through the fixture ``peer``.
+    """
+
+    def __init__(self, name: str = "", **node_options: Any) -> None:
+        from rclpy.context import Context
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.node import Node
+
+        self._context = Context()
+        self._context.init([], initialize_logging=False)
+        self.node = Node(name or f"peer_{uuid.uuid4().hex[:8]}", context=self._context, **node_options)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._changed = threading.Condition()
+        self._received: dict[str, list[Received]] = {}
+        self._publishers: dict[str, Any] = {}
+        self._closing = threading.Event()
+        self._fault: BaseException | None = None
+        self._thread = threading.Thread(target=self._spin, name="ros-peer", daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        try:
+            while not self._closing.is_set():
+                self._executor.spin_once(timeout_sec=0.1)
+        except Exception as fault:  # shown by whichever wait or close comes next
+            self._fault = fault
+
+    def listen(self, topic: str, message_type: type, qos: Any = 1000) -> None:
+        """Record every message of ``topic`` from now on (``qos``: a profile, or a depth with reliable delivery)."""
+        self._received.setdefault(topic, [])
+        self.node.create_subscription(message_type, topic, lambda message: self._record(topic, message), qos)
+        self._executor.wake()
+
+    def _record(self, topic: str, message: Any) -> None:
+        arrival = time.monotonic()
+        with self._changed:
+            self._received[topic].append(Received(message, arrival))
+            self._changed.notify_all()
+
+    def records(self, topic: str) -> list[Received]:
+        """Return the messages of ``topic`` so far, each with its time of arrival."""
+        with self._changed:
+            return list(self._received[topic])
+
+    def received(self, topic: str) -> list[Any]:
+        """Return the messages of ``topic`` so far, oldest first."""
+        return [record.message for record in self.records(topic)]
+
+    def wait_for(
+        self, topic: str, predicate: Callable[[Any], bool] | None, limit: float, what: str, after: int = 0
+    ) -> Any:
+        """Return the first message of ``topic`` that fits (None: any), not looking at the first ``after`` ones."""
+        deadline = time.monotonic() + limit
+        with self._changed:
+            looked_at = after
+            while True:
+                messages = self._received[topic]
+                fitting = (r.message for r in messages[looked_at:] if predicate is None or predicate(r.message))
+                if (found := next(fitting, None)) is not None:
+                    return found
+                looked_at = max(looked_at, len(messages))
+                left = deadline - time.monotonic()
+                if left <= 0 or self._fault:
+                    last = _short(messages[-1].message) if messages else "nothing"
+                    raise AssertionError(
+                        f"waited {limit:g} s for {what} on {topic}; {len(messages)} messages, last seen: {last}"
+                    ) from self._fault
+                self._changed.wait(left)
+
+    def publish(self, topic: str, message: Any, qos: Any = 10) -> None:
+        """Publish on ``topic``; the publisher is made at the first call, with that call's ``qos``."""
+        self.publisher(topic, type(message), qos).publish(message)
+
+    def publisher(self, topic: str, message_type: type, qos: Any = 10) -> Any:
+        """Return this peer's publisher of ``topic``, made at the first call."""
+        if topic not in self._publishers:
+            self._publishers[topic] = self.node.create_publisher(message_type, topic, qos)
+        return self._publishers[topic]
+
+    def wait_for_subscriber(self, topic: str, limit: float, count: int = 1) -> None:
+        """Wait until this peer's publisher of ``topic`` is matched with ``count`` subscriptions."""
+        wait_until(
+            lambda: self._publishers[topic].get_subscription_count() >= count, limit, f"{count} subscriber of {topic}"
+        )
+
+    def wait_for_publisher(self, topic: str, limit: float, count: int = 1) -> None:
+        """Wait until ``count`` publishers of ``topic`` are known here."""
+        wait_until(lambda: self.node.count_publishers(topic) >= count, limit, f"{count} publisher of {topic}")
+
+    def call(self, service: str, request: Any, limit: float) -> Any:
+        """Call ``service`` with ``request`` (``Trigger.Request()``) and return the response; fail after ``limit`` s."""
+        module, name = type(request).__module__.rpartition(".")[0], type(request).__name__.removesuffix("_Request")
+        client = self.node.create_client(getattr(importlib.import_module(module), name), service)
+        started = time.monotonic()
+        try:
+            wait_until(client.service_is_ready, limit, f"the service {service}")
+            answered = threading.Event()
+            future = client.call_async(request)
+            future.add_done_callback(lambda _: answered.set())
+            if not answered.wait(max(limit - (time.monotonic() - started), 0.0)):
+                raise AssertionError(f"{service} did not answer within {limit:g} s") from self._fault
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def change_state(self, node: str, transition: str, limit: float) -> bool:
+        """Ask the lifecycle node for ``configure``, ``activate``, ``deactivate``, ``cleanup`` or ``shutdown``."""
+        from lifecycle_msgs.srv import ChangeState
+
+        request = ChangeState.Request()
+        request.transition.label = transition
+        return bool(self.call(f"{node}/change_state", request, limit).success)
+
+    def state(self, node: str, limit: float) -> str:
+        """Return the lifecycle node's state: ``unconfigured``, ``inactive``, ``active``, ``configuring``, ..."""
+        from lifecycle_msgs.srv import GetState
+
+        return str(self.call(f"{node}/get_state", GetState.Request(), limit).current_state.label)
+
+    def set_parameters(
+        self, node: str, values: Mapping[str, Any], limit: float, atomically: bool = False
+    ) -> tuple[bool, str]:
+        """Set parameters; return whether all were taken, and the reasons given."""
+        from rcl_interfaces.srv import SetParameters, SetParametersAtomically
+        from rclpy.parameter import Parameter
+
+        messages = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+        if atomically:
+            answer = self.call(
+                f"{node}/set_parameters_atomically", SetParametersAtomically.Request(parameters=messages), limit
+            )
+            results = [answer.result]
+        else:
+            results = self.call(f"{node}/set_parameters", SetParameters.Request(parameters=messages), limit).results
+        return all(result.successful for result in results), "; ".join(r.reason for r in results if r.reason)
+
+    def get_parameter(self, node: str, name: str, limit: float) -> Any:
+        """Return the value of one parameter of another node."""
+        from rcl_interfaces.srv import GetParameters
+        from rclpy.parameter import parameter_value_to_python
+
+        return parameter_value_to_python(
+            self.call(f"{node}/get_parameters", GetParameters.Request(names=[name]), limit).values[0]
+        )
+
+    def close(self) -> None:
+        """Leave the graph. Idempotent; a fault in a callback that no wait has shown comes out here."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self._executor.wake()
+        self._thread.join(10.0)
+        assert not self._thread.is_alive(), "the peer's executor did not return within 10 s"
+        self._executor.shutdown()
+        self.node.destroy_node()
+        self._context.try_shutdown()
+        if self._fault:
+            raise AssertionError("a callback of the peer failed") from self._fault
+
+    def __enter__(self) -> "RosPeer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def install_prefix() -> Path:
+    """Return the folder that the package is installed in (``lib``, ``share``, ``bin`` below it)."""
+    from ament_index_python.packages import get_package_prefix
+
+    return Path(get_package_prefix("dysl_vla_ros"))
+
+
+class ProcessId(NamedTuple):
+    """A process as the kernel knows it; the start time tells it from a later process of the same number."""
+
+    pid: int
+    started: str
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat after the name: state, parent, ... ([] when there is no such process)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def is_alive(process: ProcessId) -> bool:
+    """Tell whether the process still runs (a zombie does not)."""
+    fields = _stat(process.pid)
+    return bool(fields) and fields[19] == process.started and fields[0] not in "ZX"
+
+
+def descendants(pid: int) -> list[ProcessId]:
+    """Return all living processes below ``pid``."""
+    below: dict[int, list[ProcessId]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
+            below.setdefault(int(fields[1]), []).append(ProcessId(int(entry.name), fields[19]))
+    found, open_ends = [], [pid]
+    while open_ends:
+        children = below.get(open_ends.pop(), [])
+        found += children
+        open_ends += [child.pid for child in children]
+    return found
+
+
+class NodeProcess:
+    """An installed program as a process of its own, its output kept; nothing of it outlives the ``with`` block.
+
+    Args:
+        program: ``vla_node`` or ``sim_node``.
+        parameters: ROS parameters, name to value.
+        remappings: topic or node names, from to.
+        environment: variables beside this process's own.
+        namespace: ROS namespace of the node.
+    """
+
+    def __init__(
+        self,
+        program: str,
+        parameters: Mapping[str, Any] | None = None,
+        remappings: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        namespace: str = "",
+    ) -> None:
+        self.program = program
+        self._folder = tempfile.TemporaryDirectory(prefix=f"{program}-")
+        parameter_file = Path(self._folder.name) / "parameters.yaml"
+        parameter_file.write_text(yaml.safe_dump({"/**": {"ros__parameters": dict(parameters or {})}}))
+        command = [str(install_prefix() / "lib" / "dysl_vla_ros" / program), "--ros-args"]
+        if parameters:
+            command += ["--params-file", str(parameter_file)]
+        for source, target in (remappings or {}).items():
+            command += ["-r", f"{source}:={target}"]
+        if namespace:
+            command += ["-r", f"__ns:={namespace}"]
+        self._output = Path(self._folder.name) / "output.txt"
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+                start_new_session=True,  # a Ctrl-C at the tests must not reach it before we do
+            )
+
+    @property
+    def pid(self) -> int:
+        """Process number of the node."""
+        return self.process.pid
+
+    @property
+    def output(self) -> str:
+        """Everything that the program has written so far."""
+        return self._output.read_text(errors="replace")
+
+    def children(self) -> list[ProcessId]:
+        """Return the living processes below the node: its policy worker."""
+        return descendants(self.pid)
+
+    def wait_for_output(self, text: str, limit: float) -> None:
+        """Wait until the program has written ``text``."""
+        wait_until(lambda: text in self.output or self._ended(), limit, f"{text!r} from {self.program}")
+        assert text in self.output, f"{self.program} ended without {text!r}:\n{self.output}"
+
+    def _ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def wait(self, limit: float) -> int:
+        """Wait until the program has ended by itself and return its exit code (negative: the signal that ended it)."""
+        wait_until(self._ended, limit, f"the end of {self.program}, whose output is:\n{self.output[-3000:]}\n")
+        return int(self.process.returncode)
+
+    def stop(self, signal_number: int = signal.SIGINT, limit: float = 10.0) -> int:
+        """Send the signal, wait for the end, and make sure that no process is left; return the exit code."""
+        below = self.children()
+        self.process.send_signal(signal_number)
+        code = self.wait(limit)
+        wait_until(
+            lambda: not [process for process in below if is_alive(process)],
+            limit,
+            f"the end of the {len(below)} processes that {self.program} had started",
+        )
+        return code
+
+    def close(self) -> None:
+        """Kill whatever is left (the program, then what it started) and forget its output. Idempotent."""
+        below = self.children() if not self._ended() else []
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait(10.0)
+        for process in below:
+            if is_alive(process):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
+        self._folder.cleanup()
+
+    def __enter__(self) -> "NodeProcess":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None and self._output.exists():
+            print(f"--- output of {self.program} ---\n{self.output}", file=sys.stderr)
+        self.close()
