@@ -1,0 +1,1 @@
+"""Meta-World as a robot with two cameras, its scripted experts, and the demonstrations made with them."""

@@ -1,0 +1,96 @@
+"""Demonstrations of the scripted experts: pictures, proprioception, clean labels, half of them under disturbance.
+
+One file an episode, written whole or not at all, so that an interrupted run goes on where it stopped. Layout:
+``FOLDER/TASK/SEED.npz`` with ``image`` (T, 96, 96, 3), ``wrist_image`` (T, 96, 96, 3), ``proprioception`` (T, 4),
+``action`` (T, 4: the expert's, clean), ``scene`` (T, 6: object and goal position), ``disturbed`` ().
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from dysl_vla_ros.files import write_atomically
+from dysl_vla_ros.simulation.experts import Expert
+from dysl_vla_ros.simulation.scene import Scene
+from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, EXPERT_SPEED, Task, task_named
+
+MAX_TICKS = 250
+TICKS_AFTER_SUCCESS = 4
+PUSH_TICKS, PUSH_SHARE = 5, 0.04  # a random push lasts 5 ticks; 4% of the ticks start one
+
+
+class Disturbance:
+    """Noise on the executed motion: white, of one strength for the whole episode, and now and then a push."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = np.random.default_rng((seed, 1))
+        self._sigma = self._random.uniform(0.2, 0.8)
+        self._push, self._left = np.zeros(3), 0
+
+    def velocity(self) -> np.ndarray:
+        """Return the velocity (3,) in m/s to add at this tick."""
+        if self._left == 0 and self._random.random() < PUSH_SHARE:
+            self._push, self._left = self._random.uniform(-1.0, 1.0, 3), PUSH_TICKS
+        push = self._push if self._left else np.zeros(3)
+        self._left = max(0, self._left - 1)
+        return EXPERT_SPEED * (self._random.normal(0.0, self._sigma, 3) + push)
+
+
+def record_episode(scene: Scene, seed: int, disturbed: bool) -> dict[str, np.ndarray] | None:
+    """Let the expert play one episode; return its arrays, or None where it failed."""
+    scene.reset(seed)
+    expert, disturbance = Expert(scene), Disturbance(seed) if disturbed else None
+    rows: list[tuple[np.ndarray, ...]] = []
+    left = TICKS_AFTER_SUCCESS
+    for _ in range(MAX_TICKS):
+        seen, action = scene.observe(), expert.act()
+        position = np.concatenate([scene.object_position, scene.goal_position])
+        rows.append((seen.images["image"], seen.images["wrist_image"], seen.proprioception, action, position))
+        velocity = action[:3] / CONTROL_PERIOD + (disturbance.velocity() if disturbance else 0.0)
+        scene.hold(velocity, float(action[3]))
+        scene.advance()
+        left -= scene.success
+        if left == 0:
+            break
+    if not scene.success:
+        return None
+    names = ("image", "wrist_image", "proprioception", "action", "scene")
+    arrays = {name: np.stack(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+    return arrays | {"disturbed": np.array(disturbed)}
+
+
+def record_task(name: str, folder: Path, episodes: int) -> list[str]:
+    """Record until ``episodes`` successful ones of this task lie in ``folder``; return one line on what was done."""
+    task = task_named(name)
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    scene, failures, seed = Scene(task), 0, 0
+    while len(list((folder / name).glob("[0-9]*.npz"))) < episodes:
+        path = folder / name / f"{seed:05d}.npz"
+        failed = path.with_suffix(".failed")
+        if not path.exists() and not failed.exists():
+            arrays = record_episode(scene, seed, disturbed=seed % 2 == 1)
+            if arrays is None:
+                failed.touch()
+            else:
+                write_atomically(path, lambda temporary, arrays=arrays: save_arrays(temporary, arrays))
+        failures += failed.exists()
+        seed += 1
+    return [f"{name}: {episodes} episodes, {failures} failures dropped"]
+
+
+def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays as one uncompressed .npz (no pickles)."""
+    with path.open("wb") as target:
+        np.savez(target, allow_pickle=False, **arrays)  # type: ignore[arg-type]  # numpy's stub takes arrays only
+
+
+def record_all(tasks: list[Task], folder: Path, episodes: int, jobs: int) -> Iterator[str]:
+    """Record all tasks with ``jobs`` processes; yield a line as each task is complete."""
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        work = partial(record_task, folder=folder, episodes=episodes)
+        for lines in pool.map(work, [task.name for task in tasks]):
+            yield from lines

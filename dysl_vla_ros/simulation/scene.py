@@ -1,0 +1,116 @@
+"""Meta-World as a robot: hold a velocity, advance time, look through the cameras.
+
+Frames: positions are in Meta-World's world frame, called ``base`` here. The end effector is the hand's body.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dysl_vla_ros.interfaces import FloatArray, Observation
+from dysl_vla_ros.simulation.rendering import SceneRenderer, prepare_model
+from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, FULL_SPEED, SIMULATION_STEP, Task, task_named
+
+CAMERAS = ("image", "wrist_image")
+IMAGE_SIZE = 96  # px, both cameras
+STEPS_PER_TICK = round(CONTROL_PERIOD / SIMULATION_STEP)
+ARM_JOINTS = 7
+
+
+@dataclass(frozen=True)
+class SceneObservation:
+    """What the robot's sensors give at one moment."""
+
+    images: dict[str, NDArray[np.uint8]]  # (96, 96, 3) rgb each
+    ee_position: FloatArray  # (3,) m
+    gripper_opening: float  # 0 closed, 1 open
+    joint_positions: FloatArray  # (7,) rad
+
+    @property
+    def proprioception(self) -> FloatArray:
+        """End-effector position and gripper opening (4,): all that the reference policy is told of the robot."""
+        return np.append(self.ee_position, np.float32(self.gripper_opening)).astype(np.float32)
+
+    def with_instruction(self, instruction: str) -> Observation:
+        """Return it as a policy's observation."""
+        return Observation(self.images, self.proprioception, instruction)
+
+
+class Scene:
+    """One task's scene. Use it from one thread: the renderer belongs to the thread that made it."""
+
+    def __init__(self, task: str | Task) -> None:
+        from metaworld.env_dict import ENV_CLS_MAP  # takes a second; commands that only list tasks need not wait
+
+        self.task = task if isinstance(task, Task) else task_named(task)
+        self._env = ENV_CLS_MAP[self.task.environment]()
+        self._env.max_path_length = 1_000_000  # the caller decides when an episode ends
+        self._env._partially_observable = False  # the scripted expert must see the goal
+        del self._env.sawyer_observation_space  # cached with the goal hidden
+        self._env._set_task_called = True
+        self._env.seeded_rand_vec, self._env._freeze_rand_vec = True, False
+        prepare_model(self._env.model, self.task.marker)
+        self._renderer = SceneRenderer(self._env.model, self._env.data)
+        self.joint_names = tuple(self._env.model.joint(i).name for i in range(ARM_JOINTS))
+        self._action = np.zeros(4, dtype=np.float32)
+        self.success = False
+        self.simulated_time = 0.0  # s since the reset
+        self.state = np.zeros(39)
+
+    def reset(self, seed: int) -> None:
+        """Lay the scene out anew, as ``seed`` has it; the arm holds still with the gripper relaxed."""
+        self._env.seed(seed)
+        self.state, _ = self._env.reset()
+        self.success = False
+        self.simulated_time = 0.0
+        self.hold(np.zeros(3), 0.5)
+
+    def hold(self, velocity: NDArray[np.floating], gripper_opening: float) -> None:
+        """Set what :meth:`advance` does: end-effector velocity (3,) in m/s, each axis at most 0.8, and the gripper.
+
+        The opening is a target from 0 to 1; Meta-World takes it as an effort, so that 0.5 leaves the fingers loose.
+        """
+        self._action[:3] = np.clip(velocity / FULL_SPEED, -1.0, 1.0)
+        self._action[3] = np.clip(1.0 - 2.0 * gripper_opening, -1.0, 1.0)
+
+    @property
+    def held_opening(self) -> float:
+        """The gripper's target opening, 0 to 1, as last set."""
+        return float((1.0 - self._action[3]) / 2.0)
+
+    def advance(self, steps: int = STEPS_PER_TICK) -> None:
+        """Advance time by ``steps`` of 12.5 ms; success once reached stays."""
+        for _ in range(steps):
+            self.state, _, _, _, info = self._env.step(self._action)
+            self.success = self.success or bool(info["success"])
+            self.simulated_time += SIMULATION_STEP
+
+    def observe(self) -> SceneObservation:
+        """Look through both cameras and read the robot's state."""
+        return SceneObservation(
+            images={camera: self.render(camera) for camera in CAMERAS},
+            ee_position=self.state[:3].astype(np.float32),
+            gripper_opening=float(np.clip(self.state[3], 0.0, 1.0)),
+            joint_positions=self._env.data.qpos[:ARM_JOINTS].astype(np.float32),
+        )
+
+    def render(self, camera: str = "image", width: int = IMAGE_SIZE, height: int = IMAGE_SIZE) -> NDArray[np.uint8]:
+        """Return one picture (height, width, 3) rgb."""
+        for name, position in self._env._target_site_config:  # a step's mj_forward puts the sites back
+            self._env.data.site(name).xpos = position
+        return self._renderer.render(camera, width, height)
+
+    def close(self) -> None:
+        """Give the renderer's memory back; the scene is of no use afterwards."""
+        self._renderer.close()
+
+    @property
+    def goal_position(self) -> FloatArray:
+        """Where the task is fulfilled (3,), m: the simulator's knowledge, for labels in training only."""
+        return np.asarray(self._env._target_pos, dtype=np.float32)
+
+    @property
+    def object_position(self) -> FloatArray:
+        """Where the task's object is (3,), m: the simulator's knowledge, for labels in training only."""
+        return self.state[4:7].astype(np.float32)
