@@ -1,0 +1,1 @@
+"""VLA families behind one interface: an observation in, a stack of layers in between, an action chunk out."""

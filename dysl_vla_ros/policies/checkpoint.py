@@ -1,0 +1,128 @@
+"""Folders of weights: ``config.json`` names every other file with its SHA-256, weights are safetensors.
+
+A flipped bit or a NaN in a safetensors file loads without a word; hence the hashes and one look at every value.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dysl_vla_ros.errors import CheckpointError
+from dysl_vla_ros.files import sha256, write_atomically, write_json
+
+FORMAT_VERSION = 1
+MEND = "name another folder, or get the files again (with git: `git lfs pull` where they are LFS pointers)"
+
+
+def read_config(folder: Path, what: str = "checkpoint") -> dict[str, Any]:
+    """Read and check a folder's ``config.json`` without reading the weights.
+
+    Raises:
+        CheckpointError: no such folder or file, no JSON, another format version.
+    """
+    path = folder / "config.json"
+    if not str(folder) or not folder.is_dir():
+        raise CheckpointError(f"{what} '{folder}' is not a folder; {MEND}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        other = ", ".join(sorted(entry.name for entry in folder.iterdir())[:5]) or "nothing"
+        raise CheckpointError(f"{what} '{folder}' has no config.json (there is {other}); {MEND}") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}; {MEND}") from error
+    version = config.get("format_version") if isinstance(config, dict) else None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format_version is {version!r}, this version reads {FORMAT_VERSION}; "
+            "use the release that wrote it, or make the files again"
+        )
+    return config
+
+
+def read_checkpoint(folder: Path, what: str = "checkpoint") -> dict[str, Any]:
+    """Read ``config.json`` and check every file that it names against its hash.
+
+    Raises:
+        CheckpointError: as :func:`read_config`; a file missing, outside the folder, or other than it was written.
+    """
+    config = read_config(folder, what)
+    files = config.get("files")
+    if not isinstance(files, dict) or not files:
+        raise CheckpointError(f"{folder / 'config.json'} names no files with their hashes; {MEND}")
+    for name, expected in files.items():
+        path = folder / str(name)
+        if Path(name).name != name or path.is_symlink():
+            raise CheckpointError(f"{folder / 'config.json'}: file '{name}' must lie in the folder itself; refused")
+        if not name.endswith((".safetensors", ".json")):
+            raise CheckpointError(f"{path}: only .safetensors and .json are read; pickles could run code")
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing; {MEND}")
+        found = sha256(path)
+        if found != expected:
+            raise CheckpointError(
+                f"{path} ({path.stat().st_size} bytes, {looks_like(path)}) is not the file that was written: "
+                f"its SHA-256 begins {found[:12]}, config.json says {str(expected)[:12]}; {MEND}"
+            )
+    return config
+
+
+def looks_like(path: Path) -> str:
+    """Say in two words what a file that should be safetensors is."""
+    with path.open("rb") as source:
+        head = source.read(64)
+    if head.startswith(b"version https://git-lfs"):
+        return "a git-lfs pointer"
+    if head.startswith(b"PK") or head.startswith(b"\x80"):
+        return "a pickle or zip"
+    return "empty" if not head else "damaged or of another version"
+
+
+def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
+    """Read a safetensors file as float32 and look at every value once.
+
+    Raises:
+        CheckpointError: no safetensors, or a value that is not finite.
+    """
+    try:
+        tensors = load_file(path, device=device)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is {looks_like(path)}: {error}; {MEND}") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: tensor '{name}' holds NaN or infinity; {MEND}")
+    return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+
+
+def load_exactly(module: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Put tensors into a module; every name and shape must fit, and every fault is named at once.
+
+    Raises:
+        CheckpointError: missing, surplus or misshapen tensors.
+    """
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    faults = [f"'{name}' is missing" for name in wanted.keys() - found.keys()]
+    faults += [f"'{name}' is not of this model" for name in found.keys() - wanted.keys()]
+    faults += [
+        f"'{name}' is {found[name]}, expected {wanted[name]}"
+        for name in wanted.keys() & found.keys()
+        if wanted[name] != found[name]
+    ]
+    if faults:
+        more = f" and {len(faults) - 4} more" if len(faults) > 4 else ""
+        raise CheckpointError(f"{path} does not fit its config.json: {'; '.join(sorted(faults)[:4])}{more}")
+    module.load_state_dict(tensors)
+
+
+def write_checkpoint(folder: Path, config: dict[str, Any], weights: dict[str, dict[str, Tensor]]) -> None:
+    """Write weights (file name -> tensors, as fp16) and then the config that names them, each whole or not at all."""
+    for name, tensors in weights.items():
+        half = {key: value.detach().cpu().to(torch.float16).contiguous() for key, value in tensors.items()}
+        write_atomically(folder / name, lambda path, half=half: save_file(half, path))
+    files = {name: sha256(folder / name) for name in weights}
+    write_json(folder / "config.json", {"format_version": FORMAT_VERSION, **config, "files": files})

@@ -1,0 +1,288 @@
+"""The reference policy: a small VLA of 24 Llama decoder layers, trained in this project.
+
+Tokens, in this order: patches of the fixed camera, patches of the wrist camera, words of the instruction (padded),
+proprioception, action queries. Attention goes both ways; padding is masked. The head reads the action queries.
+Checked with transformers 5.20 to 5.24, whose ``LlamaDecoderLayer`` runs unchanged.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm, LlamaRotaryEmbedding
+
+from dysl_vla_ros.errors import CheckpointError, ObservationError
+from dysl_vla_ros.interfaces import ActionSpec, Observation, ProprioceptionSpec
+from dysl_vla_ros.policies.checkpoint import load_exactly, read_config, read_tensors, write_checkpoint
+from dysl_vla_ros.skipping.stack import Layer
+
+WEIGHTS = "model.safetensors"
+PADDING, UNKNOWN = 0, 1  # word ids below the vocabulary's
+QUERIES = 2
+STEM_STRIDE = 24  # px of a camera picture that become one token, each way
+
+
+@dataclass(frozen=True)
+class ReferenceConfig:
+    """Everything that a checkpoint's ``config.json`` says of the model."""
+
+    vocabulary: tuple[str, ...]
+    action: ActionSpec
+    proprioception_mean: tuple[float, ...]
+    proprioception_std: tuple[float, ...]
+    instructions: tuple[str, ...]
+    layers: int = 24
+    width: int = 160
+    heads: int = 5
+    feed_forward: int = 384
+    max_words: int = 8
+    cameras: dict[str, int] = field(default_factory=lambda: {"image": 96, "wrist_image": 48})  # name -> input px
+    proprioception: ProprioceptionSpec = ProprioceptionSpec(
+        ("ee.x", "ee.y", "ee.z", "gripper.opening"), ("m", "m", "m", "1"), "base"
+    )
+
+    @staticmethod
+    def from_json(values: dict[str, Any], source: Path) -> "ReferenceConfig":
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            CheckpointError: a field is missing, unknown or of the wrong shape; action statistics above all.
+        """
+        try:
+            action = {k: tuple(v) if isinstance(v, list) else v for k, v in values["action"].items()}
+            proprioception = {k: tuple(v) if isinstance(v, list) else v for k, v in values["proprioception"].items()}
+            plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            config = ReferenceConfig(
+                **plain | {"action": ActionSpec(**action), "proprioception": ProprioceptionSpec(**proprioception)}
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{source}: 'model' is not a reference policy's: {error}") from error
+        spec = config.action
+        if not len(spec.center) == len(spec.scale) == spec.dimensions or min(spec.scale, default=0.0) <= 0.0:
+            raise CheckpointError(
+                f"{source}: action statistics center {spec.center} and scale {spec.scale} must each have "
+                f"{spec.dimensions} values, scale above 0; train again or restore the file"
+            )
+        if not len(config.proprioception_mean) == len(config.proprioception_std) == len(config.proprioception.names):
+            raise CheckpointError(f"{source}: proprioception_mean and _std must have a value for each declared name")
+        return config
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for ``config.json``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ReferenceContext:
+    """What the layers need beside the hidden state."""
+
+    token_mask: Tensor  # (B, T) bool, false at padding words
+    attention_mask: Tensor  # (B, 1, 1, T): 0, or -1e4 at padding; added, so that every attention kernel takes it
+    position_embeddings: tuple[Tensor, Tensor]  # rotary cos, sin: (1, T, D / heads)
+
+
+class ImageStem(nn.Module):
+    """Turns a picture (B, 3, S, S) into (S / 24)^2 tokens by four strided convolutions."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        sizes = [(3, 32, 5, 2, 2), (32, 64, 3, 2, 1), (64, 96, 3, 2, 1)]
+        parts: list[nn.Module] = []
+        for inputs, outputs, kernel, stride, padding in sizes:
+            parts += [nn.Conv2d(inputs, outputs, kernel, stride, padding), nn.GroupNorm(8, outputs), nn.GELU()]
+        self.convolutions = nn.Sequential(*parts, nn.Conv2d(96, width, 3, 3))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Return tokens (B, N, D), row by row."""
+        return self.convolutions(pictures).flatten(2).transpose(1, 2)
+
+
+class ReferenceNetwork(nn.Module):
+    """The weights: stems and embeddings before the stack, the layers, the head behind it."""
+
+    def __init__(self, config: ReferenceConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.llama = llama = LlamaConfig(
+            hidden_size=width,
+            intermediate_size=config.feed_forward,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            vocab_size=3,  # unused: words have their own embedding
+            attn_implementation="sdpa",
+        )
+        self.stems = nn.ModuleDict({camera: ImageStem(width) for camera in config.cameras})
+        self.words = nn.Embedding(len(config.vocabulary) + 2, width)
+        self.proprioception = nn.Sequential(
+            nn.Linear(len(config.proprioception.names), width), nn.SiLU(), nn.Linear(width, width)
+        )
+        patches = sum((size // STEM_STRIDE) ** 2 for size in config.cameras.values())
+        self.words_at = patches
+        self.proprioception_at = patches + config.max_words
+        self.tokens = self.proprioception_at + 1 + QUERIES  # T
+        self.places = nn.Parameter(torch.randn(self.tokens, width) * 0.02)  # action queries are places alone
+        self.layers = nn.ModuleList(LlamaDecoderLayer(llama, index) for index in range(config.layers))
+        self.norm = LlamaRMSNorm(width)
+        outputs = config.action.horizon * config.action.dimensions
+        self.head = nn.Sequential(nn.Linear(QUERIES * width, width), nn.SiLU(), nn.Linear(width, outputs))
+        # rotary angles depend on nothing but T: computed once
+        rotary = LlamaRotaryEmbedding(llama)
+        cos, sin = rotary(self.places, torch.arange(self.tokens)[None])
+        self.register_buffer("rotary_cos", cos, persistent=False)
+        self.register_buffer("rotary_sin", sin, persistent=False)
+
+    def embed(self, pictures: dict[str, Tensor], words: Tensor, proprioception: Tensor) -> tuple[Tensor, Any]:
+        """Return the stack's input and context.
+
+        Args:
+            pictures: camera -> (B, 3, S, S) in 0..1.
+            words: (B, W) ids, 0 where padded.
+            proprioception: (B, P) in the declared units.
+        """
+        config = self.config
+        mean, std = (
+            words.new_tensor(v, dtype=torch.float32) for v in (config.proprioception_mean, config.proprioception_std)
+        )
+        parts = [self.stems[camera](pictures[camera] - 0.5) for camera in config.cameras]
+        parts += [self.words(words), self.proprioception((proprioception - mean) / std)[:, None]]
+        parts += [parts[-1].new_zeros(len(words), QUERIES, config.width)]
+        hidden = torch.cat(parts, dim=1) + self.places  # (B, T, D)
+        mask = torch.ones(len(words), self.tokens, dtype=torch.bool, device=words.device)
+        mask[:, self.words_at : self.proprioception_at] = words != PADDING
+        attention = (~mask[:, None, None, :]).to(hidden.dtype) * -1e4
+        return hidden, ReferenceContext(mask, attention, (self.rotary_cos, self.rotary_sin))
+
+    def run_layer(self, index: int, hidden: Tensor, context: ReferenceContext) -> Tensor:
+        """Run one decoder layer: (B, T, D) -> (B, T, D)."""
+        return self.layers[index](
+            hidden, attention_mask=context.attention_mask, position_embeddings=context.position_embeddings
+        )
+
+    def read_out(self, hidden: Tensor) -> Tensor:
+        """Return normalised actions (B, H, A) from the stack's output."""
+        queries = self.norm(hidden[:, -QUERIES:]).flatten(1)  # (B, 2 D)
+        return self.head(queries).unflatten(1, (self.config.action.horizon, self.config.action.dimensions))
+
+    def forward(self, pictures: dict[str, Tensor], words: Tensor, proprioception: Tensor) -> tuple[Tensor, Tensor]:
+        """Run everything at full depth; return actions (B, H, A) and the last hidden state (B, T, D)."""
+        hidden, context = self.embed(pictures, words, proprioception)
+        for index in range(len(self.layers)):
+            hidden = self.run_layer(index, hidden, context)
+        return self.read_out(hidden), hidden
+
+
+def encode_words(instruction: str, config: ReferenceConfig) -> list[int]:
+    """Return word ids (W,), padded with 0.
+
+    Raises:
+        ObservationError: empty, too long, or not one known word.
+    """
+    words = re.findall(r"[a-z]+", instruction.lower())
+    if not words:
+        raise ObservationError(
+            f"the instruction {instruction!r} has no words; say for example '{config.instructions[0]}'"
+        )
+    if len(words) > config.max_words:
+        raise ObservationError(
+            f"the instruction has {len(words)} words, this policy reads {config.max_words}; shorten it"
+        )
+    known = {word: index + 2 for index, word in enumerate(config.vocabulary)}
+    ids = [known.get(word, UNKNOWN) for word in words]
+    if all(index == UNKNOWN for index in ids):
+        raise ObservationError(
+            f"the policy knows no word of {instruction!r}; it was trained on: {'; '.join(config.instructions)}"
+        )
+    return ids + [PADDING] * (config.max_words - len(ids))
+
+
+def picture_to_tensor(picture: np.ndarray, size: int) -> Tensor:
+    """Turn a picture (height, width, 3) uint8 rgb into (1, 3, size, size) in 0..1, averaging over areas."""
+    # a copy: the picture may be a read-only view of memory that is written again after this step
+    tensor = torch.from_numpy(np.array(picture, order="C")).permute(2, 0, 1)[None].float() / 255.0
+    if tensor.shape[-2:] == (size, size):
+        return tensor
+    return functional.interpolate(tensor, (size, size), mode="area")
+
+
+class ReferencePolicy:
+    """The reference policy as a :class:`~dysl_vla_ros.policies.interface.VlaPolicy`."""
+
+    family = "reference"
+
+    def __init__(self, network: ReferenceNetwork, model_hash: str) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.model_hash = model_hash
+        config = network.config
+        self.config = config
+        self.cameras = tuple(config.cameras)
+        self.proprioception = config.proprioception
+        self.action = config.action
+        self.width = config.width
+        self.instructions = config.instructions
+
+    @classmethod
+    def load(cls, checkpoint: Path, device: str = "cpu") -> "ReferencePolicy":
+        """Load a folder whose hashes were checked."""
+        values = read_config(checkpoint)
+        config = ReferenceConfig.from_json(values.get("model", {}), checkpoint / "config.json")
+        network = ReferenceNetwork(config)
+        load_exactly(network, read_tensors(checkpoint / WEIGHTS, device), checkpoint / WEIGHTS)
+        return cls(network.to(device), values["files"][WEIGHTS])
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """The stack's layers, bound to the way that they are called."""
+        return [
+            lambda hidden, context, index=index: self.network.run_layer(index, hidden, context)
+            for index in range(len(self.network.layers))
+        ]
+
+    def prepare(self, observation: Observation) -> tuple[Tensor, ReferenceContext]:
+        """Embed one observation: (1, T, D)."""
+        missing = [camera for camera in self.cameras if camera not in observation.images]
+        if missing:
+            raise ObservationError(f"no picture of {', '.join(missing)}; the policy needs {', '.join(self.cameras)}")
+        proprioception = np.asarray(observation.proprioception, dtype=np.float32)
+        if proprioception.shape != (len(self.proprioception.names),) or not np.isfinite(proprioception).all():
+            raise ObservationError(
+                f"proprioception {proprioception.tolist()} must be {len(self.proprioception.names)} finite values: "
+                f"{', '.join(self.proprioception.names)}"
+            )
+        device = self.network.places.device
+        pictures = {
+            camera: picture_to_tensor(observation.images[camera], size).to(device)
+            for camera, size in self.config.cameras.items()
+        }
+        words = torch.tensor([encode_words(observation.instruction, self.config)], device=device)
+        return self.network.embed(pictures, words, torch.from_numpy(proprioception)[None].to(device))
+
+    def decode(self, hidden: Tensor, context: Any, state: None) -> tuple[Tensor, None]:
+        """Return normalised actions (B, H, A); this family keeps no state."""
+        return self.network.read_out(hidden), None
+
+    def collate(self, contexts: Sequence[ReferenceContext]) -> ReferenceContext:
+        """Join the contexts of B observations."""
+        return ReferenceContext(
+            torch.cat([context.token_mask for context in contexts]),
+            torch.cat([context.attention_mask for context in contexts]),
+            contexts[0].position_embeddings,
+        )
+
+    def initial_state(self) -> None:
+        """This family keeps no state."""
+        return None
+
+
+def save_reference(network: ReferenceNetwork, folder: Path, training: dict[str, Any]) -> None:
+    """Write a checkpoint folder: fp16 weights, config with hashes, and what it was trained on."""
+    config = {"family": "reference", "model": network.config.to_json(), "training": training}
+    write_checkpoint(folder, config, {WEIGHTS: network.state_dict()})

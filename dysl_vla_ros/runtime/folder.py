@@ -1,0 +1,170 @@
+"""A DySL folder: what distillation and calibration leave beside a base checkpoint, which stays as it was.
+
+``config.json`` says which base the folder belongs to, its partition, the sizes of its modules and the SHA-256 of
+``adapters.safetensors``, which holds adapters and controllers; ``calibration.json`` has the guidance values that the
+settings' 0.0 and "" stand for. Whatever does not fit is refused; nothing is guessed.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dysl_vla_ros
+from dysl_vla_ros.errors import CheckpointError
+from dysl_vla_ros.files import write_json
+from dysl_vla_ros.policies.checkpoint import load_exactly, read_checkpoint, read_tensors, write_checkpoint
+from dysl_vla_ros.settings import GuidanceSettings, check
+from dysl_vla_ros.skipping.modules import DyslModules
+from dysl_vla_ros.skipping.partition import LayerPartition
+
+CONFIG, WEIGHTS, CALIBRATION = "config.json", "adapters.safetensors", "calibration.json"
+CALIBRATED = ("step", "verify_threshold", "dead_band", "stride", "verify_on")  # fields of GuidanceSettings
+MODULE_SIZES = ("bottleneck", "queries", "controller_width")
+LARGEST_SIZE = 65536  # of a module: a damaged number must not become an allocation
+REMAKE = "name another DySL folder, or make this one again with `dysl_vla calibrate` and `dysl_vla distill`"
+
+
+@dataclass(frozen=True)
+class DyslFolder:
+    """Trained modules for one base checkpoint, ready to run."""
+
+    partition: LayerPartition
+    modules: DyslModules
+    config: Mapping[str, Any] = field(default_factory=dict)  # what config.json holds
+    calibrated: Mapping[str, float | str] = field(default_factory=dict)  # guidance values, see CALIBRATED
+
+
+def save_dysl(
+    folder: Path,
+    partition: LayerPartition,
+    modules: DyslModules,
+    *,
+    family: str,
+    base_sha256: str,
+    choice: str,
+    module_sizes: Mapping[str, int],
+    calibration: Mapping[str, Any],
+) -> None:
+    """Write a DySL folder, weights as fp16; each file is whole or not there, ``config.json`` comes last.
+
+    Args:
+        folder: made where it is missing.
+        partition: of the base's stack.
+        modules: made for ``partition``.
+        family: of the base policy.
+        base_sha256: hash of the base's weights, as ``PolicyDescription.model_hash`` has it.
+        choice: how the static layers were chosen, ``spread`` or ``informative``.
+        module_sizes: ``bottleneck``, ``queries`` and ``controller_width`` that ``modules`` were made with.
+        calibration: what ``calibration.json`` will hold: ``guidance`` (see CALIBRATED), ``actions_per_inference``,
+            anything else that is worth keeping.
+
+    Raises:
+        CheckpointError: ``calibration`` lacks a guidance value or has one that is out of range; nothing is written.
+        DataError: the folder cannot be written to.
+    """
+    assert set(module_sizes) == set(MODULE_SIZES), f"sizes {sorted(module_sizes)}"
+    _guidance_values(calibration, folder / CALIBRATION)
+    config = {
+        "base": {"family": family, "sha256": base_sha256},
+        "partition": {"num_layers": partition.num_layers, "static": list(partition.static), "choice": choice},
+        "modules": dict(module_sizes),
+        "package_version": dysl_vla_ros.__version__,
+    }
+    write_json(folder / CALIBRATION, dict(calibration))
+    write_checkpoint(folder, config, {WEIGHTS: modules.state_dict()})
+
+
+def load_dysl(folder: Path, model_hash: str, num_layers: int, width: int) -> DyslFolder:
+    """Read a DySL folder and check that it belongs to a base with ``num_layers`` layers of hidden ``width``.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, of another format or base; the message names the file, what was
+            found, what was expected, and the mend.
+    """
+    config = read_checkpoint(folder, "DySL folder")
+    path = folder / CONFIG
+    base = _entry(config, "base", dict, path)
+    if base.get("sha256") != model_hash:
+        raise CheckpointError(
+            f"{path}: made for a base of family {base.get('family')!r} with SHA-256 {base.get('sha256')}, "
+            f"this checkpoint has {model_hash}; {REMAKE}"
+        )
+    if WEIGHTS not in _entry(config, "files", dict, path):
+        raise CheckpointError(f"{path}: files names {', '.join(config['files'])}, expected {WEIGHTS}; {REMAKE}")
+    partition = _partition(_entry(config, "partition", dict, path), num_layers, path)
+    sizes = _module_sizes(_entry(config, "modules", dict, path), path)
+    calibrated = _guidance_values(_read_calibration(folder / CALIBRATION), folder / CALIBRATION)
+    modules = DyslModules(partition, width, **sizes)
+    load_exactly(modules, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
+    return DyslFolder(partition, modules.eval().requires_grad_(False), config, calibrated)
+
+
+def _entry(values: Mapping[str, Any], name: str, kind: type[Any], path: Path) -> Any:
+    if type(values.get(name)) is not kind:
+        found = repr(values[name]) if name in values else "nothing"
+        raise CheckpointError(f"{path}: {name} is {found}, expected a JSON {kind.__name__}; {REMAKE}")
+    return values[name]
+
+
+def _partition(values: Mapping[str, Any], num_layers: int, path: Path) -> LayerPartition:
+    found = _entry(values, "num_layers", int, path)
+    if found != num_layers:
+        raise CheckpointError(f"{path}: partition of {found} layers, this checkpoint has {num_layers}; {REMAKE}")
+    static = _entry(values, "static", list, path)
+    if not all(type(layer) is int for layer in static):
+        raise CheckpointError(f"{path}: static is {static}, expected whole numbers; {REMAKE}")
+    try:
+        return LayerPartition(num_layers, tuple(static))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}; {REMAKE}") from error
+
+
+def _module_sizes(values: Mapping[str, Any], path: Path) -> dict[str, int]:
+    sizes = {name: _entry(values, name, int, path) for name in MODULE_SIZES}
+    smallest = {"bottleneck": 1, "queries": 0, "controller_width": 1}
+    faults = [
+        f"{name} is {size}, expected {smallest[name]} to {LARGEST_SIZE}"
+        for name, size in sizes.items()
+        if not smallest[name] <= size <= LARGEST_SIZE
+    ]
+    if faults:
+        raise CheckpointError(f"{path}: modules: {'; '.join(faults)}; {REMAKE}")
+    return sizes
+
+
+def _read_calibration(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing, so nothing is calibrated; {REMAKE}") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}; {REMAKE}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: holds {values!r:.60}, expected a JSON object; {REMAKE}")
+    return values
+
+
+def _guidance_values(calibration: Mapping[str, Any], path: Path) -> dict[str, float | str]:
+    """Return the CALIBRATED values of ``calibration``; every fault is named at once."""
+    guidance = _entry(calibration, "guidance", dict, path)
+    fields = {field.name: field for field in dataclasses.fields(GuidanceSettings)}
+    values: dict[str, float | str] = {}
+    faults = []
+    for name in CALIBRATED:
+        if name not in guidance:
+            faults.append(f"guidance.{name} is missing")
+            continue
+        value = float(guidance[name]) if type(guidance[name]) is int else guidance[name]  # JSON's 1 is 1.0 here
+        fault = check(f"guidance.{name}", value, fields[name])
+        # 0.0 and "" mean "as calibrated" and cannot be what was calibrated; a dead band of 0.0 is none
+        if not fault and value in (0.0, "") and name != "dead_band":
+            fault = f"guidance.{name} is {value!r}, which stands for no value"
+        if fault:
+            faults.append(fault)
+        values[name] = value
+    if faults:
+        raise CheckpointError(f"{path}: {'; '.join(faults)}; {REMAKE}")
+    return values

@@ -1,0 +1,264 @@
+"""One step of a policy: observation in, action chunk out, with the trace of what was skipped and why.
+
+The order of a step: guidance observes what was played; the policy prepares (vision); the stack runs under the depth
+rule; the head decodes; where guidance doubts the action, the stack is completed at full depth and decoded again.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dysl_vla_ros.errors import CheckpointError, NonFiniteActionError, ObservationError
+from dysl_vla_ros.interfaces import (
+    ActionChunk,
+    FloatArray,
+    Observation,
+    PolicyDescription,
+    SkipTrace,
+    StepResult,
+    Timings,
+)
+from dysl_vla_ros.policies.interface import VlaPolicy
+from dysl_vla_ros.policies.registry import load_policy
+from dysl_vla_ros.runtime.folder import DyslFolder, load_dysl
+from dysl_vla_ros.runtime.latency import Stopwatch
+from dysl_vla_ros.settings import RuntimeSettings
+from dysl_vla_ros.skipping.depth_rules import DyslRule, FullDepth, StaticOnly
+from dysl_vla_ros.skipping.guidance import PriorPostGuidance, measuring_only
+from dysl_vla_ros.skipping.partition import LayerPartition
+from dysl_vla_ros.skipping.stack import DepthRule, SkippableStack, StackContext, StackResult
+
+WARM_UP_ROUNDS = 3
+
+
+class Runtime:
+    """A loaded policy, its skipping modules if there are any, and the state of one episode.
+
+    Attributes:
+        rule_override: for experiments: makes the depth rule of an inference from its allow points, in place of
+            :class:`DyslRule`, with or without a DySL folder. Warm-up and ``skipping.enabled`` hold for it too.
+    """
+
+    def __init__(self, policy: VlaPolicy, dysl: DyslFolder | None) -> None:
+        """Run ``policy``; ``dysl`` None: every layer, always."""
+        self.policy = policy
+        self.dysl = dysl
+        self.rule_override: Callable[[tuple[int, ...]], DepthRule] | None = None
+        self._partition = dysl.partition if dysl else LayerPartition.full(len(policy.layers))
+        self._stack = SkippableStack(policy.layers)
+        self._guidance = PriorPostGuidance(self._partition.blocks, policy.action)
+        self._configured: tuple[object, ...] | None = None  # what guidance was configured with
+        self._state: Any = policy.initial_state()
+
+    @classmethod
+    def load(cls, checkpoint: str, adapters: str, device: str = "cpu", threads: int = 1) -> "Runtime":
+        """Load a base checkpoint and a DySL folder.
+
+        Args:
+            checkpoint: folder of the base.
+            adapters: DySL folder; "": the checkpoint's own ``dysl`` folder, full depth if it has none.
+            device: where to compute.
+            threads: compute threads of this process, at least 1; bits depend on it.
+
+        Raises:
+            CheckpointError: either is missing, damaged, or they do not belong together.
+        """
+        torch.set_num_threads(threads)
+        policy = load_policy(Path(checkpoint), device)
+        folder = Path(adapters) if adapters else Path(checkpoint) / "dysl"
+        if not adapters and not folder.exists():
+            return cls(policy, None)
+        dysl = load_dysl(folder, policy.model_hash, len(policy.layers), policy.width)
+        dysl.modules.to(device)
+        return cls(policy, dysl)
+
+    @property
+    def description(self) -> PolicyDescription:
+        """What the outside must know of the policy and of what may be skipped."""
+        policy = self.policy
+        return PolicyDescription(
+            family=policy.family,
+            model_hash=policy.model_hash,
+            cameras=policy.cameras,
+            proprioception=policy.proprioception,
+            action=policy.action,
+            layers_total=self._partition.num_layers,
+            static_layers=self._partition.static,
+            blocks=self._partition.blocks,
+            calibrated=dict(self.dysl.calibrated) if self.dysl else {},
+            instructions=policy.instructions,
+        )
+
+    def reset(self) -> None:
+        """Begin an episode: guidance and the policy's decoding state as at the start."""
+        self._guidance.reset()
+        self._state = self.policy.initial_state()
+
+    def step(
+        self,
+        observation: Observation,
+        played: FloatArray,
+        settings: RuntimeSettings,
+        gap: bool = False,
+        first_index: int = 0,
+    ) -> StepResult:
+        """Compute one action chunk.
+
+        ``played`` is observed first, whatever comes of the rest: it was played, the caller hands it over once, and
+        so a step that fails afterwards neither loses it nor counts it twice. A failed step leaves the decoding state
+        as it was. Give the next step only what was played since, or ``reset``.
+
+        Args:
+            observation: one moment, with every camera that the policy names.
+            played: (n, A) physical units: actions played since the last step, each once, as the policy gave them.
+            settings: the snapshot for this step.
+            gap: an underrun lay before ``played``.
+            first_index: place in the chunk of the first action that will be played: the number of actions played
+                since the observation was taken.
+
+        Raises:
+            ObservationError: the policy cannot use ``observation``, or ``played`` is not (n, A) finite numbers.
+            SettingError: a setting that guidance needs is neither set nor calibrated.
+            NonFiniteActionError: the model returned NaN or infinity.
+        """
+        watch = Stopwatch()
+        with torch.inference_mode():
+            self._observe(played, gap, settings)
+            guidance = self._guidance
+            points = guidance.allow_points()
+            full_depth_reason = self._full_depth_reason(settings)
+            rule = FullDepth() if full_depth_reason else self._rule(points, settings)
+            watch.lap()
+
+            hidden, context = self.policy.prepare(observation)
+            vision = watch.lap()
+            result = self._stack.run(hidden, context, rule)
+            stack = watch.lap()
+            actions, state = self._decode(result, context)
+            head = watch.lap()
+
+            executed, calls = result.executed, result.layer_calls
+            candidate = actions[first_index : first_index + settings.actions_per_inference]
+            change = guidance.candidate_change(candidate)
+            verify_reason = guidance.needs_verification(candidate) if result.resume_point else ""
+            verify = 0.0
+            if verify_reason and result.resume_point:
+                watch.lap()
+                second = self._stack.resume(result.resume_point, context)
+                actions, state = self._decode(second, context)
+                executed = tuple(a or b for a, b in zip(executed, second.executed, strict=True))
+                calls += second.layer_calls
+                verify = watch.lap()
+            self._state = state
+
+        trace = SkipTrace(
+            executed=executed,
+            layer_calls=calls,
+            allow_points=points,
+            skip_points=self._skip_points(result),
+            controller_outputs=self._controller_outputs(rule),
+            continuity=guidance.continuity,
+            continuity_change=guidance.continuity_change,
+            candidate_change=change,
+            verified=bool(verify_reason),
+            verify_reason=verify_reason,
+            full_depth_reason=full_depth_reason,
+        )
+        chunk = ActionChunk(actions, self.policy.action.time_step, verified=bool(verify_reason))
+        timings = Timings(vision=vision, stack=stack, head=head, verify=verify, total=watch.total())
+        return StepResult(chunk, trace, timings)
+
+    def warm_up(self) -> None:
+        """Run every path a few times on a grey picture, so that the first real step is no slower than the rest.
+
+        Guidance and decoding state stay as they are.
+
+        Raises:
+            CheckpointError: the policy cannot compute a finite action, or knows no instruction to try.
+        """
+        policy = self.policy
+        if not policy.instructions:
+            raise CheckpointError(f"the {policy.family} checkpoint names no instruction to warm up with; add one")
+        observation = Observation(
+            images={camera: np.full((96, 96, 3), 128, dtype=np.uint8) for camera in policy.cameras},
+            proprioception=np.zeros(len(policy.proprioception.names), dtype=np.float32),
+            instruction=policy.instructions[0],
+        )
+        try:
+            with torch.inference_mode():
+                for _ in range(WARM_UP_ROUNDS):
+                    hidden, context = policy.prepare(observation)
+                    self._decode(self._stack.run(hidden, context, FullDepth()), context)
+                    if self.dysl:
+                        self._warm_up_skipping(self.dysl, hidden, context)
+        except NonFiniteActionError as error:
+            raise CheckpointError(f"warm-up: {error}; the weights cannot serve, get or train others") from error
+
+    def _warm_up_skipping(self, dysl: DyslFolder, hidden: Tensor, context: StackContext) -> None:
+        always_open = tuple(first for first, _ in dysl.partition.blocks)
+        self._stack.run(hidden, context, DyslRule(dysl.partition, dysl.modules, 1.0, always_open))
+        floor = self._stack.run(hidden, context, StaticOnly(dysl.partition, dysl.modules))
+        self._decode(floor, context)
+        if floor.resume_point:
+            self._decode(self._stack.resume(floor.resume_point, context), context)
+
+    def _observe(self, played: FloatArray, gap: bool, settings: RuntimeSettings) -> None:
+        played = np.asarray(played, dtype=np.float32)
+        wanted = self.policy.action.dimensions
+        if played.ndim != 2 or played.shape[1] != wanted or not np.isfinite(played).all():
+            raise ObservationError(
+                f"played actions of shape {played.shape} must be (n, {wanted}) finite numbers; "
+                "hand back the chunk's own rows"
+            )
+        try:
+            self._configure(settings)
+        finally:
+            self._guidance.observe(played, gap)
+
+    def _configure(self, settings: RuntimeSettings) -> None:
+        wanted = (settings.guidance, settings.actions_per_inference)
+        if wanted == self._configured:
+            return
+        # Without a DySL folder nothing is calibrated and nothing can be skipped: continuity is reported all the same.
+        guidance = settings.guidance.resolved(self.dysl.calibrated) if self.dysl else measuring_only(settings.guidance)
+        self._guidance.configure(guidance, settings.actions_per_inference)
+        self._configured = wanted
+
+    def _full_depth_reason(self, settings: RuntimeSettings) -> str:
+        if self.dysl is None and self.rule_override is None:
+            return "no DySL folder"
+        if not settings.skipping.enabled:
+            return "skipping disabled"
+        return "warm-up" if self._guidance.warming_up else ""
+
+    def _rule(self, points: tuple[int, ...], settings: RuntimeSettings) -> DepthRule:
+        if self.rule_override is not None:
+            return self.rule_override(points)
+        assert self.dysl is not None
+        return DyslRule(self.dysl.partition, self.dysl.modules, settings.skipping.threshold, points)
+
+    def _decode(self, result: StackResult, context: StackContext) -> tuple[FloatArray, Any]:
+        """Return the chunk (H, A) in physical units, known to be finite, and the state that it would lead to."""
+        normalised, state = self.policy.decode(result.hidden, context, self._state)  # (1, H, A)
+        actions = self.policy.action.denormalise(normalised[0].float().cpu().numpy())
+        if not np.isfinite(actions).all():
+            rows = np.flatnonzero(~np.isfinite(actions).all(axis=1))
+            raise NonFiniteActionError(
+                f"the {self.policy.family} policy returned NaN or infinity in {len(rows)} of {len(actions)} actions "
+                f"of a chunk, first in action {rows[0]}, {sum(result.executed)} of {len(result.executed)} layers run"
+            )
+        return actions, state
+
+    def _skip_points(self, result: StackResult) -> tuple[int, ...]:
+        points = {self._partition.block_of(layer): layer for layer, _ in result.skips}
+        return tuple(points.get(block, -1) for block in range(len(self._partition.blocks)))
+
+    def _controller_outputs(self, rule: DepthRule) -> tuple[float, ...]:
+        if isinstance(rule, DyslRule):
+            return tuple(rule.controller_outputs)
+        return (math.nan,) * len(self._partition.blocks)

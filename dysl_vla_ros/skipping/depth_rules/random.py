@@ -1,0 +1,28 @@
+"""Chance decides: what any signal must beat at equal depth."""
+
+import torch
+from torch import Tensor
+
+from dysl_vla_ros.skipping.modules import DyslModules
+from dysl_vla_ros.skipping.partition import LayerPartition
+from dysl_vla_ros.skipping.stack import Skip, StackContext
+
+
+class RandomSkipping:
+    """At each dynamic layer that is reached, skips the rest of its block with a fixed probability."""
+
+    def __init__(
+        self, partition: LayerPartition, modules: DyslModules, probability: float, generator: torch.Generator
+    ) -> None:
+        """Draw from ``generator`` (on the CPU), so that a seed repeats a run."""
+        self._partition = partition
+        self._modules = modules
+        self._probability = probability
+        self._generator = generator
+
+    def skip(self, layer: int, hidden: Tensor, context: StackContext) -> Skip | None:
+        """Skip by chance at a dynamic layer."""
+        block = self._partition.block_of(layer)
+        if block is None or torch.rand((), generator=self._generator).item() >= self._probability:
+            return None
+        return Skip(self._partition.blocks[block][1], self._modules.adapter(layer)(hidden, context.token_mask))

@@ -1,0 +1,61 @@
+"""A second family for the tests: transformers' Llama layers with random weights, and a decoder that has a state."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dysl_vla_ros.errors import ObservationError
+from dysl_vla_ros.interfaces import ActionSpec, Observation, ProprioceptionSpec
+from small_stacks import WIDTH, Context, SmallStack, llama_stack
+
+WORDS, PATCHES = 4, 6
+
+
+class StatefulPolicy:
+    """Patches of one camera, hashed words (padded), proprioception; the head reads a decaying mean of past outputs."""
+
+    family = "stateful"
+    model_hash = "5" * 64
+    cameras = ("image",)
+    proprioception = ProprioceptionSpec(("ee.x", "ee.y"), ("m", "m"))
+    action = ActionSpec(5, 0.1, True, (0.01,) * 6 + (0.5,), (0.02,) * 6 + (0.5,))
+    width = WIDTH
+    instructions = ("lift it",)
+
+    def __init__(self) -> None:
+        self.stack: SmallStack = llama_stack()
+        torch.manual_seed(4)
+        self.patches = nn.Linear(3, WIDTH).requires_grad_(False)
+        self.words = nn.Embedding(17, WIDTH).requires_grad_(False)
+        self.joints = nn.Linear(2, WIDTH).requires_grad_(False)
+        self.head = nn.Linear(WIDTH, 5 * 7).requires_grad_(False)
+        self.layers = self.stack.layers
+
+    def prepare(self, observation: Observation) -> tuple[Tensor, Context]:
+        words = observation.instruction.split()[:WORDS]
+        if not words or "image" not in observation.images:
+            raise ObservationError("this policy needs an instruction and the camera 'image'")
+        bands = np.array_split(observation.images["image"].reshape(-1, 3) / 255.0, PATCHES)
+        colours = torch.tensor(np.array([band.mean(axis=0) for band in bands]), dtype=torch.float32)
+        ids = torch.tensor([sum(word.encode()) % 17 for word in words] + [0] * (WORDS - len(words)))
+        joints = self.joints(torch.from_numpy(observation.proprioception))[None]
+        embedded = torch.cat([self.patches(colours), joints, self.words(ids)])[None]  # (1, T, D)
+        mask = torch.ones(1, embedded.shape[1], dtype=torch.bool)
+        mask[:, embedded.shape[1] - WORDS + len(words) :] = False
+        _, _, context, hidden = self.stack.own_forward(embedded, mask)  # also clears the record of calls
+        return hidden, context
+
+    def decode(self, hidden: Tensor, context: Context, state: Tensor) -> tuple[Tensor, Tensor]:
+        pooled = self.stack.model.norm(hidden)[context.token_mask].mean(dim=0)
+        state = 0.5 * state + pooled
+        return self.head(state).reshape(1, 5, 7), state
+
+    def collate(self, contexts: Sequence[Context]) -> Context:
+        masks = [context.arguments["attention_mask"] for context in contexts]
+        arguments = contexts[0].arguments | {"attention_mask": torch.cat(masks)}
+        return Context(torch.cat([context.token_mask for context in contexts]), arguments)
+
+    def initial_state(self) -> Tensor:
+        return torch.zeros(WIDTH)

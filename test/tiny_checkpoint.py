@@ -1,0 +1,69 @@
+"""A small reference policy with random weights: the real architecture and the real files, quick to load."""
+
+from pathlib import Path
+
+import torch
+
+from dysl_vla_ros.interfaces import ActionSpec
+from dysl_vla_ros.policies.checkpoint import read_config
+from dysl_vla_ros.policies.reference import ReferenceConfig, ReferenceNetwork, save_reference
+from dysl_vla_ros.runtime.folder import save_dysl
+from dysl_vla_ros.skipping.importance import spread_static
+from dysl_vla_ros.skipping.modules import DyslModules
+from dysl_vla_ros.skipping.partition import LayerPartition
+
+INSTRUCTION = "push the puck"
+
+
+def tiny_config(layers: int = 6) -> ReferenceConfig:
+    """Return the configuration of the tiny policy."""
+    return ReferenceConfig(
+        vocabulary=("push", "the", "puck", "open", "drawer"),
+        action=ActionSpec(8, 0.05, False, (0.0, 0.0, 0.0, 0.25), (0.0125, 0.0125, 0.0125, 0.25)),
+        proprioception_mean=(0.0, 0.6, 0.2, 0.5),
+        proprioception_std=(0.1, 0.1, 0.1, 0.3),
+        instructions=(INSTRUCTION, "open the drawer"),
+        layers=layers,
+        width=32,
+        heads=2,
+        feed_forward=64,
+    )
+
+
+def make_tiny_checkpoint(folder: Path, layers: int = 6, seed: int = 0) -> Path:
+    """Write a tiny checkpoint into ``folder`` and return it."""
+    torch.manual_seed(seed)
+    save_reference(ReferenceNetwork(tiny_config(layers)), folder, {"data": "none: random weights"})
+    return folder
+
+
+def make_tiny_dysl(folder: Path, checkpoint: Path, seed: int = 0, offset: float = 1.0) -> Path:
+    """Write a DySL folder with random weights for a tiny checkpoint and return it.
+
+    ``offset`` is added to every controller's logit: 9.0 skips wherever guidance allows it, -9.0 nowhere.
+    """
+    base = read_config(checkpoint)
+    layers, width = base["model"]["layers"], base["model"]["width"]
+    partition = LayerPartition(layers, spread_static(layers, 0.5))
+    sizes = {"bottleneck": 8, "queries": 2, "controller_width": 4}
+    modules = DyslModules(partition, width, **sizes)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in modules.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+        for layer in partition.dynamic:
+            modules.controller(layer).offset.fill_(offset)
+    guidance = {
+        "step": 0.1, "verify_threshold": 0.05, "dead_band": 0.0, "stride": "integral", "verify_on": "any",
+    }  # fmt: skip
+    save_dysl(
+        folder,
+        partition,
+        modules,
+        family=base["family"],
+        base_sha256=base["files"]["model.safetensors"],
+        choice="spread",
+        module_sizes=sizes,
+        calibration={"guidance": guidance, "actions_per_inference": 1},
+    )
+    return folder
