@@ -1,0 +1,275 @@
+"""Plays action chunks, one command a tick: which action, how long, joined to the chunk before, within the limits.
+
+Time is counted, never guessed: an action lasts ``control.rate * time_step`` ticks, and a new chunk is joined by the
+number of actions played since its observation was taken; those before that place are dropped. An action counts as
+played at its first tick. No clock, no ROS, no threads: node, demonstration and evaluation use this same class.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dysl_vla_ros.control.limits import Limiter
+from dysl_vla_ros.errors import NonFiniteActionError, SettingError
+from dysl_vla_ros.interfaces import ActionChunk, ActionSpec, FloatArray
+from dysl_vla_ros.settings import ControlSettings, SafetySettings
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Command:
+    """What the arm is told for one tick."""
+
+    linear: Vector  # (3,) m/s
+    angular: Vector  # (3,) rad/s, rotation vector
+    gripper: float | None  # opening 0..1, None: hold
+    translation: Vector  # (3,) m over the policy's time step, after scale, ramp and limits
+    rotation: Vector  # (3,) rad over the policy's time step, after scale, ramp and limits
+    action: FloatArray | None  # (A,) physical units as the policy gave it; None where nothing is played
+    index: int  # place of the action in its chunk
+    chunk_length: int  # 0 where nothing is played
+    inference: int
+    first_tick: bool  # false where control.rate repeats an action
+    verified: bool
+    limits: tuple[str, ...]  # names of the settings that changed the action
+    reason: str  # why nothing is played; "" while playing
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    actions: FloatArray  # (H, A) a copy of our own
+    observed_at: int
+    inference: int
+    image_stamp: Any
+    verified: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Segment:
+    """Actions played without an interruption."""
+
+    gap: bool  # an underrun or a stop lay before them
+    actions: list[FloatArray]
+
+
+class Commander:
+    """Plays the current chunk. Not thread-safe: its owner calls every method under one lock.
+
+    Once a control tick: ``tick``; where it gives None, ``hold`` (nothing fresh to play) or ``stop`` (something is
+    wrong). For an inference: note ``actions_played`` with the observation, hand ``take_played`` to the runtime, and
+    ``offer`` its chunk.
+
+    Attributes:
+        actions_played: actions begun since ``reset``; what ``observed_at`` refers to.
+        late_chunks: chunks offered too late to play any of their actions, since construction.
+        image_stamp: as given to ``offer``, of the action being played; None while nothing plays.
+    """
+
+    def __init__(self, action: ActionSpec, control: ControlSettings, safety: SafetySettings) -> None:
+        """Make a commander for actions of this kind.
+
+        Raises:
+            SettingError: see ``configure``.
+        """
+        self._action = action
+        self._limiter = Limiter(action)
+        self.late_chunks = 0
+        self.configure(control, safety)
+        self.reset()
+
+    def configure(self, control: ControlSettings, safety: SafetySettings) -> None:
+        """Take settings over from the next tick on.
+
+        Raises:
+            SettingError: control.rate is no whole multiple of the policy's action rate; nothing is changed.
+        """
+        self._ticks_per_action = ticks_per_action(control.rate, self._action.time_step)
+        self._control = control
+        self._safety = safety
+
+    def reset(self) -> None:
+        """Forget everything, ``actions_played`` included, but where the gripper is: a new episode, starting at rest."""
+        self._chunk: _Chunk | None = None  # where the next action comes from
+        self._playing: tuple[_Chunk, int] | None = None  # the action at hand
+        self._ticks_done = 0  # of the action at hand
+        self._chunk_played = 0  # actions of the chunk played since it was offered
+        self._last: FloatArray | None = None  # (A,) last action played since a stop
+        self._segments: list[_Segment] = []
+        self._gap = False
+        self.actions_played = 0
+        self.image_stamp: Any = None
+        self._limiter.restart()
+
+    def set_gripper(self, opening: float) -> None:
+        """Say where the gripper is before the first command, so that this one is rate-limited too."""
+        self._limiter.set_gripper(opening)
+
+    def offer(self, chunk: ActionChunk, observed_at: int, inference: int, image_stamp: Any) -> float:
+        """Take a new chunk over from the next action on; an action at hand is played to its end.
+
+        Args:
+            chunk: actions in physical units.
+            observed_at: ``actions_played`` when the observation was taken, of the same episode.
+            inference: number of the inference, for the commands.
+            image_stamp: of the observation's first image; handed back as it is.
+
+        Returns:
+            The seam: length of the difference between the chunk's first playable action and the last played one, in
+            normalised units. NaN where nothing was played since a stop, or where the chunk comes too late to play any
+            of it; then it is not taken and ``late_chunks`` counts it.
+
+        Raises:
+            NonFiniteActionError: the chunk holds NaN or infinity; the chunk before stays.
+        """
+        actions = np.array(chunk.actions, dtype=np.float32)  # a copy: what is played cannot change any more
+        assert actions.ndim == 2 and actions.shape[1] == self._action.dimensions, f"chunk of shape {actions.shape}"
+        assert math.isclose(chunk.time_step, self._action.time_step), f"chunk with a time step of {chunk.time_step}"
+        assert 0 <= observed_at <= self.actions_played, f"observed at {observed_at} of {self.actions_played}"
+        if not np.all(np.isfinite(actions)):
+            raise NonFiniteActionError(f"the chunk of inference {inference} holds NaN or infinity and is not played")
+        first = self.actions_played - observed_at
+        if first >= len(actions):
+            self.late_chunks += 1
+            return math.nan
+        self._chunk = _Chunk(actions, observed_at, inference, image_stamp, chunk.verified)
+        self._chunk_played = 0
+        if self._last is None:
+            return math.nan
+        pair = self._action.normalise(np.stack([self._last, actions[first]])).astype(np.float64)
+        return float(np.linalg.norm(pair[1] - pair[0]))
+
+    def tick(self) -> Command | None:
+        """Return this tick's command; None: nothing to play, which is an underrun once anything was played."""
+        if self._repeating is None:
+            self._playing = self._next_action()
+            self._ticks_done = 0
+        if self._playing is None:
+            self._interrupted()
+            return None
+        chunk, index = self._playing
+        action = chunk.actions[index]
+        motion = self._limiter.limit(action, self._control, self._safety)
+        first_tick = self._ticks_done == 0
+        self._ticks_done += 1
+        if first_tick:
+            self._count(action)
+        self.image_stamp = chunk.image_stamp
+        return Command(
+            linear=motion.linear,
+            angular=motion.angular,
+            gripper=motion.gripper,
+            translation=motion.linear * self._action.time_step,
+            rotation=motion.angular * self._action.time_step,
+            action=action.copy(),
+            index=index,
+            chunk_length=len(chunk.actions),
+            inference=chunk.inference,
+            first_tick=first_tick,
+            verified=chunk.verified,
+            limits=motion.limits,
+            reason="",
+        )
+
+    def hold(self, reason: str) -> Command:
+        """Return a zero twist for a tick with nothing to play; nothing is dropped, the gripper holds."""
+        self._limiter.rest()
+        zero = np.zeros(3)
+        return Command(
+            linear=zero,
+            angular=zero.copy(),
+            gripper=None,
+            translation=zero.copy(),
+            rotation=zero.copy(),
+            action=None,
+            index=0,
+            chunk_length=0,
+            inference=0,
+            first_tick=False,
+            verified=False,
+            limits=(),
+            reason=reason,
+        )
+
+    def stop(self, reason: str) -> Command:
+        """Drop chunk and action at hand, ramp in at the next motion, and return a zero twist: at once, no braking ramp.
+
+        What was played and not yet taken stays; ``reset`` as well where guidance is reset.
+        """
+        self._chunk = self._playing = self._last = None
+        self._chunk_played = 0
+        self._interrupted()
+        self._limiter.restart()
+        return self.hold(reason)
+
+    def take_played(self) -> tuple[FloatArray, bool]:
+        """Hand over, once, the actions played since the last call, as the policy gave them.
+
+        Returns:
+            Actions (n, A), n may be 0, and whether an underrun or a stop lay before them. Where one lay among them,
+            those after it come with the next call, so that no difference is ever taken across a gap. With one call an
+            offered chunk no more than one such piece is ever behind: only a chunk ends an underrun.
+        """
+        if not self._segments:
+            return np.zeros((0, self._action.dimensions), np.float32), False
+        segment = self._segments.pop(0)
+        return np.stack(segment.actions), segment.gap
+
+    @property
+    def next_image_stamp(self) -> Any:
+        """The image stamp of the action that the next ``tick`` would play, to judge its age before; None: nothing."""
+        coming = self._repeating or self._next_action()
+        return coming[0].image_stamp if coming else None
+
+    @property
+    def due(self) -> bool:
+        """Whether the next inference is due: m actions of the chunk were played, or it is exhausted or absent."""
+        if self._chunk is None:
+            return True
+        left = self._chunk.observed_at + len(self._chunk.actions) - self.actions_played
+        return left <= 0 or self._chunk_played >= self._control.actions_per_inference
+
+    @property
+    def _repeating(self) -> tuple[_Chunk, int] | None:
+        """The action at hand where it has ticks left."""
+        return self._playing if self._ticks_done < self._ticks_per_action else None
+
+    def _next_action(self) -> tuple[_Chunk, int] | None:
+        if self._chunk is None:
+            return None
+        index = self.actions_played - self._chunk.observed_at
+        return (self._chunk, index) if index < len(self._chunk.actions) else None
+
+    def _count(self, action: FloatArray) -> None:
+        """Note that ``action`` is played, exactly once."""
+        if self._gap or not self._segments:
+            self._segments.append(_Segment(self._gap, []))
+        self._gap = False
+        self._segments[-1].actions.append(action.copy())
+        self._last = action
+        self.actions_played += 1
+        self._chunk_played += 1
+
+    def _interrupted(self) -> None:
+        self._gap = self.actions_played > 0
+        self.image_stamp = None
+        self._limiter.rest()
+
+
+def ticks_per_action(rate: float, time_step: float) -> int:
+    """Return for how many control ticks one action is played.
+
+    Raises:
+        SettingError: it is no whole number; names rates that are possible.
+    """
+    ticks = round(rate * time_step)
+    if ticks < 1 or not math.isclose(ticks, rate * time_step, rel_tol=1e-6):
+        own = 1.0 / time_step
+        raise SettingError(
+            f"control.rate is {rate:g} Hz, but the policy gives an action each {time_step:g} s: it must be a whole "
+            f"multiple of {own:g} Hz, such as {own:g}, {2 * own:g} or {3 * own:g}"
+        )
+    return ticks

@@ -1,0 +1,1 @@
+"""The policy in a process of its own: messages, frames in shared memory, process, server, client (without torch)."""

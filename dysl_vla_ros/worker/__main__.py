@@ -1,0 +1,67 @@
+"""The policy worker's process; started by ``WorkerClient``, never by hand.
+
+It never outlives the node: the kernel kills it with the thread that started it, and it ends when the node hangs up.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import faulthandler
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def main() -> int:
+    """Bind this process to its parent, then serve."""
+    parser = argparse.ArgumentParser(prog="dysl_vla_ros.worker", description=__doc__)
+    for name in ("stream", "frames", "parent"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    arguments = parser.parse_args()
+    die_with_parent(arguments.parent)
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group or service: the node decides when this ends
+        signal.signal(number, signal.SIG_IGN)
+    faulthandler.enable()
+    with contextlib.suppress(OSError):  # when memory runs out, it is the worker that goes, not the node
+        Path("/proc/self/oom_score_adj").write_text("500")
+    leave_the_link()
+    for descriptor in (arguments.stream, arguments.frames):
+        os.set_inheritable(descriptor, False)
+    from dysl_vla_ros.worker.server import serve
+
+    try:
+        with socket.socket(fileno=arguments.stream) as stream:
+            return serve(stream, arguments.frames)
+    except ConnectionError:  # the node hung up in the middle of a message
+        return 0
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process with its parent, and end now if the parent has changed already."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        sys.exit(f"prctl(PR_SET_PDEATHSIG) failed: {os.strerror(ctypes.get_errno())}")
+    if os.getppid() != parent:
+        sys.exit(
+            f"process {os.getppid()} started this worker, not the node ({parent}): model.python must be an "
+            "interpreter, not a program that starts one"
+        )
+
+
+def leave_the_link() -> None:
+    """Import from the real package folder from now on: the node removes the folder with the link."""
+    os.chdir("/")
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "dysl_vla_ros" and hasattr(module, "__path__"):
+            module.__path__ = [os.path.realpath(path) for path in module.__path__]
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stderr.flush()
+    sys.stdout.flush()
+    os._exit(code)  # a library's threads and exit handlers shall not hold the end up

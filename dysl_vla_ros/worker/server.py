@@ -1,0 +1,99 @@
+"""The worker's side: loads a runtime, answers one step at a time, and ends with the node.
+
+The method's package is imported after the first words, so that a wrong version is told before torch is loaded.
+"""
+
+import os
+import select
+import socket
+import sys
+import threading
+import traceback
+from typing import TYPE_CHECKING
+
+from dysl_vla_ros import __version__
+from dysl_vla_ros.errors import DyslVlaError
+from dysl_vla_ros.interfaces import Observation
+from dysl_vla_ros.worker.frames import FrameSlots
+from dysl_vla_ros.worker.messages import PROTOCOL, Answer, Fault, Hello, Load, Step, encode, receive
+
+if TYPE_CHECKING:
+    from dysl_vla_ros.runtime.step import Runtime
+
+
+def serve(stream: socket.socket, frames: int) -> int:
+    """Speak with the node until it hangs up; return the exit code.
+
+    Args:
+        stream: the inherited end of the socket pair.
+        frames: descriptor of the shared memory file.
+    """
+    threading.Thread(target=_end_with, args=(stream,), name="hang-up", daemon=True).start()
+    python = ".".join(map(str, sys.version_info[:3]))
+    stream.sendall(encode(Hello(__version__, PROTOCOL, python)))
+    order = receive(stream)
+    if order is None:
+        return 0
+    assert isinstance(order, Load), f"a {type(order).__name__} where an order to load was expected"
+    try:
+        runtime = load(order)
+        description = runtime.description
+    except Exception as error:  # whatever it is, the node must hear the reason
+        stream.sendall(encode(Fault(reason(error))))
+        return 1
+    stream.sendall(encode(description))
+    slots: FrameSlots | None = None
+    episode: int | None = None
+    while (step := receive(stream)) is not None:
+        assert isinstance(step, Step), f"a {type(step).__name__} where a step was expected"
+        if slots is None:  # the node has sized the file by now
+            slots = FrameSlots(frames, description.cameras, writable=False)
+        stream.sendall(encode(answer(runtime, step, slots, fresh=step.episode != episode)))
+        episode = step.episode
+    return 0
+
+
+def load(order: Load) -> "Runtime":
+    """Load and warm up, so that the first real step is no slower than the rest."""
+    from dysl_vla_ros.runtime.step import Runtime  # imports torch
+
+    runtime = Runtime.load(order.checkpoint, order.adapters, device=order.device, threads=order.threads)
+    runtime.warm_up()
+    return runtime
+
+
+def answer(runtime: "Runtime", step: Step, slots: FrameSlots, *, fresh: bool) -> Answer:
+    """Compute one step; a failure becomes a fault and the worker lives on.
+
+    Args:
+        runtime: what computes.
+        step: the request.
+        slots: where its frames lie; they are looked at, not copied.
+        fresh: the episode is another one: guidance and the policy's state are forgotten first.
+    """
+    try:
+        if fresh:
+            runtime.reset()
+        observation = Observation(slots.read(step.frames), step.proprioception, step.instruction)
+        result = runtime.step(observation, step.played, step.settings, gap=step.gap, first_index=step.first_index)
+    except Exception as error:
+        return Answer(step.episode, step.sequence, None, reason(error))
+    return Answer(step.episode, step.sequence, result, "")
+
+
+def reason(error: Exception) -> str:
+    """Return an error as one line for the node; what no user can have caused also prints its traceback here."""
+    if isinstance(error, DyslVlaError):
+        return str(error) or type(error).__name__
+    if isinstance(error, ModuleNotFoundError):
+        return f"{sys.executable} has no {error.name}; install it there, or name another Python in model.python"
+    traceback.print_exception(error)
+    return f"unexpected: {type(error).__name__}: {error}"
+
+
+def _end_with(stream: socket.socket) -> None:
+    """End this process when the node hangs up, also in the middle of a step: nobody waits for its result."""
+    watch = select.poll()
+    watch.register(stream.fileno(), select.POLLRDHUP)
+    watch.poll()
+    os._exit(0)
