@@ -1,0 +1,31 @@
+"""``dysl_vla demonstrations``: record scripted experts in the simulator."""
+
+import argparse
+import os
+from pathlib import Path
+
+from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.simulation.tasks import TASKS, tasks_named
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("folder", type=Path, help="where episodes are written; what is there already is kept")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"of {', '.join(TASKS)} (default: all)")
+    parser.add_argument(
+        "--episodes", type=int, default=64, help="successful episodes a task, the last 4 for validation"
+    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Record until every task has its episodes; interrupted, it goes on where it stopped."""
+    from dysl_vla_ros.simulation.demonstrations import record_all
+
+    tasks = tasks_named(arguments.tasks)
+    if arguments.episodes < 1 or arguments.jobs < 1:
+        raise DataError("--episodes and --jobs must be at least 1")
+    for line in record_all(tasks, arguments.folder, arguments.episodes, arguments.jobs):
+        print(line, flush=True)
+    print(f"next: dysl_vla train {arguments.folder} OUTPUT")
+    return 0

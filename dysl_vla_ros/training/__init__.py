@@ -1,0 +1,1 @@
+"""Training of the reference policy at full depth, from demonstrations."""

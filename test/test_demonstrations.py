@@ -1,0 +1,102 @@
+"""Recording goes on where it stopped; training goes on where it stopped; what comes out loads."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.interfaces import ActionSpec
+from dysl_vla_ros.policies.registry import load_policy
+from dysl_vla_ros.simulation.demonstrations import record_task
+from dysl_vla_ros.simulation.tasks import TASKS
+from dysl_vla_ros.training.behaviour_cloning import TrainingSettings, learning_rate, train
+from dysl_vla_ros.training.dataset import load_episodes, observations
+
+EPISODES = 6
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demonstrations")
+    record_task("reach", folder, EPISODES)
+    return folder
+
+
+def test_episodes_hold_pictures_and_clean_labels_of_equal_length(recorded):
+    paths = sorted((recorded / "reach").glob("*.npz"))
+    assert len(paths) == EPISODES
+    disturbed = []
+    for path in paths:
+        with np.load(path, allow_pickle=False) as episode:
+            lengths = {len(episode[name]) for name in ("image", "wrist_image", "proprioception", "action", "scene")}
+            assert len(lengths) == 1
+            assert np.all(np.abs(episode["action"][:, :3]) <= 0.0125 + 1e-6), "a label is the expert's, without noise"
+            disturbed.append(bool(episode["disturbed"]))
+    assert set(disturbed) == {False, True}
+
+
+def test_recording_again_changes_nothing_and_a_lost_episode_is_made_again_as_it_was(recorded):
+    paths = sorted((recorded / "reach").glob("*.npz"))
+    times = [path.stat().st_mtime_ns for path in paths]
+    lost = paths[2].read_bytes()
+    paths[2].unlink()
+    record_task("reach", recorded, EPISODES)
+    assert [path.stat().st_mtime_ns for path in paths if path != paths[2]] == times[:2] + times[3:]
+    assert paths[2].read_bytes() == lost
+
+
+def test_chunks_are_cut_at_the_end_of_their_episode(recorded):
+    episodes = load_episodes(recorded, [TASKS["reach"]], quiet=True)
+    last = int(episodes.end[0]) - 1
+    actions, mask = episodes.chunks(np.array([0, last]), 8)
+    assert actions.shape == (2, 8, 4)
+    np.testing.assert_array_equal(mask[0], np.ones(8))
+    np.testing.assert_array_equal(mask[1], [1, 0, 0, 0, 0, 0, 0, 0])
+    np.testing.assert_array_equal(actions[0], episodes.action[:8])
+
+
+def test_frames_become_observations_of_the_task_that_they_are_from(recorded):
+    episodes = load_episodes(recorded, [TASKS["reach"]], quiet=True)
+    seen = list(observations(episodes, 5))
+    assert len(seen) == 5
+    assert {observation.instruction for observation in seen} <= set(TASKS["reach"].instructions)
+
+
+def test_training_goes_on_at_the_step_it_stopped_at_and_its_checkpoint_loads(recorded, tmp_path):
+    def run(steps):
+        settings = TrainingSettings(steps=steps, batch_size=4, processes=2, compile=False)
+        train(recorded, tmp_path / "out", [TASKS["reach"]], settings)
+        return json.loads((tmp_path / "out" / "config.json").read_text())
+
+    assert run(1)["training"]["steps"] == 1
+    config = run(2)
+    assert config["training"]["steps"] == 2
+    policy = load_policy(tmp_path / "out")
+    assert len(policy.layers) == 24
+    assert isinstance(policy.action, ActionSpec) and policy.action.horizon == 8
+    assert (tmp_path / "out" / "model.safetensors").stat().st_size < 32e6
+
+
+def test_the_learning_rate_rises_then_falls_to_its_final_share():
+    settings = TrainingSettings(steps=1000)
+    rates = [learning_rate(step, settings) for step in range(1000)]
+    top = int(np.argmax(rates))
+    assert rates[top] == pytest.approx(settings.learning_rate) and top < 40
+    assert np.all(np.diff(rates[:top]) > 0) and np.all(np.diff(rates[top + 1 :]) < 0)
+    assert rates[-1] == pytest.approx(settings.final_rate * settings.learning_rate, rel=0.01)
+
+
+def test_a_task_without_episodes_is_named_with_the_command_that_records_it(tmp_path):
+    with pytest.raises(DataError, match="dysl_vla demonstrations .* --tasks push"):
+        load_episodes(tmp_path, [TASKS["push"]])
+
+
+def test_a_damaged_episode_is_named(recorded, tmp_path):
+    folder = tmp_path / "reach"
+    folder.mkdir()
+    for path in (recorded / "reach").glob("*.npz"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "00001.npz").write_bytes(b"PK\x03\x04 not a whole file")
+    with pytest.raises(DataError, match="00001.npz cannot be read"):
+        load_episodes(tmp_path, [TASKS["reach"]], quiet=True)
