@@ -1,0 +1,151 @@
+"""``dysl_vla calibrate``: which layers stay; and, once adapters are trained, which thresholds."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from dysl_vla_ros.errors import CheckpointError, DataError
+from dysl_vla_ros.simulation.tasks import TASKS, tasks_named
+
+CALIBRATION_SEED = 20_000  # scenes that neither demonstrations nor tables use
+STATIC_LAYERS = "static_layers.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.description = (
+        "Before distillation: choose the static layers (DATA is needed). After it: search the thresholds again, on "
+        "fresh full-depth runs in the simulator."
+    )
+    parser.add_argument("checkpoint", type=Path, help="folder of the base checkpoint")
+    parser.add_argument("data", type=Path, nargs="?", help="folder that `dysl_vla demonstrations` wrote")
+    parser.add_argument("--adapters", type=Path, help="DySL folder (default: `dysl` in the checkpoint)")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"of {', '.join(TASKS)} (default: all)")
+    parser.add_argument("--static-ratio", type=float, default=0.2, help="share of the layers that always run")
+    parser.add_argument(
+        "--static", choices=("auto", "spread", "informative"), default="auto", help="how they are chosen"
+    )
+    parser.add_argument("--observations", type=int, default=2000, help="frames that the choice is made on")
+    add_threshold_arguments(parser)
+
+
+def add_threshold_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the search for thresholds takes."""
+    parser.add_argument("--seeds", type=int, default=2, help="full-depth runs a task for the thresholds")
+    parser.add_argument("--actions-per-inference", type=int, default=1, help="actions played of each chunk (m)")
+    parser.add_argument("--target-layers", type=float, default=0.33, help="largest mean share of layer calls")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that play the runs")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Choose static layers, or search thresholds where adapters are there."""
+    folder = arguments.adapters or arguments.checkpoint / "dysl"
+    if (folder / "adapters.safetensors").exists():
+        return search_thresholds(arguments, folder)
+    return choose_layers(arguments, folder)
+
+
+def choose_layers(arguments: argparse.Namespace, folder: Path) -> int:
+    """Measure similarity, try both floors, write the choice."""
+    if arguments.data is None:
+        raise DataError(f"{folder} has no adapters yet, so static layers are chosen first: name the data folder too")
+    from dysl_vla_ros.distillation.activations import record_activations
+    from dysl_vla_ros.distillation.static_choice import choose_static
+    from dysl_vla_ros.files import write_json
+    from dysl_vla_ros.policies.registry import load_policy
+    from dysl_vla_ros.training.dataset import load_episodes, observations
+
+    policy = load_policy(arguments.checkpoint)
+    episodes = load_episodes(arguments.data, tasks_named(arguments.tasks))
+    data = record_activations(policy, observations(episodes, arguments.observations), arguments.observations)
+    choice = choose_static(data, arguments.static_ratio, arguments.static)
+    write_json(
+        folder / STATIC_LAYERS,
+        {
+            "base_sha256": policy.model_hash,
+            "choice": choice.choice,
+            "static": list(choice.partition.static),
+            "similarity": list(choice.similarity),
+            "floor_errors": choice.floor_errors,
+        },
+    )
+    for name, error in choice.floor_errors.items():
+        print(f"floor of {name} static layers: action L1 {error:.4f} after a short training")
+    print(f"static layers: {choice.choice} {list(choice.partition.static)} of {choice.partition.num_layers}")
+    print(f"next: dysl_vla distill {arguments.checkpoint} {arguments.data}")
+    return 0
+
+
+def read_choice(folder: Path, model_hash: str) -> dict[str, Any]:
+    """Read what :func:`choose_layers` wrote.
+
+    Raises:
+        CheckpointError: it is not there, or was made for another base.
+    """
+    path = folder / STATIC_LAYERS
+    try:
+        choice = json.loads(path.read_text(encoding="utf-8"))
+        found = choice["base_sha256"]
+        choice["choice"], choice["static"]
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing; run `dysl_vla calibrate` first") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error!r}; run `dysl_vla calibrate` again") from error
+    if found != model_hash:
+        raise CheckpointError(
+            f"{path} was made for the base {str(found)[:12]}, this one is {model_hash[:12]}; "
+            "run `dysl_vla calibrate` again"
+        )
+    return choice
+
+
+def search_thresholds(arguments: argparse.Namespace, folder: Path) -> int:
+    """Play full-depth runs, search, write controllers' offsets and ``calibration.json``; the adapters stay."""
+    from dysl_vla_ros.distillation.threshold_search import search
+    from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, full_depth_runs
+    from dysl_vla_ros.runtime.folder import MODULE_SIZES, save_dysl
+    from dysl_vla_ros.runtime.step import Runtime
+    from dysl_vla_ros.settings import RuntimeSettings
+
+    runtime = Runtime.load(str(arguments.checkpoint), str(folder))
+    assert runtime.dysl is not None
+    m = arguments.actions_per_inference
+    settings = EvaluationSettings(
+        runtime=RuntimeSettings(actions_per_inference=m),
+        first_seed=CALIBRATION_SEED,
+        seeds=arguments.seeds,
+        checkpoint=str(arguments.checkpoint),
+        adapters=str(folder),
+        tasks=tuple(tasks_named(arguments.tasks)),
+    )
+    print(f"playing {arguments.seeds} full-depth runs of {len(settings.tasks)} tasks ...", flush=True)
+    runs = full_depth_runs(settings, arguments.jobs)
+    best, front = search(runtime, runs, m, arguments.target_layers * runtime.dysl.partition.num_layers)
+    config = runtime.dysl.config
+    save_dysl(
+        folder,
+        runtime.dysl.partition,
+        runtime.dysl.modules,
+        family=runtime.policy.family,
+        base_sha256=runtime.policy.model_hash,
+        choice=config["partition"]["choice"],
+        module_sizes={name: config["modules"][name] for name in MODULE_SIZES},
+        calibration={
+            "guidance": best.to_json()["guidance"],
+            "actions_per_inference": m,
+            "runs": len(runs),
+            "inferences": sum(len(run.chunks) for run in runs),
+            "chosen": best.to_json(),
+            "front": [trial.to_json() for trial in front],
+        },
+    )
+    print(
+        f"chosen: {best.layers:.1f} of {runtime.dysl.partition.num_layers} layers, action L1 {best.error:.4f}, "
+        f"{best.verified_share:.0%} verified, stride {best.guidance.stride}, verify on {best.guidance.verify_on}"
+    )
+    if best.evenness > 0.95:
+        print("warning: allow points are spread evenly over their blocks: this guidance decides nothing")
+    print(f"next: dysl_vla evaluate {arguments.checkpoint} --adapters {folder}")
+    return 0

@@ -1,0 +1,66 @@
+"""``dysl_vla evaluate``: closed-loop success in the simulator."""
+
+import argparse
+import os
+from pathlib import Path
+
+from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.settings import RuntimeSettings, SkippingSettings
+from dysl_vla_ros.simulation.tasks import EVALUATION_SEED, TASKS, tasks_named
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("checkpoint", type=Path, help="folder of the base checkpoint")
+    parser.add_argument("--adapters", default="", help="DySL folder (default: the checkpoint's own `dysl`)")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"of {', '.join(TASKS)} (default: all)")
+    parser.add_argument("--seeds", type=int, default=20, help="scenes a task")
+    parser.add_argument("--first-seed", type=int, default=EVALUATION_SEED, help="of the scenes")
+    parser.add_argument("--full-depth", action="store_true", help="run every layer")
+    parser.add_argument("--threshold", type=float, default=0.5, help="of the controllers (skipping.threshold)")
+    parser.add_argument("--actions-per-inference", type=int, default=1, help="actions played of each chunk (m)")
+    parser.add_argument("--max-ticks", type=int, default=200, help="control ticks of 50 ms before an episode is lost")
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds from picture to command, below 0.05")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes of one thread each")
+    parser.add_argument("--json", type=Path, help="also write the summary to this file")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Play, show a bar while playing and a table at the end."""
+    from tqdm import tqdm
+
+    from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, evaluate
+    from dysl_vla_ros.evaluation.summary import summarise, write_summary
+    from dysl_vla_ros.evaluation.table import print_table
+    from dysl_vla_ros.runtime.step import Runtime
+
+    if arguments.seeds < 1 or arguments.jobs < 1 or arguments.max_ticks < 1:
+        raise DataError("--seeds, --jobs and --max-ticks must be at least 1")
+    tasks = tuple(tasks_named(arguments.tasks))
+    Runtime.load(str(arguments.checkpoint), arguments.adapters)  # a bad folder is refused before any process starts
+    settings = EvaluationSettings(
+        runtime=RuntimeSettings(
+            skipping=SkippingSettings(enabled=not arguments.full_depth, threshold=arguments.threshold),
+            actions_per_inference=arguments.actions_per_inference,
+        ),
+        max_ticks=arguments.max_ticks,
+        delay=arguments.delay,
+        first_seed=arguments.first_seed,
+        seeds=arguments.seeds,
+        checkpoint=str(arguments.checkpoint),
+        adapters=arguments.adapters,
+        tasks=tasks,
+    )
+    episodes = []
+    bar = tqdm(total=len(tasks) * arguments.seeds, unit="episode")
+    for record in evaluate(settings, arguments.jobs):
+        episodes.append(record)
+        bar.update()
+        bar.set_postfix(success=f"{sum(e.success for e in episodes) / len(episodes):.0%}")
+    bar.close()
+    episodes.sort(key=lambda record: (list(TASKS).index(record.task), record.seed))
+    summary = summarise(episodes, checkpoint=arguments.checkpoint.name, delay=arguments.delay)
+    print_table(summary)
+    if arguments.json:
+        write_summary(arguments.json, summary)
+    return 0

@@ -1,0 +1,113 @@
+"""Forward passes for training: in batches, one skip position a block for the whole batch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dysl_vla_ros.policies.interface import VlaPolicy
+from dysl_vla_ros.skipping.modules import DyslModules
+from dysl_vla_ros.skipping.partition import LayerPartition
+from dysl_vla_ros.skipping.stack import StackContext
+
+Positions = Sequence[int]
+"""Per block: the dynamic layer from which the rest is skipped; the block's end: nothing is."""
+
+
+def sample_positions(partition: LayerPartition, random: np.random.Generator, floor_share: float = 0.5) -> Positions:
+    """Draw a position a block: with ``floor_share`` its first layer (the floor), else any, the end included.
+
+    At least one block is skipped: there would be nothing to learn otherwise.
+    """
+    while True:
+        positions = [
+            first if random.random() < floor_share else int(random.integers(first, end + 1))
+            for first, end in partition.blocks
+        ]
+        if any(position < end for position, (_, end) in zip(positions, partition.blocks, strict=True)):
+            return positions
+
+
+def hard_pass(
+    policy: VlaPolicy,
+    partition: LayerPartition,
+    modules: DyslModules,
+    hidden: Tensor,
+    context: StackContext,
+    positions: Positions,
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Run the stack as it is deployed: adapters in place of skipped layers.
+
+    Args:
+        hidden: (B, T, D) that enters the first dynamic layer, layer 1 (layer 0 is static and frozen).
+        positions: see :data:`Positions`.
+
+    Returns:
+        Normalised actions (B, H, A), and for each block the hidden state (B, T, D) at its position, None at its end.
+    """
+    layers, ends = policy.layers, dict(zip(positions, partition.blocks, strict=False))
+    seen: list[Tensor | None] = [None] * len(partition.blocks)
+    index = 1
+    while index < partition.num_layers:
+        block = partition.block_of(index)
+        if block is not None and positions[block] == index:
+            seen[block] = hidden
+            hidden = modules.adapter(index)(hidden, context.token_mask)
+            index = ends[index][1]
+            continue
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = layers[index](hidden, context)
+        hidden = hidden.float()
+        index += 1
+    actions, _ = policy.decode(hidden, context, policy.initial_state())
+    return actions, seen
+
+
+def soft_pass(
+    policy: VlaPolicy,
+    partition: LayerPartition,
+    modules: DyslModules,
+    hidden: Tensor,
+    context: StackContext,
+    positions: Positions,
+) -> tuple[Tensor, list[Tensor]]:
+    """Run every layer and mix each block's output with its adapter's by the controller's probability (paper, stage 2).
+
+    Returns:
+        Normalised actions (B, H, A), and for each block the skip probability (B,) at its position.
+    """
+    layers = policy.layers
+    probabilities: list[Tensor] = []
+    shortcut: tuple[int, Tensor, Tensor] | None = None
+    for index in range(1, partition.num_layers):
+        if shortcut is not None and shortcut[0] == index:
+            _, adapted, probability = shortcut
+            weight = probability[:, None, None]
+            hidden = weight * adapted + (1 - weight) * hidden
+            shortcut = None
+        block = partition.block_of(index)
+        if block is not None and positions[block] == index:
+            probability = modules.controller(index).probability(hidden, context.token_mask)
+            probabilities.append(probability)
+            shortcut = (partition.blocks[block][1], modules.adapter(index)(hidden, context.token_mask), probability)
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = layers[index](hidden, context)
+        hidden = hidden.float()
+    actions, _ = policy.decode(hidden, context, policy.initial_state())
+    return actions, probabilities
+
+
+def action_error(actions: Tensor, teacher: Tensor) -> Tensor:
+    """Return the L1 distance of each chunk to the teacher's (B,), normalised: the family's own training metric."""
+    return (actions - teacher).abs().mean(dim=(1, 2))
+
+
+def skip_loss(partition: LayerPartition, positions: Positions, probabilities: Sequence[Tensor]) -> Tensor:
+    """Return L_skip: mean over blocks of (1 - p_j) * (layers from j to the block's end) / (all dynamic layers)."""
+    dynamic = len(partition.dynamic)
+    parts = [
+        (1 - probability).mean() * (end - position) / dynamic
+        for probability, position, (_, end) in zip(probabilities, positions, partition.blocks, strict=True)
+    ]
+    return torch.stack(parts).mean()

@@ -1,0 +1,1 @@
+"""Closed-loop success, what is kept of an episode, tables and reports."""
