@@ -26,7 +26,9 @@ setup(
     description="Vision-language-action policies that skip layers when the moment allows it, for ROS 2",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["dysl_vla_ros", "dysl_vla_ros.*"], exclude=["dysl_vla_ros.nodes", "dysl_vla_ros.demo"]),
+    packages=find_packages(
+        include=["dysl_vla_ros", "dysl_vla_ros.*"], exclude=["dysl_vla_ros.nodes", "dysl_vla_ros.demo"]
+    ),
     package_data={"": ["*.j2", "*.html", "*.css", "*.json", "*.yaml", "py.typed"]},
     data_files=files_below("config") + files_below("checkpoints"),
     install_requires=lines("requirements/runtime.txt"),

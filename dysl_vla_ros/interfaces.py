@@ -49,11 +49,11 @@ class ActionSpec:
 
     def normalise(self, actions: FloatArray) -> FloatArray:
         """Map actions (n, A) in physical units to the policy's normalised units."""
-        return ((actions - np.float32(self.center)) / np.float32(self.scale)).astype(np.float32)
+        return np.divide(actions - np.asarray(self.center, np.float32), np.asarray(self.scale, np.float32))
 
     def denormalise(self, actions: FloatArray) -> FloatArray:
         """Map normalised actions (n, A) to physical units: m, rad, opening."""
-        return (actions * np.float32(self.scale) + np.float32(self.center)).astype(np.float32)
+        return actions * np.asarray(self.scale, np.float32) + np.asarray(self.center, np.float32)
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,12 @@ class ModelSettings:
     device: str = setting("cpu", "where the policy runs", choices=("cpu",))
     threads: int = setting(0, "compute threads of the policy worker; 0: half the cores", low=0, high=256)
     python: str = setting("", "Python interpreter of the policy worker; empty: the node's own")
-    load_timeout: float = setting(60.0, "longest time for starting, loading and warming up", unit="s", low=1.0, high=3600.0)
-    step_timeout: float = setting(2.0, "an inference that takes longer counts as a hung worker", unit="s", low=0.05, high=600.0)
+    load_timeout: float = setting(
+        60.0, "longest time for starting, loading and warming up", unit="s", low=1.0, high=3600.0
+    )
+    step_timeout: float = setting(
+        2.0, "an inference that takes longer counts as a hung worker", unit="s", low=0.05, high=600.0
+    )
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,16 @@ class ControlSettings:
     """How chunks are played."""
 
     group: ClassVar[str] = "control"
-    rate: float = setting(20.0, "commands a second; a whole multiple of the policy's own action rate", unit="Hz", low=1.0, high=1000.0)
+    rate: float = setting(
+        20.0, "commands a second; a whole multiple of the policy's own action rate", unit="Hz", low=1.0, high=1000.0
+    )
     actions_per_inference: int = setting(1, "actions of a chunk played before the next inference (m)", low=1, high=64)
-    action_scale: float = setting(1.0, "factor on translation and rotation, for first trials on a robot", low=0.0, high=1.0)
-    ramp_in: float = setting(0.0, "time over which commands grow to full size after a start or a stop", unit="s", low=0.0, high=10.0)
+    action_scale: float = setting(
+        1.0, "factor on translation and rotation, for first trials on a robot", low=0.0, high=1.0
+    )
+    ramp_in: float = setting(
+        0.0, "time over which commands grow to full size after a start or a stop", unit="s", low=0.0, high=10.0
+    )
     command_frame: str = setting("", "frame_id of the commands; empty: the policy's own frame")
 
 
@@ -61,7 +71,9 @@ class SkippingSettings:
 
     group: ClassVar[str] = "skipping"
     enabled: bool = setting(True, "false: every layer runs, bit-identical to the base model")
-    threshold: float = setting(0.5, "a layer's controller must exceed it to skip; higher: fewer layers skipped", low=0.0, high=1.0)
+    threshold: float = setting(
+        0.5, "a layer's controller must exceed it to skip; higher: fewer layers skipped", low=0.0, high=1.0
+    )
 
 
 @dataclass(frozen=True)
@@ -69,10 +81,18 @@ class GuidanceSettings:
     """Prior-post skipping guidance by the continuity of the trajectory."""
 
     group: ClassVar[str] = "guidance"
-    window: int = setting(5, "differences between actions that continuity averages, times m (the paper's k)", low=1, high=100)
-    step: float = setting(0.0, "change of continuity that moves an allow point by one layer (eta); 0: as calibrated", low=0.0, high=100.0)
-    verify_threshold: float = setting(0.0, "fall of continuity that is verified at full depth (eta1); 0: as calibrated", low=0.0, high=100.0)
-    dead_band: float = setting(0.0, "smaller changes of continuity move nothing; 0: as calibrated, negative: none", low=-1.0, high=100.0)
+    window: int = setting(
+        5, "differences between actions that continuity averages, times m (the paper's k)", low=1, high=100
+    )
+    step: float = setting(
+        0.0, "change of continuity that moves an allow point by one layer (eta); 0: as calibrated", low=0.0, high=100.0
+    )
+    verify_threshold: float = setting(
+        0.0, "fall of continuity that is verified at full depth (eta1); 0: as calibrated", low=0.0, high=100.0
+    )
+    dead_band: float = setting(
+        0.0, "smaller changes of continuity move nothing; 0: as calibrated, negative: none", low=-1.0, high=100.0
+    )
     stride: str = setting("", "how far an allow point moves; empty: as calibrated", choices=("", "paper", "integral"))
     rotation_weight: float = setting(1.0, "weight of rotation in continuity", low=0.0, high=100.0)
     gripper_weight: float = setting(1.0, "weight of the gripper in continuity", low=0.0, high=100.0)
@@ -96,17 +116,37 @@ class SafetySettings:
     """What stops the arm, and the limits of every command. Not a safety-rated function."""
 
     group: ClassVar[str] = "safety"
-    max_arrival_age: float = setting(0.3, "longest time since the newest message of any input, steady clock", unit="s", low=0.02, high=10.0)
-    max_stamp_age: float = setting(0.5, "longest time from an image's stamp to the moment its action is played, ROS clock", unit="s", low=0.02, high=60.0)
-    max_clock_skew: float = setting(0.05, "a stamp further ahead of the ROS clock is refused", unit="s", low=0.0, high=10.0)
-    max_camera_skew: float = setting(0.1, "largest difference between the stamps of two cameras", unit="s", low=0.001, high=10.0)
+    max_arrival_age: float = setting(
+        0.3, "longest time since the newest message of any input, steady clock", unit="s", low=0.02, high=10.0
+    )
+    max_stamp_age: float = setting(
+        0.5,
+        "longest time from an image's stamp to the moment its action is played, ROS clock",
+        unit="s",
+        low=0.02,
+        high=60.0,
+    )
+    max_clock_skew: float = setting(
+        0.05, "a stamp further ahead of the ROS clock is refused", unit="s", low=0.0, high=10.0
+    )
+    max_camera_skew: float = setting(
+        0.1, "largest difference between the stamps of two cameras", unit="s", low=0.001, high=10.0
+    )
     max_consecutive_failures: int = setting(3, "failed inferences in a row that end in unconfigured", low=1, high=1000)
     auto_resume: bool = setting(True, "go on by itself when the cause of a stop is gone; false: hold until ~/reset")
     max_linear_speed: float = setting(0.25, "speed limit of the end effector", unit="m/s", low=0.001, high=5.0)
-    max_angular_speed: float = setting(1.0, "turning speed limit of the end effector", unit="rad/s", low=0.001, high=20.0)
-    max_linear_acceleration: float = setting(5.0, "acceleration limit of the end effector", unit="m/s^2", low=0.01, high=1000.0)
-    max_angular_acceleration: float = setting(20.0, "turning acceleration limit", unit="rad/s^2", low=0.01, high=10000.0)
-    max_gripper_speed: float = setting(20.0, "change of the gripper's opening (0..1) a second", unit="1/s", low=0.01, high=1000.0)
+    max_angular_speed: float = setting(
+        1.0, "turning speed limit of the end effector", unit="rad/s", low=0.001, high=20.0
+    )
+    max_linear_acceleration: float = setting(
+        5.0, "acceleration limit of the end effector", unit="m/s^2", low=0.01, high=1000.0
+    )
+    max_angular_acceleration: float = setting(
+        20.0, "turning acceleration limit", unit="rad/s^2", low=0.01, high=10000.0
+    )
+    max_gripper_speed: float = setting(
+        20.0, "change of the gripper's opening (0..1) a second", unit="1/s", low=0.01, high=1000.0
+    )
 
 
 @dataclass(frozen=True)
@@ -137,7 +177,7 @@ def check(name: str, value: Any, field: "dataclasses.Field[Any]") -> str:
     if type(value) is not kind:
         return f"{name} must be {wanted[kind.__name__]}, not {value!r}"
     unit = f" {field.metadata['unit']}" if field.metadata["unit"] else ""
-    if kind in (int, float):
+    if isinstance(value, int | float) and kind is not bool:
         low, high = field.metadata["low"], field.metadata["high"]
         if not math.isfinite(value) or not low <= value <= high:
             return f"{name} must be from {low:g} to {high:g}{unit}, not {value}"
@@ -154,7 +194,9 @@ def build(group: type[Any], values: Mapping[str, Any]) -> Any:
         SettingError: unknown names, wrong types, values out of range.
     """
     fields = {field.name: field for field in dataclasses.fields(group)}
-    faults = [f"{group.group}.{name} is unknown; there are {', '.join(fields)}" for name in values if name not in fields]
+    faults = [
+        f"{group.group}.{name} is unknown; there are {', '.join(fields)}" for name in values if name not in fields
+    ]
     faults += [
         fault
         for name, value in values.items()

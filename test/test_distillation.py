@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from tiny_checkpoint import INSTRUCTION, make_tiny_checkpoint
 
 from dysl_vla_ros.distillation.activations import record_activations
 from dysl_vla_ros.distillation.guidance_calibration import ContinuityTrace, prior_step, verify_threshold
@@ -20,6 +19,7 @@ from dysl_vla_ros.settings import GuidanceSettings
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.stack import Skip, SkippableStack
+from tiny_checkpoint import INSTRUCTION, make_tiny_checkpoint
 
 LAYERS = 8
 PARTITION = LayerPartition(LAYERS, (0, 4, 7))

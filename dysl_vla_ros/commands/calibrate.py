@@ -53,11 +53,12 @@ def choose_layers(arguments: argparse.Namespace, folder: Path) -> int:
         raise DataError(f"{folder} has no adapters yet, so static layers are chosen first: name the data folder too")
     from dysl_vla_ros.distillation.activations import record_activations
     from dysl_vla_ros.distillation.static_choice import choose_static
-    from dysl_vla_ros.files import write_json
+    from dysl_vla_ros.files import require_writable, write_json
     from dysl_vla_ros.policies.registry import load_policy
     from dysl_vla_ros.training.dataset import load_episodes, observations
 
     policy = load_policy(arguments.checkpoint)
+    require_writable(folder)
     episodes = load_episodes(arguments.data, tasks_named(arguments.tasks))
     data = record_activations(policy, observations(episodes, arguments.observations), arguments.observations)
     choice = choose_static(data, arguments.static_ratio, arguments.static)

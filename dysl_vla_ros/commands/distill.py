@@ -35,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from dysl_vla_ros.distillation.activations import record_activations
     from dysl_vla_ros.distillation.stages import Distillation, DistillationSettings
+    from dysl_vla_ros.files import require_writable
     from dysl_vla_ros.policies.registry import load_policy
     from dysl_vla_ros.runtime.folder import save_dysl
     from dysl_vla_ros.skipping.modules import DyslModules
@@ -48,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.adapters or arguments.checkpoint / "dysl"
     policy = load_policy(arguments.checkpoint)
     choice = read_choice(folder, policy.model_hash)
+    require_writable(folder)
     partition = LayerPartition(len(policy.layers), tuple(choice["static"]))
     sizes = {name: getattr(arguments, name) for name in ("bottleneck", "queries", "controller_width")}
     modules = DyslModules(partition, policy.width, **sizes)

@@ -50,7 +50,7 @@ def set_tolerated_error(modules: DyslModules, error: float) -> None:
     """Shift every controller so that its probability is one half where it foresees exactly ``error``."""
     offset = float(np.log(error + ERROR_FLOOR))
     for controller in modules.controllers.values():
-        controller.offset.fill_(offset)  # type: ignore[union-attr,operator]  # ModuleDict forgets what it holds
+        controller.offset.fill_(offset)  # type: ignore[operator]  # ModuleDict forgets what it holds
 
 
 def search(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, target: float) -> tuple[Trial, list[Trial]]:
@@ -145,8 +145,8 @@ def evenness(points: Sequence[tuple[int, ...]], blocks: tuple[tuple[int, int], .
     """Return the mean entropy of each block's allow points, as a share of the largest possible."""
     shares = []
     for block, (first, end) in enumerate(blocks):
-        counts = np.bincount([own[block] - first for own in points], minlength=end - first + 1) if points else []
-        probability = np.asarray(counts, dtype=float) / max(1, len(points))
+        places = np.array([own[block] - first for own in points], dtype=np.int64)
+        probability = np.bincount(places, minlength=end - first + 1) / max(1, len(points))
         entropy = -float(np.sum(probability * np.log(np.maximum(probability, 1e-12))))
         shares.append(entropy / np.log(end - first + 1))
     return float(np.mean(shares)) if shares else 0.0

@@ -4,6 +4,7 @@ A flipped bit or a NaN in a safetensors file loads without a word; hence the has
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,6 @@ def write_checkpoint(folder: Path, config: dict[str, Any], weights: dict[str, di
     """Write weights (file name -> tensors, as fp16) and then the config that names them, each whole or not at all."""
     for name, tensors in weights.items():
         half = {key: value.detach().cpu().to(torch.float16).contiguous() for key, value in tensors.items()}
-        write_atomically(folder / name, lambda path, half=half: save_file(half, path))
+        write_atomically(folder / name, partial(save_file, half))
     files = {name: sha256(folder / name) for name in weights}
     write_json(folder / "config.json", {"format_version": FORMAT_VERSION, **config, "files": files})

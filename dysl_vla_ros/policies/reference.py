@@ -8,6 +8,7 @@ Checked with transformers 5.20 to 5.24, whose ``LlamaDecoderLayer`` runs unchang
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,9 @@ class ReferenceConfig:
             CheckpointError: a field is missing, unknown or of the wrong shape; action statistics above all.
         """
         try:
-            action = {k: tuple(v) if isinstance(v, list) else v for k, v in values["action"].items()}
-            proprioception = {k: tuple(v) if isinstance(v, list) else v for k, v in values["proprioception"].items()}
-            plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-            config = ReferenceConfig(
-                **plain | {"action": ActionSpec(**action), "proprioception": ProprioceptionSpec(**proprioception)}
-            )
+            action = ActionSpec(**_with_tuples(values["action"]))
+            proprioception = ProprioceptionSpec(**_with_tuples(values["proprioception"]))
+            config = ReferenceConfig(**_with_tuples(values) | {"action": action, "proprioception": proprioception})
         except (KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{source}: 'model' is not a reference policy's: {error}") from error
         spec = config.action
@@ -77,6 +75,10 @@ class ReferenceConfig:
     def to_json(self) -> dict[str, Any]:
         """Return plain values for ``config.json``."""
         return asdict(self)
+
+
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,9 @@ class ImageStem(nn.Module):
 
 class ReferenceNetwork(nn.Module):
     """The weights: stems and embeddings before the stack, the layers, the head behind it."""
+
+    rotary_cos: Tensor
+    rotary_sin: Tensor
 
     def __init__(self, config: ReferenceConfig) -> None:
         super().__init__()
@@ -241,10 +246,7 @@ class ReferencePolicy:
     @property
     def layers(self) -> Sequence[Layer]:
         """The stack's layers, bound to the way that they are called."""
-        return [
-            lambda hidden, context, index=index: self.network.run_layer(index, hidden, context)
-            for index in range(len(self.network.layers))
-        ]
+        return [partial(self.network.run_layer, index) for index in range(len(self.network.layers))]
 
     def prepare(self, observation: Observation) -> tuple[Tensor, ReferenceContext]:
         """Embed one observation: (1, T, D)."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dysl_vla_ros.files import write_atomically
+from dysl_vla_ros.files import require_writable, write_atomically
 from dysl_vla_ros.simulation.experts import Expert
 from dysl_vla_ros.simulation.scene import Scene
 from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, EXPERT_SPEED, Task, task_named
@@ -76,7 +76,7 @@ def record_task(name: str, folder: Path, episodes: int) -> list[str]:
             if arrays is None:
                 failed.touch()
             else:
-                write_atomically(path, lambda temporary, arrays=arrays: save_arrays(temporary, arrays))
+                write_atomically(path, partial(save_arrays, arrays=arrays))
         failures += failed.exists()
         seed += 1
     return [f"{name}: {episodes} episodes, {failures} failures dropped"]
@@ -85,11 +85,16 @@ def record_task(name: str, folder: Path, episodes: int) -> list[str]:
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays as one uncompressed .npz (no pickles)."""
     with path.open("wb") as target:
-        np.savez(target, allow_pickle=False, **arrays)  # type: ignore[arg-type]  # numpy's stub takes arrays only
+        np.savez(target, allow_pickle=False, **arrays)
 
 
 def record_all(tasks: list[Task], folder: Path, episodes: int, jobs: int) -> Iterator[str]:
-    """Record all tasks with ``jobs`` processes; yield a line as each task is complete."""
+    """Record all tasks with ``jobs`` processes; yield a line as each task is complete.
+
+    Raises:
+        DataError: the folder cannot be written to.
+    """
+    require_writable(folder)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         work = partial(record_task, folder=folder, episodes=episodes)
         for lines in pool.map(work, [task.name for task in tasks]):

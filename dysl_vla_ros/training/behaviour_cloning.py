@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch import distributed as gradients
 from tqdm import tqdm
 
-from dysl_vla_ros.errors import DataError, WorkerError
-from dysl_vla_ros.files import write_atomically
+from dysl_vla_ros.errors import WorkerError
+from dysl_vla_ros.files import require_writable, write_atomically
 from dysl_vla_ros.interfaces import ActionSpec
 from dysl_vla_ros.policies.reference import ReferenceConfig, ReferenceNetwork, save_reference
 from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, Task
@@ -146,11 +146,9 @@ def train(data: Path, output: Path, tasks: list[Task], settings: TrainingSetting
         DataError: no episodes, or the output folder cannot be written to.
         WorkerError: one of the processes ended early.
     """
+    require_writable(output)
     episodes = load_episodes(data, tasks)
     validation = load_episodes(data, tasks, validation=True)
-    output.mkdir(parents=True, exist_ok=True)
-    if not os.access(output, os.W_OK):
-        raise DataError(f"cannot write to {output}; name another folder")
     context = get_context("fork")  # the pictures are shared, not copied
     rendezvous = output / f".rendezvous-{os.getpid()}"
     workers = [

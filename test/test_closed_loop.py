@@ -1,0 +1,94 @@
+"""Closed loop: one inference each m ticks, through the commander, with the trace of every one."""
+
+import numpy as np
+import pytest
+
+from dysl_vla_ros.errors import SettingError
+from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, evaluate, full_depth_runs, play_episode
+from dysl_vla_ros.evaluation.summary import summarise
+from dysl_vla_ros.runtime.step import Runtime
+from dysl_vla_ros.settings import RuntimeSettings, SkippingSettings
+from dysl_vla_ros.simulation.scene import Scene
+from dysl_vla_ros.simulation.tasks import TASKS
+from tiny_checkpoint import make_tiny_checkpoint, make_tiny_dysl
+
+TICKS = 9
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = make_tiny_checkpoint(tmp_path_factory.mktemp("base"))
+    make_tiny_dysl(folder / "dysl", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runtime(checkpoint):
+    return Runtime.load(str(checkpoint), "")
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return Scene("reach")
+
+
+@pytest.mark.parametrize("m", [1, 4])
+def test_there_is_one_inference_each_m_ticks(runtime, scene, m):
+    settings = EvaluationSettings(RuntimeSettings(actions_per_inference=m), max_ticks=TICKS)
+    record = play_episode(runtime, scene, 7, settings, instruction="push the puck")
+    assert record.ticks == TICKS
+    assert len(record.inferences) == -(-TICKS // m)
+    assert record.instruction == "push the puck"
+
+
+def test_an_episode_is_the_same_bit_for_bit_when_played_again(runtime, scene):
+    settings = EvaluationSettings(max_ticks=TICKS)
+    seen = []
+    for _ in range(2):
+        actions = []
+        play_episode(
+            runtime, scene, 7, settings, instruction="push the puck",
+            watch=lambda _, result, actions=actions: actions.append(result.chunk.actions),
+        )  # fmt: skip
+        seen.append(np.stack(actions))
+    np.testing.assert_array_equal(seen[0], seen[1])
+
+
+def test_a_delay_keeps_each_command_back(runtime, scene):
+    def moved(delay):
+        settings = EvaluationSettings(max_ticks=2, delay=delay)
+        play_episode(runtime, scene, 7, settings, instruction="push the puck")
+        return scene.observe().ee_position
+
+    assert np.any(moved(0.0) != moved(0.0375))
+    with pytest.raises(SettingError, match="from 0 to below 0.05 s, not 0.05"):
+        EvaluationSettings(delay=0.05)
+
+
+@pytest.mark.slow
+def test_processes_play_what_one_process_plays(checkpoint, runtime, scene):
+    # the tiny policy knows no word of the canonical instruction but "the"
+    settings = EvaluationSettings(
+        max_ticks=3, first_seed=3, seeds=3, checkpoint=str(checkpoint), tasks=(TASKS["reach"],)
+    )
+    together = sorted(evaluate(settings, jobs=2), key=lambda record: record.seed)
+    assert [record.seed for record in together] == [3, 4, 5]
+    alone = [play_episode(runtime, scene, seed, settings) for seed in (3, 4, 5)]
+    for one, other in zip(together, alone, strict=True):
+        assert [i.trace.layer_calls for i in one.inferences] == [i.trace.layer_calls for i in other.inferences]
+    summary = summarise(together)
+    assert summary["overall"]["episodes"] == 3
+
+
+@pytest.mark.slow
+def test_full_depth_runs_run_every_layer_whatever_the_settings_say(checkpoint):
+    settings = EvaluationSettings(
+        RuntimeSettings(skipping=SkippingSettings(threshold=0.0)),
+        max_ticks=3, first_seed=3, seeds=1, checkpoint=str(checkpoint), tasks=(TASKS["reach"],),
+    )  # fmt: skip
+    (run,) = full_depth_runs(settings, jobs=1)
+    assert len(run.observations) == len(run.chunks) == 3
+    plain = Runtime(Runtime.load(str(checkpoint), "").policy, None)
+    for observation, chunk in zip(run.observations, run.chunks, strict=True):
+        result = plain.step(observation, np.zeros((0, 4), np.float32), RuntimeSettings())
+        np.testing.assert_array_equal(result.chunk.actions, chunk)
