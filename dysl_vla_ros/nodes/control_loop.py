@@ -1,0 +1,392 @@
+"""Decides at every control tick what the arm is told, and when the next inference starts. No rclpy in it.
+
+One lock covers it all: the tick (a steady timer), images (executor threads), replies (the worker client's thread),
+``~/reset``, instructions, and leaving active. So no tick can follow the zero twist of a deactivation, and a reply
+that belongs to an earlier episode is recognised for certain.
+
+An *episode* is what guidance and the policy's memory span: a stop, a new instruction or ``~/reset`` begins another
+one. An underrun with fresh inputs does not: it is a zero twist, and a gap in what guidance observes.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dysl_vla_ros.control.commander import Command, Commander
+from dysl_vla_ros.errors import NonFiniteActionError, ObservationError, WorkerError
+from dysl_vla_ros.interfaces import PolicyDescription
+from dysl_vla_ros.nodes.conversions import instruction_fault, seconds
+from dysl_vla_ros.nodes.inputs import Inputs, Moment
+from dysl_vla_ros.nodes.outputs import InferenceRecord, Outputs
+from dysl_vla_ros.nodes.parameters import Settings
+from dysl_vla_ros.nodes.statistics import Statistics
+from dysl_vla_ros.worker.client import StepReply, StepRequest, WorkerClient
+
+WAITING_FOR_POLICY = "no fresh action: the policy has not answered yet"
+
+START_PATIENCE = 2.0  # s after activation in which an input that never appeared is a WARN, then an ERROR
+
+
+@dataclass(frozen=True)
+class InFlight:
+    """The request that the worker is computing."""
+
+    moment: Moment
+    instruction: str
+    observed_at: int  # actions played since the episode began, when the observation was taken
+    action_ticks: int  # ticks that wanted a new action so far
+    started: float  # s, steady clock
+
+
+class ControlLoop:
+    """The brain of an active node.
+
+    Args:
+        description: the loaded policy's.
+        commander: plays its chunks.
+        settings: gives the snapshot in force; read once a tick.
+        statistics: counts for ``/diagnostics``.
+        ros_now: the ROS clock in seconds.
+        fail: takes the error path to unconfigured with a cause; returns at once.
+        warn: logs a text, throttled by its key.
+    """
+
+    def __init__(
+        self,
+        description: PolicyDescription,
+        commander: Commander,
+        settings: Callable[[], Settings],
+        statistics: Statistics,
+        ros_now: Callable[[], float],
+        fail: Callable[[str], None],
+        warn: Callable[[str, str], None],
+    ) -> None:
+        """Begin inactive; :meth:`connect` comes before :meth:`enter`."""
+        self.lock = threading.RLock()
+        self._description = description
+        self._commander = commander
+        self._settings = settings
+        self._applied = settings()
+        self._statistics = statistics
+        self._ros_now = ros_now
+        self._fail = fail
+        self._warn = warn
+        self._active = False
+        self._episode = 0
+        self._sequence = 0  # of the last request within the episode
+        self._in_flight: InFlight | None = None
+        self._instruction = ""
+        self.instruction_refusal = ""
+        self._moved = False  # something was commanded since activation: from then on silence is a zero twist
+        self._stopped = True  # the last tick stopped: no second episode for the same stop
+        self._held = ""  # the stop after which safety.auto_resume = false waits for ~/reset
+        self._fault = ""  # failed inference, refused observation, fault in a callback: until a chunk is taken
+        self._fatal = ""  # the error path was taken: nothing moves until it arrives
+        self._failures: dict[str, int] = {}
+        self._used_stamp: Any = None
+        self._entered = 0.0  # s, steady clock
+        self._last_action_start = 0.0  # s, steady clock
+        self._actions_left = 0
+        self.stop_reason = ""  # as of the last tick
+
+    def connect(self, client: WorkerClient, inputs: Inputs, outputs: Outputs) -> None:
+        """Give the loop its surroundings, which need its lock or callbacks themselves."""
+        self._client, self._inputs, self._outputs = client, inputs, outputs
+
+    # -- entering and leaving ------------------------------------------------------------------------------------------
+
+    def enter(self) -> None:
+        """Become active: a new episode with nothing heard and nothing played."""
+        with self.lock:
+            self._inputs.start(time.monotonic())
+            self._statistics.entered()
+            self._moved, self._held, self._fault, self._fatal = False, "", "", ""
+            self._failures.clear()
+            self._used_stamp = None
+            self._begin_episode()
+            self._entered = time.monotonic()
+            self._active = True
+
+    def leave(self, reason: str) -> None:
+        """Stop being active: one zero twist goes out, and no tick or reply publishes after it. Idempotent."""
+        with self.lock:
+            if self._active:
+                self._active = False
+                self.stop_reason = ""
+                self._publish(self._commander.stop(reason))
+
+    @property
+    def active(self) -> bool:
+        """Whether ticks publish."""
+        return self._active
+
+    @property
+    def episode(self) -> int:
+        """Number of the present episode."""
+        return self._episode
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def reset(self) -> str:
+        """Begin a new episode at the user's wish (``~/reset``); returns why it cannot, or ""."""
+        with self.lock:
+            if not self._active:
+                return "the node is not active: there is no episode to reset"
+            self._held, self._fault = "", ""
+            self._used_stamp = None  # the newest picture serves again: the first action comes a camera period sooner
+            self._begin_episode()
+            self._request_if_due()
+            return ""
+
+    def hear_instruction(self, text: str) -> None:
+        """Take an instruction; another text than the present one begins an episode, a blank one waits."""
+        text = text.strip()
+        fault = instruction_fault(text)
+        with self.lock:
+            self.instruction_refusal = fault
+            if fault:
+                self._warn("instruction", f"{self._inputs.instruction_topic}: {fault}; the one before stays")
+            elif text != self._instruction:  # heard twice, or repeated by its publisher
+                self._instruction = text
+                self._used_stamp = None
+                self._begin_episode()
+                self._request_if_due()
+
+    def hear_image(self) -> None:
+        """Start an inference upon an image of the first camera, when one is due."""
+        with self.lock:
+            self._request_if_due()
+
+    def hear_loss(self, cause: str) -> None:
+        """Stop for good: the worker is gone."""
+        with self.lock:
+            self._give_up(cause)
+
+    def hear_fault(self, where: str, error: BaseException) -> None:
+        """Stop after an exception in a callback; many of one kind in a row take the error path."""
+        with self.lock:
+            if self._active:
+                self._count_failure(where, f"{where} failed: {error}")
+
+    @property
+    def present_instruction(self) -> str:
+        """The instruction in force; "" where none was heard."""
+        return self._instruction
+
+    @property
+    def merely_waiting(self) -> bool:
+        """Whether the present stop is no fault: nobody said what to do, or the policy has not answered yet."""
+        return not self._instruction or self.stop_reason == WAITING_FOR_POLICY
+
+    @property
+    def merely_starting(self) -> bool:
+        """Whether inputs may still be absent without a fault: just activated, and nothing has moved."""
+        return not self._moved and time.monotonic() - self._entered < START_PATIENCE
+
+    # -- tick ----------------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Play one control tick and publish it."""
+        with self.lock:
+            if not self._active:
+                return
+            self._statistics.ticked(time.monotonic(), 1.0 / self._applied.control.rate)
+            self._apply_settings()
+            self._check_worker()
+            command = self._play()
+            self.stop_reason = command.reason
+            if not command.reason:
+                self._moved = True
+                self._failures.pop("tick", None)
+            if self._moved:
+                self._publish(command)
+                self._statistics.commanded(command)
+            self._request_if_due()
+
+    def _apply_settings(self) -> None:
+        settings = self._settings()
+        if settings is not self._applied:
+            self._commander.configure(settings.control, settings.safety)
+            self._applied = settings
+
+    def _check_worker(self) -> None:
+        waited, limit = self._client.busy_for(), self._applied.model.step_timeout
+        if waited > limit:
+            self._give_up(f"the policy worker has not answered for {waited:.1f} s (model.step_timeout is {limit:g} s)")
+
+    def _play(self) -> Command:
+        reason = self._reason_to_stop()
+        coming = self._commander.next_image_stamp
+        if not reason and coming is not None:
+            reason = self._inputs.freshness.action_stop_reason(seconds(coming), self._ros_now(), self._applied.safety)
+        if reason:
+            return self._stop(reason)
+        command = self._commander.tick()
+        if command is None:  # an underrun: inputs are fresh, so guidance goes on after the gap
+            self._statistics.action_ticks += 1
+            return self._commander.hold(WAITING_FOR_POLICY)
+        self._stopped = False
+        self._actions_left = command.chunk_length - command.index - 1
+        if command.first_tick:
+            self._statistics.action_ticks += 1
+            self._last_action_start = time.monotonic()
+        return command
+
+    def _reason_to_stop(self) -> str:
+        if self._fatal:
+            return self._fatal
+        if self._held and not self._applied.safety.auto_resume:
+            return f"held until ~/reset (safety.auto_resume is false) after: {self._held}"
+        if not self._instruction:
+            return f"waiting for instruction on {self._inputs.instruction_topic}"
+        return self._inputs.stop_reason(self._ros_now(), self._applied.safety) or self._fault
+
+    def _stop(self, reason: str) -> Command:
+        if not self._stopped:
+            self._end_episode(reason)
+        return self._commander.stop(reason)
+
+    def _end_episode(self, reason: str) -> None:
+        self._statistics.stopped(reason)
+        if self._moved:
+            self._held = reason
+        self._begin_episode()
+
+    def _begin_episode(self) -> None:
+        """Forget chunk, history and the request in flight; the worker resets guidance at the new number."""
+        self._episode += 1
+        self._sequence = 0
+        self._in_flight = None
+        self._stopped = True
+        self._actions_left = 0
+        self._commander.reset()
+
+    def _publish(self, command: Command) -> None:
+        stamp = None if command.reason else self._commander.image_stamp
+        self._outputs.command(command, self._episode, stamp, self._applied.control.command_frame)
+
+    # -- inference -----------------------------------------------------------------------------------------------------
+
+    def _request_if_due(self) -> None:
+        """Start an inference: worker idle, a newer image than the last request's, m actions of the chunk played."""
+        if not self._active or self._fatal or self._client.busy or not self._commander.due:
+            return
+        stamp = self._inputs.newest_stamp()
+        if stamp is None or stamp == self._used_stamp:
+            return
+        if self._held and not self._applied.safety.auto_resume or not self._instruction:
+            return
+        if self._inputs.stop_reason(self._ros_now(), self._applied.safety):
+            return
+        self._used_stamp = stamp
+        try:
+            self._request()
+        except ObservationError as error:
+            self._warn("observation", f"observation refused: {error}")
+            self._halt(f"observation refused: {error}")
+        except WorkerError as error:  # its loss is reported by the client itself, with the cause
+            self._warn("worker", f"no inference: {error}")
+
+    def _request(self) -> None:
+        started = time.monotonic()
+        moment = self._inputs.observe(self._instruction)
+        settings = self._settings().runtime
+        if not self._moved and (opening := self._inputs.gripper_opening) is not None:
+            self._commander.set_gripper(opening)
+        played, gap = self._commander.take_played()
+        self._sequence += 1
+        self._in_flight = InFlight(
+            moment, self._instruction, self._commander.actions_played, self._statistics.action_ticks, started
+        )
+        self._client.submit(
+            StepRequest(
+                self._episode,
+                self._sequence,
+                moment.observation,
+                played,
+                gap,
+                self._expected_first_index(started),
+                settings,
+            )
+        )
+
+    def _expected_first_index(self, now: float) -> int:
+        """Guess how many actions are played before the reply; used for verification only, joining counts them."""
+        if self._actions_left <= 0:
+            return 0
+        step = self._description.action.time_step
+        until_next = max(self._last_action_start + step - now, 0.0)
+        latency = self._statistics.typical_latency()
+        starts = 0 if latency < until_next else 1 + int((latency - until_next) / step)
+        return min(starts, self._actions_left, self._description.action.horizon - 1)
+
+    def hear_reply(self, reply: StepReply) -> None:
+        """Take the worker's answer, unless it belongs to an earlier episode, and start the next inference if due."""
+        with self.lock:
+            waiting = self._in_flight
+            if not self._active or waiting is None or reply.episode != self._episode:
+                self._statistics.outdated_replies += 1
+            elif reply.result is None:
+                self._count_failure("inference", f"inference failed: {reply.error}")
+            else:
+                self._take(reply, waiting)
+            self._request_if_due()
+
+    def _take(self, reply: StepReply, waiting: InFlight) -> None:
+        assert reply.result is not None
+        self._in_flight = None
+        total_ms = (time.monotonic() - waiting.started) * 1e3
+        first_index = self._commander.actions_played - waiting.observed_at
+        stamp = waiting.moment.image_stamp
+        try:
+            seam = self._commander.offer(reply.result.chunk, waiting.observed_at, reply.sequence, stamp)
+        except NonFiniteActionError as error:
+            self._count_failure("inference", f"inference failed: {error}")
+            return
+        self._fault = ""
+        self._failures = {kind: count for kind, count in self._failures.items() if kind == "tick"}
+        record = InferenceRecord(
+            result=reply.result,
+            episode=reply.episode,
+            inference=reply.sequence,
+            instruction=waiting.instruction,
+            image_stamp=stamp,
+            first_index=first_index,
+            convert_ms=waiting.moment.convert_ms,
+            transfer_ms=reply.transfer_ms,
+            total_ms=total_ms,
+            image_age_ms=(self._ros_now() - seconds(stamp)) * 1e3,
+            missed_deadline=self._statistics.action_ticks > waiting.action_ticks,
+            seam=seam,
+        )
+        self._statistics.inferred(record)
+        self._outputs.inference(record)
+
+    def _count_failure(self, kind: str, text: str) -> None:
+        """Stop for a failure; ``safety.max_consecutive_failures`` of a kind in a row end in unconfigured."""
+        self._failures[kind] = self._failures.get(kind, 0) + 1
+        self._statistics.failed(text)
+        self._warn(kind, text)
+        self._halt(text)
+        limit = self._applied.safety.max_consecutive_failures
+        if self._failures[kind] >= limit:
+            self._give_up(f"{text} ({limit} in a row: safety.max_consecutive_failures)")
+
+    def _halt(self, text: str) -> None:
+        """Stop at once, not at the next tick: a good answer may come before it, and the stop must be seen.
+
+        The picture counts as used, so that the next attempt waits for a newer one.
+        """
+        self._end_episode(text)
+        self._fault = self.stop_reason = text
+        command = self._commander.stop(text)
+        if self._moved:
+            self._publish(command)
+            self._statistics.commanded(command)
+
+    def _give_up(self, cause: str) -> None:
+        if not self._fatal:
+            self._fatal = cause
+            self._fail(cause)

@@ -1,0 +1,164 @@
+"""``/diagnostics``: four statuses, from a steady timer, in every state of the node.
+
+A level is the worst of the time since the last message: a failed inference that recovered in between is still seen.
+"""
+
+import dataclasses
+import socket
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from dysl_vla_ros.interfaces import PolicyDescription
+from dysl_vla_ros.nodes.parameters import Settings
+
+if TYPE_CHECKING:
+    from dysl_vla_ros.nodes.session import Session
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+
+def build(
+    node_name: str,
+    state: str,
+    last_cause: str,
+    settings: Settings,
+    faults: Mapping[str, int],
+    session: "Session | None",
+) -> DiagnosticArray:
+    """Make one message (its stamp is the caller's).
+
+    Args:
+        node_name: prefix of the statuses' names.
+        state: the lifecycle state's label.
+        last_cause: why the last transition or step failed, "" where none did since the last good configure.
+        settings: those in force.
+        faults: exceptions in callbacks, counted by place.
+        session: what is loaded; None while unconfigured.
+    """
+    array = DiagnosticArray()
+    if session is None:
+        nothing = "not configured"
+        array.status = [_status(node_name, part, OK, nothing, {}) for part in ("inference", "inputs", "commands")]
+    else:
+        with session.loop.lock:
+            array.status = [
+                _inference(node_name, settings, session),
+                _inputs(node_name, settings, session),
+                _commands(node_name, session),
+            ]
+    array.status.append(_worker(node_name, state, last_cause, faults, session))
+    return array
+
+
+def _status(node_name: str, part: str, level: bytes, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:
+    pairs = [
+        KeyValue(key=key, value=f"{value:.4g}" if isinstance(value, float) else str(value))
+        for key, value in values.items()
+    ]
+    return DiagnosticStatus(
+        name=f"{node_name}: {part}", level=level, message=message, hardware_id=socket.gethostname(), values=pairs
+    )
+
+
+def values_in_effect(settings: Settings, description: PolicyDescription) -> dict[str, Any]:
+    """Return the guidance values that 0.0 or "" stand for, as the worker resolves them."""
+    resolved = settings.guidance.resolved(description.calibrated)
+    names = [field.name for field in dataclasses.fields(resolved) if field.name in description.calibrated]
+    return {f"guidance.{name} in effect": getattr(resolved, name) for name in names}
+
+
+def _inference(node_name: str, settings: Settings, session: "Session") -> DiagnosticStatus:
+    statistics, window = session.statistics, settings.diagnostics.window
+    values: dict[str, Any] = {"inferences": statistics.inferences}
+    for part, (p50, p95, largest) in statistics.timings(window).items():
+        values[f"{part} ms p50, p95, max"] = f"{p50:.2f}, {p95:.2f}, {largest:.2f}"
+    if (shares := statistics.skipping(window)) is not None:
+        values |= {"share of layers skipped": shares[0], "share verified": shares[1]}
+    values |= {
+        "missed deadlines": statistics.missed_deadlines,
+        "failures": statistics.failures,
+        "outdated replies": statistics.outdated_replies,
+        "last failure": statistics.last_failure,
+    }
+    values |= values_in_effect(settings, session.description)
+    if failure := statistics.take_failure():
+        return _status(node_name, "inference", ERROR, failure, values)
+    if not session.loop.active:
+        return _status(node_name, "inference", OK, "inactive", values)
+    return _status(node_name, "inference", OK, "running" if statistics.inferences else "no inference yet", values)
+
+
+def _inputs(node_name: str, settings: Settings, session: "Session") -> DiagnosticStatus:
+    loop, inputs = session.loop, session.inputs
+    values: dict[str, Any] = {"instruction": loop.present_instruction}
+    still = []
+    for source in inputs.sources:
+        numbers = inputs.freshness.statistics(source, session.steady_now())
+        values[f"{numbers.topic} rate Hz, age s"] = f"{numbers.rate:.1f}, {numbers.age:.3f}"
+        values[f"{numbers.topic} received, dropped, refused"] = (
+            f"{numbers.received}, {numbers.dropped}, {numbers.refused}"
+        )
+        if numbers.last_refusal:
+            values[f"{numbers.topic} last refusal"] = numbers.last_refusal
+        if numbers.identical:
+            still.append(f"frozen picture? {numbers.topic}: {numbers.identical} identical images under new stamps")
+    level, message = OK, "inactive"
+    if loop.active:
+        reason = inputs.stop_reason(session.ros_now(), settings.safety)
+        refusal = loop.instruction_refusal
+        if reason:
+            level, message = WARN if loop.merely_starting else ERROR, reason
+        elif not loop.present_instruction:
+            level, message = WARN, f"waiting for instruction on {inputs.instruction_topic}"
+            if refusal:
+                level, message = ERROR, f"{message}; refused: {refusal}"
+        elif refusal or still:
+            level, message = WARN, f"instruction refused: {refusal}; the one before stays" if refusal else still[0]
+        else:
+            message = "fresh"
+    return _status(node_name, "inputs", level, message, values)
+
+
+def _commands(node_name: str, session: "Session") -> DiagnosticStatus:
+    loop, statistics = session.loop, session.statistics
+    values: dict[str, Any] = {
+        "episode": loop.episode,
+        "commands": statistics.commands,
+        "zero commands": statistics.zero_commands,
+        "stops": statistics.stops,
+        "last stop": statistics.last_stop,
+        "late ticks": statistics.late_ticks,
+        "chunks too late": session.commander.late_chunks,
+    }
+    values |= {f"limited by {name}": count for name, count in sorted(statistics.limits.items())}
+    passed = statistics.take_stop()
+    if not loop.active:
+        return _status(node_name, "commands", OK, "inactive: nothing is published", values)
+    if loop.stop_reason:
+        level = WARN if loop.merely_waiting or loop.merely_starting else ERROR
+        return _status(node_name, "commands", level, f"stopped: {loop.stop_reason}", values)
+    if passed:
+        return _status(node_name, "commands", ERROR, f"playing again after: {passed}", values)
+    return _status(node_name, "commands", OK, "playing", values)
+
+
+def _worker(
+    node_name: str, state: str, last_cause: str, faults: Mapping[str, int], session: "Session | None"
+) -> DiagnosticStatus:
+    values: dict[str, Any] = {"state": state, "last cause": last_cause}
+    values |= {f"faults in {where}": count for where, count in sorted(faults.items())}
+    if session is None:
+        level = ERROR if last_cause else OK
+        return _status(node_name, "worker", level, last_cause or f"none: the node is {state}", values)
+    described = session.description
+    values |= {
+        "pid": session.client.pid,
+        "family": described.family,
+        "model hash": described.model_hash,
+        "layers": described.layers_total,
+        "static layers": len(described.static_layers),
+        "request in flight s": session.client.busy_for(),
+    }
+    return _status(node_name, "worker", OK, f"loaded: {described.family}", values)

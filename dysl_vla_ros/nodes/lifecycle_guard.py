@@ -1,0 +1,193 @@
+"""What rclpy does with exceptions and lifecycle transitions, made harmless.
+
+Measured with rclpy of Kilted (9.1.2) and Jazzy (7.1.6); test_node_lifecycle pins what is private:
+
+- an exception in a transition callback is swallowed without a word: :func:`transition` logs it, keeps the cause and
+  returns FAILURE or ERROR on purpose;
+- a transition that is not allowed now, or a second one while the first runs, ends the executor on Jazzy, as does any
+  exception of a service or subscription callback on both: :func:`guard_services` and :func:`guarded`;
+- from active, errorprocessing is reached only out of a transition: :meth:`GuardedLifecycleNode.fail` makes one.
+"""
+
+import functools
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from lifecycle_msgs.srv import ChangeState
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.exceptions import InvalidHandle
+from rclpy.executors import Executor
+from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
+
+from dysl_vla_ros.errors import DyslVlaError
+
+Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
+
+
+def transition(on_exception: TransitionCallbackReturn) -> Callable[[Transition], Transition]:
+    """Wrap a transition callback: an exception is logged, kept as the cause, and leads to ``on_exception``."""
+
+    def wrap(callback: Transition) -> Transition:
+        @functools.wraps(callback)
+        def guarded_transition(node: Any, state: LifecycleState) -> TransitionCallbackReturn:
+            try:
+                return callback(node, state)
+            except Exception as error:
+                node.note_cause(f"{callback.__name__.removeprefix('on_')}: {describe(error)}")
+                return on_exception
+
+        return guarded_transition
+
+    return wrap
+
+
+def spin(executor: Executor) -> None:
+    """Spin until the executor is shut down.
+
+    rclpy (9.1.2) raises InvalidHandle out of ``spin`` when a transition destroys an entity with event callbacks at the
+    moment in which the spinning thread collects what to wait for. Nothing is wrong then: collect again.
+    """
+    while True:
+        try:
+            executor.spin()
+            return
+        except InvalidHandle:
+            continue
+
+
+def describe(error: BaseException) -> str:
+    """Return an error as one text: a user's mistake in its own words, our own with the traceback."""
+    if isinstance(error, DyslVlaError):
+        return str(error)
+    return "".join(traceback.format_exception(error)).strip()
+
+
+class GuardedLifecycleNode(LifecycleNodeMixin, Node):
+    """A lifecycle node that a forbidden transition, an exception or a broken request leaves alive."""
+
+    def __init__(self, name: str, **node_arguments: Any) -> None:
+        """Create the node; its lifecycle services are answered while a transition runs."""
+        self.transition_running = threading.Lock()
+        self._fatal_cause = ""
+        self._last_log: dict[str, float] = {}
+        self.last_cause = ""
+        self.faults: dict[str, int] = {}
+        Node.__init__(self, name, **node_arguments)
+        LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
+        # The condition wakes the executor from any thread, the policy worker's among them.
+        self._fatal = self.create_guard_condition(
+            self.guarded("error path")(self._run_error_path), MutuallyExclusiveCallbackGroup()
+        )
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """The lifecycle state's label, for example ``inactive`` or ``configuring``."""
+        return str(self._state_machine.current_state[1])
+
+    def note_cause(self, cause: str) -> None:
+        """Log why a transition or a step failed and keep it for ``/diagnostics``."""
+        self.last_cause = cause
+        self.get_logger().error(cause)
+
+    # -- callbacks -----------------------------------------------------------------------------------------------------
+
+    def guard_services(self) -> None:
+        """Let every service of this node survive its own faults; call it when all services are made."""
+        for service in self.services:
+            guard = self._guard_change_state if service.srv_type is ChangeState else self._guard_service
+            service.callback = guard(service.srv_name, service.callback)
+
+    def guarded(self, where: str) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+        """Make a decorator for a callback: an exception is logged, counted and told to :meth:`on_fault`."""
+
+        def wrap(callback: Callable[..., Any]) -> Callable[..., None]:
+            @functools.wraps(callback)
+            def guarded_callback(*arguments: Any) -> None:
+                try:
+                    callback(*arguments)
+                except Exception as error:
+                    self.report_fault(where, error)
+
+            return guarded_callback
+
+        return wrap
+
+    def report_fault(self, where: str, error: BaseException) -> None:
+        """Count and log a fault of the named callback, then let the node stop the arm."""
+        self.faults[where] = self.faults.get(where, 0) + 1
+        self.log_throttled(where, f"{where}: {describe(error)}")
+        try:
+            self.on_fault(where, error)
+        except Exception as second:  # the executor must live whatever happens
+            self.get_logger().error(f"{where}: stopping after a fault failed: {describe(second)}")
+
+    def on_fault(self, where: str, error: BaseException) -> None:
+        """Act on a fault in a callback; a node that moves something stops it here."""
+
+    def log_throttled(self, key: str, text: str, period: float = 1.0) -> None:
+        """Log an error, at most one for each ``key`` in ``period`` seconds of the steady clock."""
+        now = time.monotonic()
+        if now - self._last_log.get(key, -period) >= period:
+            self._last_log[key] = now
+            self.get_logger().error(text)
+
+    def _guard_service(self, name: str, callback: Callable[..., Any]) -> Callable[..., Any]:
+        def answer(request: Any, response: Any) -> Any:
+            try:
+                return callback(request, response)
+            except Exception as error:  # a client's broken request is no reason to stop the arm
+                self.faults[name] = self.faults.get(name, 0) + 1
+                self.log_throttled(name, f"{name}: {describe(error)}")
+                return type(response)()  # half a response would be sent as if it were whole
+
+        return answer
+
+    def _guard_change_state(self, name: str, callback: Callable[..., Any]) -> Callable[..., Any]:
+        def answer(request: Any, response: Any) -> Any:
+            response.success = False
+            wanted = request.transition.label or request.transition.id
+            if not self.transition_running.acquire(blocking=False):
+                self.get_logger().warning(f"transition {wanted} refused: another one is running ({self.state})")
+                return response
+            try:
+                return callback(request, response)
+            except Exception as error:
+                self.get_logger().warning(f"transition {wanted} refused in state {self.state}: {error}")
+                response.success = False
+                return response
+            finally:
+                self.transition_running.release()
+
+        return answer
+
+    # -- error path ------------------------------------------------------------------------------------------------
+
+    def fail(self, cause: str) -> None:
+        """Go to unconfigured through errorprocessing, from any thread and at once; the cause is kept."""
+        if not self._fatal_cause:
+            self._fatal_cause = cause
+            self._fatal.trigger()
+
+    @property
+    def failing(self) -> bool:
+        """Whether the error path was asked for and has not ended: ``on_deactivate`` then returns ERROR."""
+        return bool(self._fatal_cause)
+
+    def _run_error_path(self) -> None:
+        with self.transition_running:  # a transition that runs has a limit: model.load_timeout
+            cause = self._fatal_cause
+            try:
+                if cause and self.state == "active":
+                    self.trigger_deactivate()
+                elif cause and self.state == "inactive":
+                    self.trigger_cleanup()
+                if cause:
+                    self.note_cause(cause)
+            finally:
+                self._fatal_cause = ""

@@ -1,0 +1,174 @@
+"""What the node says: publishers from configure to cleanup, and the making of their messages."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import TwistStamped, Vector3
+from rclpy.duration import Duration
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from std_msgs.msg import Float64
+
+from dysl_vla_ros.control.commander import Command
+from dysl_vla_ros.interfaces import PolicyDescription, StepResult
+from dysl_vla_ros.msg import ActionChunk as ActionChunkMessage
+from dysl_vla_ros.msg import EndEffectorAction, SkipReport
+from dysl_vla_ros.nodes.conversions import instruction_hash
+from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode
+from dysl_vla_ros.settings import ControlSettings
+
+RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
+DEADLINE_PERIODS = 2  # of control.rate; offered on the commands, so that a consumer may ask for it
+
+
+@dataclass(frozen=True)
+class InferenceRecord:
+    """One finished inference, for ``~/action_chunk``, ``~/skip_report`` and the statistics."""
+
+    result: StepResult
+    episode: int
+    inference: int  # number within the episode, from 1
+    instruction: str
+    image_stamp: Any  # builtin_interfaces/Time of the first camera
+    first_index: int  # place in the chunk of the first action that can still be played
+    convert_ms: float
+    transfer_ms: float
+    total_ms: float  # from the start of the request to the reply
+    image_age_ms: float  # from the image's stamp to the reply, ROS clock
+    missed_deadline: bool
+    seam: float  # normalised action units, NaN: none
+
+
+def command_qos(rate: float) -> QoSProfile:
+    """Return the profile of command topics: reliable, newest only, with a deadline."""
+    return QoSProfile(
+        depth=1,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.VOLATILE,
+        deadline=Duration(seconds=DEADLINE_PERIODS / rate),
+    )
+
+
+class Outputs:
+    """The node's publishers. Its owner calls every method under the control loop's lock."""
+
+    def __init__(self, node: GuardedLifecycleNode, description: PolicyDescription, control: ControlSettings) -> None:
+        """Create the publishers, silent until the node is active."""
+        self._node = node
+        self._description = description
+        commands = command_qos(control.rate)
+        self._twist = node.create_lifecycle_publisher(TwistStamped, "~/twist", commands)
+        self._gripper = node.create_lifecycle_publisher(Float64, "~/gripper", commands)
+        self._action = node.create_lifecycle_publisher(EndEffectorAction, "~/action", RELIABLE)
+        self._chunk = node.create_lifecycle_publisher(ActionChunkMessage, "~/action_chunk", RELIABLE)
+        self._report = node.create_lifecycle_publisher(SkipReport, "~/skip_report", RELIABLE)
+
+    def destroy(self) -> None:
+        """Take every publisher off the graph."""
+        for publisher in (self._twist, self._gripper, self._action, self._chunk, self._report):
+            self._node.destroy_lifecycle_publisher(publisher)
+
+    def wait_for_twist_acked(self, limit: float) -> bool:
+        """Wait until every consumer has the last twist, at most ``limit`` seconds; false if one has not."""
+        return bool(self._twist.wait_for_all_acked(Duration(seconds=limit)))
+
+    def command(self, command: Command, episode: int, image_stamp: Any, frame: str) -> None:
+        """Publish one control tick: twist, gripper unless it holds, action."""
+        finite = np.isfinite(command.linear).all() and np.isfinite(command.angular).all()
+        assert finite and (command.gripper is None or np.isfinite(command.gripper)), "the commander lets no NaN pass"
+        now = self._node.get_clock().now().to_msg()
+        frame = frame or self._description.action.frame
+        twist = TwistStamped()
+        twist.header.stamp = now
+        twist.header.frame_id = frame
+        twist.twist.linear = vector(command.linear)
+        twist.twist.angular = vector(command.angular)
+        self._twist.publish(twist)
+        if command.gripper is not None:
+            self._gripper.publish(Float64(data=float(command.gripper)))
+        action = EndEffectorAction(
+            version=EndEffectorAction.VERSION,
+            episode=episode,
+            inference=command.inference if not command.reason else 0,
+            translation=vector(command.translation),
+            rotation=vector(command.rotation),
+            gripper=float("nan") if command.gripper is None else float(command.gripper),
+            time_step=float(self._description.action.time_step),
+            chunk_index=command.index,
+            chunk_length=command.chunk_length,
+            first_tick=command.first_tick,
+            verified=command.verified,
+            limits=list(command.limits),
+            stop_reason=command.reason,
+        )
+        action.header = twist.header
+        if image_stamp is not None and not command.reason:
+            action.image_stamp = image_stamp
+        self._action.publish(action)
+
+    def inference(self, record: InferenceRecord) -> None:
+        """Publish one inference: the chunk as the policy gave it, and the skip report."""
+        self._publish_chunk(record)
+        self._publish_report(record)
+
+    def _publish_chunk(self, record: InferenceRecord) -> None:
+        spec, chunk = self._description.action, record.result.chunk
+        message = ActionChunkMessage(
+            version=ActionChunkMessage.VERSION,
+            image_stamp=record.image_stamp,
+            episode=record.episode,
+            inference=record.inference,
+            time_step=float(chunk.time_step),
+            horizon=len(chunk.actions),
+            translation=chunk.actions[:, :3].ravel().tolist(),
+            rotation=chunk.actions[:, 3:6].ravel().tolist() if spec.has_rotation else [],
+            gripper=chunk.actions[:, -1].tolist(),
+            first_index=min(max(record.first_index, 0), len(chunk.actions)),
+            verified=chunk.verified,
+        )
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        message.header.frame_id = spec.frame
+        self._chunk.publish(message)
+
+    def _publish_report(self, record: InferenceRecord) -> None:
+        trace, timings, described = record.result.trace, record.result.timings, self._description
+        message = SkipReport(
+            version=SkipReport.VERSION,
+            image_stamp=record.image_stamp,
+            episode=record.episode,
+            inference=record.inference,
+            model_hash=described.model_hash,
+            instruction_hash=instruction_hash(record.instruction),
+            layers_total=trace.layers_total,
+            layer_calls=trace.layer_calls,
+            executed=[bool(ran) for ran in trace.executed],
+            block_first=[first for first, _ in described.blocks],
+            block_end=[end for _, end in described.blocks],
+            allow_points=list(trace.allow_points),
+            skip_points=list(trace.skip_points),
+            controller_outputs=[float(output) for output in trace.controller_outputs],
+            full_depth_reason=trace.full_depth_reason,
+            continuity=float(trace.continuity),
+            continuity_change=float(trace.continuity_change),
+            candidate_change=float(trace.candidate_change),
+            verified=trace.verified,
+            verify_reason=trace.verify_reason,
+            budget_cut=trace.budget_cut,
+            convert_ms=float(record.convert_ms),
+            transfer_ms=float(record.transfer_ms),
+            vision_ms=float(timings.vision),
+            stack_ms=float(timings.stack),
+            head_ms=float(timings.head),
+            verify_ms=float(timings.verify),
+            total_ms=float(record.total_ms),
+            image_age_ms=float(record.image_age_ms),
+            missed_deadline=record.missed_deadline,
+            seam=float(record.seam),
+        )
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._report.publish(message)
+
+
+def vector(values: Any) -> Vector3:
+    """Return three numbers as a message."""
+    return Vector3(x=float(values[0]), y=float(values[1]), z=float(values[2]))

@@ -1,0 +1,185 @@
+"""ROS parameters made from the settings groups: declared, refused with a reason, handed on as one snapshot.
+
+A set is checked as a whole before rclpy looks at it, so that every fault of it is named at once, and applied after
+rclpy has taken it (rclpy changes nothing when a callback refuses). Readers take :attr:`NodeParameters.settings`, one
+frozen object that is replaced and never changed, so that no control tick sees half of a set.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from dysl_vla_ros.errors import SettingError
+from dysl_vla_ros.settings import (
+    GROUPS,
+    ControlSettings,
+    DiagnosticsSettings,
+    GuidanceSettings,
+    ModelSettings,
+    RuntimeSettings,
+    SafetySettings,
+    SkippingSettings,
+    check,
+)
+
+FIELDS = {f"{group.group}.{field.name}": field for group in GROUPS for field in dataclasses.fields(group)}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting of the node at one moment."""
+
+    model: ModelSettings = ModelSettings()
+    control: ControlSettings = ControlSettings()
+    skipping: SkippingSettings = SkippingSettings()
+    guidance: GuidanceSettings = GuidanceSettings()
+    safety: SafetySettings = SafetySettings()
+    diagnostics: DiagnosticsSettings = DiagnosticsSettings()
+
+    @property
+    def runtime(self) -> RuntimeSettings:
+        """The part that goes to the policy worker with an inference."""
+        return RuntimeSettings(self.skipping, self.guidance, self.control.actions_per_inference)
+
+
+def descriptor(name: str) -> ParameterDescriptor:
+    """Describe one parameter: meaning, unit, finite range, choices."""
+    field = FIELDS[name]
+    meta = field.metadata
+    described = ParameterDescriptor(description=meta["meaning"] + (f" [{meta['unit']}]" if meta["unit"] else ""))
+    if isinstance(field.default, float):
+        described.floating_point_range = [
+            FloatingPointRange(from_value=float(meta["low"]), to_value=float(meta["high"]))
+        ]
+    elif isinstance(field.default, int) and not isinstance(field.default, bool):
+        described.integer_range = [IntegerRange(from_value=meta["low"], to_value=meta["high"], step=1)]
+    constraints = [f"one of {', '.join(repr(choice) for choice in meta['choices'])}"] if meta["choices"] else []
+    if name.startswith(ModelSettings.group + "."):
+        constraints.append("fixed while the node is configured")
+    described.additional_constraints = "; ".join(constraints)
+    return described
+
+
+class NodeParameters:
+    """The parameters of one node.
+
+    Args:
+        node: gets the parameters declared, with the values of ``--params-file`` and ``-p``.
+        configured: whether ``model.*`` is fixed at this moment.
+        on_change: called after a set was applied, in the thread that set.
+    """
+
+    def __init__(self, node: Node, configured: Callable[[], bool], on_change: Callable[[], None]) -> None:
+        """Declare every parameter; a bad value of a file is kept as a fault, for ``configure`` to refuse."""
+        self._node = node
+        self._configured = configured
+        self._on_change = on_change
+        self._declaration_faults: dict[str, str] = {}
+        self.cross_check: Callable[[Settings], str] = lambda settings: ""
+        for name in FIELDS:
+            self._declare(name)
+        self.settings = self._read()
+        node.add_on_set_parameters_callback(self._on_set)
+        node.add_post_set_parameters_callback(self._on_applied)
+
+    def _declare(self, name: str) -> None:
+        default = FIELDS[name].default
+        given = self._given().get(name)
+        fault = check(name, given.value, FIELDS[name]) if given is not None else ""
+        if fault:  # rclpy would raise, at the first one, and the process would end
+            self._declaration_faults[name] = f"{fault} (a parameter file or -p gave it; in force is {default!r})"
+        self._node.declare_parameter(name, default, descriptor(name), ignore_override=bool(fault))
+
+    def _given(self) -> dict[str, "Parameter[Any]"]:
+        """Return what files and the command line give for this node; rclpy keeps it nowhere public."""
+        return self._node._parameter_overrides
+
+    def _read(self) -> Settings:
+        groups: dict[str, Any] = {
+            group.group: group(
+                **{
+                    field.name: self._node.get_parameter(f"{group.group}.{field.name}").value
+                    for field in dataclasses.fields(group)
+                }
+            )
+            for group in GROUPS
+        }
+        return Settings(**groups)
+
+    def unknown_names(self) -> list[str]:
+        """Say for each given but undeclared name what is meant instead; rclpy itself ignores it in silence."""
+        unknown = []
+        for name in self._given():
+            if self._node.has_parameter(name) or name.startswith("qos_overrides."):
+                continue
+            unknown.append(f"parameter {name} is unknown and has no effect" + _nearest(name))
+        return unknown
+
+    def require_valid(self) -> None:
+        """Check everything at once, for ``configure``.
+
+        Raises:
+            SettingError: names every fault.
+        """
+        faults = list(self._declaration_faults.values())
+        if not self.settings.model.checkpoint:
+            faults.append("model.checkpoint is empty; set it to the folder of a checkpoint")
+        if fault := self.cross_check(self.settings):
+            faults.append(fault)
+        if faults:
+            raise SettingError("; ".join(faults))
+
+    def refusal(self, parameters: Sequence["Parameter[Any]"]) -> str:
+        """Say why this set cannot be applied as a whole, every fault in one line, or "" if it can."""
+        faults = []
+        changes: dict[str, dict[str, Any]] = {}
+        for parameter in parameters:
+            name, value = parameter.name, parameter.value
+            if name not in FIELDS:
+                if not self._node.has_parameter(name):
+                    faults.append(f"parameter {name} is unknown" + _nearest(name))
+                continue
+            fault = check(name, value, FIELDS[name])
+            group, _, key = name.partition(".")
+            fixed = group == ModelSettings.group and self._configured()
+            # a file loaded as a whole may repeat what is in force
+            if not fault and fixed and value != getattr(self.settings.model, key):
+                fault = f"{name} is fixed while the node is configured; deactivate and cleanup first"
+            if fault:
+                faults.append(fault)
+            else:
+                changes.setdefault(group, {})[key] = value
+        if not faults and changes:
+            replaced = {
+                group: dataclasses.replace(getattr(self.settings, group), **values) for group, values in changes.items()
+            }
+            if fault := self.cross_check(dataclasses.replace(self.settings, **replaced)):
+                faults.append(fault)
+        return "; ".join(faults)
+
+    def _on_set(self, parameters: list["Parameter[Any]"]) -> SetParametersResult:
+        try:
+            reason = self.refusal(parameters)
+        except Exception as error:  # an exception here would end the executor (M8)
+            reason = f"the check of the parameters failed: {error!r}"
+        return SetParametersResult(successful=not reason, reason=reason)
+
+    def _on_applied(self, parameters: list["Parameter[Any]"]) -> None:
+        try:
+            for parameter in parameters:
+                self._declaration_faults.pop(parameter.name, None)
+            self.settings = self._read()
+            self._on_change()
+        except Exception as error:  # as above; the snapshot before it stays in force
+            self._node.get_logger().error(f"parameters were set but could not be applied: {error!r}")
+
+
+def _nearest(name: str) -> str:
+    near = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else f"; the groups are {', '.join(group.group for group in GROUPS)}"

@@ -1,0 +1,115 @@
+"""Everything that lives from configure to cleanup: worker, commander, control loop, subscriptions, publishers."""
+
+import time
+from typing import Any
+
+from dysl_vla_ros.control.commander import Commander
+from dysl_vla_ros.errors import SettingError
+from dysl_vla_ros.interfaces import PolicyDescription
+from dysl_vla_ros.nodes.control_loop import ControlLoop
+from dysl_vla_ros.nodes.inputs import Inputs
+from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode
+from dysl_vla_ros.nodes.outputs import Outputs
+from dysl_vla_ros.nodes.parameters import NodeParameters, Settings
+from dysl_vla_ros.nodes.statistics import Statistics
+from dysl_vla_ros.worker.client import StepReply, WorkerClient, WorkerSpec
+
+TWIST_ACK_LIMIT = 1.0  # s that leaving active waits for consumers to have the zero twist
+
+
+class Session:
+    """One configuration of the node; opened once, closed once."""
+
+    description: PolicyDescription
+    commander: Commander
+    loop: ControlLoop
+    inputs: Inputs
+    outputs: Outputs
+
+    def __init__(self, node: GuardedLifecycleNode, parameters: NodeParameters) -> None:
+        """Take the settings in force; nothing is started yet."""
+        self._node = node
+        self._parameters = parameters
+        self.statistics = Statistics()
+        self.is_open = False
+        self.client = WorkerClient(
+            WorkerSpec.from_settings(parameters.settings.model), node.guarded("reply")(self._on_reply), self._on_lost
+        )
+
+    def open(self) -> None:
+        """Start the worker, load, warm up, connect. Blocks at most ``model.load_timeout``; :meth:`close` ends it.
+
+        Raises:
+            WorkerError: the worker's own reason, or that it took too long.
+            SettingError: a setting that this policy does not allow, or inputs that this version does not read.
+        """
+        node, parameters = self._node, self._parameters
+        self.description = self.client.start()
+        settings = parameters.settings
+        self.commander = Commander(self.description.action, settings.control, settings.safety)
+        parameters.cross_check = self._cross_check
+        self.loop = ControlLoop(
+            self.description,
+            self.commander,
+            lambda: parameters.settings,
+            self.statistics,
+            self.ros_now,
+            node.fail,
+            node.log_throttled,
+        )
+        self.inputs = Inputs(
+            node,
+            self.description,
+            self.loop.lock,
+            lambda: parameters.settings.safety,
+            self.loop.hear_image,
+            self.loop.hear_instruction,
+        )
+        self.outputs = Outputs(node, self.description, settings.control)
+        self.loop.connect(self.client, self.inputs, self.outputs)
+        self.is_open = True
+
+    def close(self) -> None:
+        """End the worker, without waiting for its step, and take everything off the graph. Idempotent.
+
+        Do not hold the loop's lock: the client waits for its callbacks.
+        """
+        self.is_open = False
+        self.client.close()
+        self._parameters.cross_check = lambda settings: ""
+        for part in ("inputs", "outputs"):
+            if hasattr(self, part):
+                getattr(self, part).destroy()
+
+    def leave_active(self, reason: str) -> None:
+        """Publish the one zero twist and wait, for a limited time, until consumers have it."""
+        self.loop.leave(reason)
+        if not self.outputs.wait_for_twist_acked(TWIST_ACK_LIMIT):
+            self._node.get_logger().warning(
+                f"a consumer of the twist has not acknowledged the zero twist within {TWIST_ACK_LIMIT:g} s"
+            )
+
+    def ros_now(self) -> float:
+        """Return the ROS clock in seconds."""
+        return float(self._node.get_clock().now().nanoseconds * 1e-9)
+
+    def steady_now(self) -> float:
+        """Return the steady clock in seconds."""
+        return time.monotonic()
+
+    def _cross_check(self, settings: Settings) -> str:
+        try:
+            Commander(self.description.action, settings.control, settings.safety)
+        except SettingError as error:
+            return str(error)
+        return ""
+
+    def _on_reply(self, reply: StepReply) -> None:
+        if self.is_open:
+            self.loop.hear_reply(reply)
+
+    def _on_lost(self, cause: Any) -> None:
+        if self.is_open:
+            self.loop.hear_loss(str(cause))
+        else:  # between its start and the end of open
+            self._node.fail(str(cause))

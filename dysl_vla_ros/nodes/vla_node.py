@@ -1,0 +1,251 @@
+"""The lifecycle node ``dysl_vla``: a vision-language-action policy as a ROS 2 node that can be trusted to stop.
+
+What each transition does, and what its outcome leads to:
+
+- ``configure``: checks every setting, starts the policy worker, loads, warms up, subscribes. SUCCESS -> inactive;
+  FAILURE -> unconfigured, the cause logged and in ``/diagnostics``; configure again when it is mended.
+- ``activate``: starts the control timer. SUCCESS -> active.
+- ``deactivate``: one zero twist, then silence. SUCCESS -> inactive; ERROR, when the worker is lost or too many
+  inferences failed -> errorprocessing -> unconfigured.
+- ``cleanup``: ends the worker. SUCCESS -> unconfigured.
+- ``shutdown``: both of these. SUCCESS -> finalized.
+- ``on_error``: ends whatever is left. SUCCESS -> unconfigured.
+"""
+
+import signal
+import sys
+import threading
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import MultiThreadedExecutor
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
+from std_srvs.srv import Trigger
+
+from dysl_vla_ros.nodes import diagnostics
+from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode, spin, transition
+from dysl_vla_ros.nodes.outputs import RELIABLE
+from dysl_vla_ros.nodes.parameters import NodeParameters
+from dysl_vla_ros.nodes.session import Session
+
+SUCCESS, FAILURE, ERROR = (
+    TransitionCallbackReturn.SUCCESS,
+    TransitionCallbackReturn.FAILURE,
+    TransitionCallbackReturn.ERROR,
+)
+EXECUTOR_THREADS = 8  # a transition may block one for model.load_timeout, the error path another
+END_LIMIT = 5.0  # s that a signal waits for a running transition
+
+
+class VlaNode(GuardedLifecycleNode):
+    """Plays a policy's chunks; see the module's text for the transitions."""
+
+    def __init__(self, **node_arguments: Any) -> None:
+        """Create the node, unconfigured: parameters, ``~/reset`` and ``/diagnostics`` are there from now on."""
+        super().__init__("dysl_vla", **node_arguments)
+        self._session: Session | None = None
+        self._control_timer: Any = None
+        self._diagnostics_timer: Any = None
+        self._parameters_of_node = NodeParameters(
+            self, lambda: self.state != "unconfigured", self._on_parameters_changed
+        )
+        for warning in self._parameters_of_node.unknown_names():
+            self.get_logger().warning(warning)
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_service(Trigger, "~/reset", self._on_reset, callback_group=MutuallyExclusiveCallbackGroup())
+        self.guard_services()
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
+        self._diagnostics_timer = self.create_timer(
+            self._parameters_of_node.settings.diagnostics.period,
+            self.guarded("diagnostics")(self._publish_diagnostics),
+            MutuallyExclusiveCallbackGroup(),
+            self._steady,
+        )
+
+    # -- transitions -------------------------------------------------------------------------------------------------
+
+    @transition(FAILURE)
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the policy; services are answered meanwhile."""
+        self._parameters_of_node.require_valid()
+        session = Session(self, self._parameters_of_node)
+        self._session = session
+        try:
+            session.open()
+        except BaseException:
+            self._session = None
+            session.close()
+            raise
+        self.last_cause = ""
+        described = session.description
+        self.get_logger().info(
+            f"configured: {described.family}, {described.layers_total} layers, cameras {', '.join(described.cameras)}"
+        )
+        return SUCCESS
+
+    @transition(FAILURE)
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start playing: the first command goes out when the policy has answered the first instruction."""
+        session = self._open_session()
+        super().on_activate(state)
+        session.loop.enter()
+        self._control_timer = self.create_timer(
+            1.0 / self._parameters_of_node.settings.control.rate,
+            self.guarded("tick")(session.loop.tick),
+            MutuallyExclusiveCallbackGroup(),
+            self._steady,
+        )
+        return SUCCESS
+
+    @transition(ERROR)
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop the arm; ERROR where the error path was asked for."""
+        self._leave_active("deactivated" if not self.failing else "error: see /diagnostics")
+        super().on_deactivate(state)
+        return ERROR if self.failing else SUCCESS
+
+    @transition(ERROR)
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """End the worker."""
+        self._close_session()
+        return SUCCESS
+
+    @transition(ERROR)
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop the arm, end the worker, leave the graph but for what rclpy itself publishes."""
+        self._leave_active("shut down")
+        self._close_session()
+        self._publish_diagnostics()
+        self.destroy_timer(self._diagnostics_timer)
+        self.destroy_publisher(self._diagnostics)
+        self._diagnostics_timer = None
+        return SUCCESS
+
+    @transition(FAILURE)
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """End whatever is left: the way back to unconfigured."""
+        self._leave_active("error: see /diagnostics")
+        self._close_session()
+        return SUCCESS
+
+    def _open_session(self) -> Session:
+        assert self._session is not None, "rclpy calls this in a configured node only"
+        return self._session
+
+    def _leave_active(self, reason: str) -> None:
+        timer, self._control_timer = self._control_timer, None
+        if timer is not None:
+            self.destroy_timer(timer)
+            self._open_session().leave_active(reason)
+
+    def _close_session(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    # -- callbacks -----------------------------------------------------------------------------------------------------
+
+    def set_parameters_atomically(self, parameter_list: list["Parameter[Any]"]) -> SetParametersResult:
+        """Set all or none; both parameter services come through here. Every fault is named, rclpy names the first."""
+        if reason := self._parameters_of_node.refusal(parameter_list):
+            return SetParametersResult(successful=False, reason=reason)
+        return super().set_parameters_atomically(parameter_list)
+
+    def on_fault(self, where: str, error: BaseException) -> None:
+        """Stop the arm after an exception in a callback."""
+        session = self._session
+        if session is not None and session.is_open:
+            session.loop.hear_fault(where, error)
+
+    def _on_parameters_changed(self) -> None:
+        settings = self._parameters_of_node.settings
+        for timer, period in (
+            (self._control_timer, 1.0 / settings.control.rate),
+            (self._diagnostics_timer, settings.diagnostics.period),
+        ):
+            if timer is not None and timer.timer_period_ns != int(period * 1e9):
+                timer.timer_period_ns = int(period * 1e9)
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        session = self._session
+        fault = session.loop.reset() if session is not None and session.is_open else f"the node is {self.state}"
+        response.success = not fault
+        response.message = fault or "new episode"
+        return response
+
+    def _publish_diagnostics(self) -> None:
+        session = self._session
+        message = diagnostics.build(
+            self.get_name(),
+            self.state,
+            self.last_cause,
+            self._parameters_of_node.settings,
+            dict(self.faults),
+            session if session is not None and session.is_open else None,
+        )
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+    # -- end ---------------------------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """Go to finalized from any state, for a signal: a configure that runs is broken off."""
+        session = self._session
+        if session is not None and not session.is_open:
+            session.client.close()
+        if not self.transition_running.acquire(timeout=END_LIMIT):
+            self.get_logger().error(f"a transition has not ended within {END_LIMIT:g} s; ending all the same")
+            self._leave_active("shut down")
+            self._close_session()
+            return
+        try:
+            if self.state in ("unconfigured", "inactive", "active"):
+                self.trigger_shutdown()
+        finally:
+            self.transition_running.release()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; both stop the arm and end with 0."""
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    try:
+        # rclpy's own handlers shut the context down first: nothing could be published any more, the zero twist least
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+        node = VlaNode()
+    except Exception as error:
+        print(f"vla_node: error: {error}", file=sys.stderr)
+        return 2
+    executor = MultiThreadedExecutor(num_threads=EXECUTOR_THREADS)
+    executor.add_node(node)
+    died: list[BaseException] = []
+
+    def keep_spinning() -> None:
+        try:
+            spin(executor)
+        except Exception as error:  # none is known that gets here; the arm must stop all the same
+            died.append(error)
+        ended.set()
+
+    spinner = threading.Thread(target=keep_spinning, name="executor")
+    spinner.start()
+    ended.wait()  # the main thread does nothing else, so that signals are noticed at once
+    node.end()
+    executor.shutdown(timeout_sec=END_LIMIT)
+    spinner.join(END_LIMIT)
+    node.destroy_node()
+    rclpy.try_shutdown()
+    if died:
+        print(f"vla_node: error: the executor ended: {died[0]!r}", file=sys.stderr)
+    return 1 if died else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

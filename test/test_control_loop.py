@@ -1,0 +1,314 @@
+"""The control loop asks for an inference when one is due, hands over each played action once, and knows old replies."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+pytestmark = pytest.mark.ros
+pytest.importorskip("rclpy")
+
+from builtin_interfaces.msg import Time  # noqa: E402
+
+from dysl_vla_ros.control.commander import Commander  # noqa: E402
+from dysl_vla_ros.errors import ObservationError  # noqa: E402
+from dysl_vla_ros.interfaces import (  # noqa: E402
+    ActionChunk,
+    ActionSpec,
+    Observation,
+    SkipTrace,
+    StepResult,
+    Timings,
+)
+from dysl_vla_ros.nodes.control_loop import ControlLoop  # noqa: E402
+from dysl_vla_ros.nodes.inputs import Moment  # noqa: E402
+from dysl_vla_ros.nodes.parameters import Settings  # noqa: E402
+from dysl_vla_ros.nodes.statistics import Statistics  # noqa: E402
+from dysl_vla_ros.settings import ControlSettings  # noqa: E402
+from dysl_vla_ros.worker.client import StepReply  # noqa: E402
+
+H = 4
+ACTION = ActionSpec(H, 0.05, False, (0.0,) * 4, (0.01, 0.01, 0.01, 1.0))
+TRACE = SkipTrace((True,), 1, (), (), (), 0.0, 0.0, 0.0, False, "", "no DySL folder")
+
+
+class Surroundings:
+    """A worker, inputs and outputs that a test moves by hand, around a real loop and a real commander."""
+
+    def __init__(self, actions_per_inference: int = 1) -> None:
+        self.settings = Settings(control=ControlSettings(actions_per_inference=actions_per_inference))
+        self.statistics = Statistics()
+        self.requests, self.commands, self.records, self.failures = [], [], [], []
+        self.waiting = None  # the request that the worker computes
+        self.waited = 0.0
+        self.fault = ""
+        self.refuse_observation = False
+        self.image = 0
+        self.made = 0  # actions made so far; each carries its number
+        description = SimpleNamespace(action=ACTION)
+        commander = Commander(ACTION, self.settings.control, self.settings.safety)
+        self.loop = ControlLoop(
+            description,
+            commander,
+            lambda: self.settings,
+            self.statistics,
+            lambda: 0.0,
+            self.failures.append,
+            lambda *_: None,
+        )
+        self.loop.connect(self, self, self)
+        self.loop.enter()
+        self.loop.hear_instruction("push")
+
+    # the worker client
+    @property
+    def busy(self) -> bool:
+        return self.waiting is not None
+
+    def busy_for(self) -> float:
+        return self.waited
+
+    def submit(self, request) -> None:
+        assert not self.busy
+        self.waiting = request
+        self.requests.append(request)
+
+    # the inputs
+    instruction_topic = "/instruction"
+    gripper_opening = None
+    freshness = SimpleNamespace(action_stop_reason=lambda *_: "")
+
+    def start(self, now: float) -> None:
+        pass
+
+    def stop_reason(self, *_) -> str:
+        return self.fault
+
+    def newest_stamp(self):
+        return Time(sec=self.image) if self.image else None
+
+    def observe(self, instruction: str) -> Moment:
+        if self.refuse_observation:
+            raise ObservationError("no")
+        return Moment(Observation({}, np.zeros(0, np.float32), instruction), self.newest_stamp(), 0.0)
+
+    # the outputs
+    def command(self, command, episode, image_stamp, frame) -> None:
+        self.commands.append(command)
+
+    def inference(self, record) -> None:
+        self.records.append(record)
+
+    # what a test does
+    def see(self) -> None:
+        self.image += 1
+        self.loop.hear_image()
+
+    def answer(self, error: str = "") -> None:
+        request, self.waiting = self.waiting, None
+        result = None
+        if not error:
+            numbers = np.arange(self.made, self.made + H, dtype=np.float32) + 1.0
+            self.made += H
+            actions = np.zeros((H, 4), np.float32)
+            actions[:, 0] = numbers * 1e-5
+            result = StepResult(ActionChunk(actions, 0.05), TRACE, Timings())
+        self.loop.hear_reply(StepReply(request.episode, request.sequence, result, error, 0.0))
+
+
+def test_an_inference_starts_upon_an_image_and_one_runs_at_a_time():
+    world = Surroundings()
+    assert world.requests == []
+    world.see()
+    world.see()
+    assert len(world.requests) == 1
+
+
+def test_an_image_serves_one_inference_only():
+    world = Surroundings()
+    world.see()
+    world.answer()
+    world.loop.tick()
+    world.loop.tick()
+    assert len(world.requests) == 1
+    world.see()
+    assert len(world.requests) == 2
+
+
+def test_the_newest_image_waits_for_the_worker_and_for_the_action_before():
+    world = Surroundings()
+    world.see()
+    world.see()  # while the worker computes
+    world.answer()
+    assert len(world.requests) == 1  # the chunk has not been played from yet
+    world.loop.tick()
+    assert len(world.requests) == 2 and world.waiting.observation.instruction == "push"
+
+
+@pytest.mark.parametrize("m", [1, 2, 3])
+def test_m_actions_are_played_between_two_inferences(m):
+    world = Surroundings(actions_per_inference=m)
+    for _ in range(4):
+        world.see()
+        while not world.busy:
+            world.loop.tick()
+            world.see()
+        world.answer()
+    assert [len(request.played) for request in world.requests[1:]] == [m] * 3
+
+
+@given(st.lists(st.sampled_from(["tick", "see", "answer"]), max_size=60), st.integers(1, 3))
+@hypothesis_settings(deadline=None, max_examples=150)
+def test_every_played_action_goes_to_the_worker_once_and_in_order(events, m):
+    world = Surroundings(actions_per_inference=m)
+    for event in events:
+        if event == "tick":
+            world.loop.tick()
+        elif event == "see":
+            world.see()
+        elif world.busy:
+            world.answer()
+    played = [command.action[0] for command in world.commands if command.action is not None and command.first_tick]
+    handed = [action[0] for request in world.requests for action in request.played]
+    assert handed == played[: len(handed)]
+    sequences = [request.sequence for request in world.requests]
+    assert sequences == list(range(1, len(sequences) + 1))
+
+
+def test_nothing_is_commanded_before_the_first_action_and_zeros_after_it():
+    world = Surroundings()
+    world.loop.tick()
+    assert world.commands == []
+    world.see()
+    world.answer()
+    for _ in range(H + 2):
+        world.loop.tick()
+    assert [bool(command.reason) for command in world.commands] == [False] * H + [True] * 2
+
+
+def test_an_underrun_stays_in_the_episode_and_is_told_as_a_gap():
+    world = Surroundings()
+    world.see()
+    world.answer()
+    for _ in range(H + 1):
+        world.loop.tick()
+    world.see()
+    world.answer()
+    world.loop.tick()
+    world.see()
+    assert {request.episode for request in world.requests} == {world.requests[0].episode}
+    assert [request.gap for request in world.requests] == [False, False, True]
+    assert [len(request.played) for request in world.requests] == [0, H, 1]
+
+
+@pytest.mark.parametrize("event", ["reset", "instruction", "stop", "deactivation"])
+def test_a_reply_of_an_earlier_episode_is_dropped(event):
+    world = Surroundings()
+    world.see()
+    world.answer()
+    world.loop.tick()
+    world.see()
+    if event == "reset":
+        assert world.loop.reset() == ""
+    elif event == "instruction":
+        world.loop.hear_instruction("pull")
+    elif event == "stop":
+        world.fault = "camera"
+        world.loop.tick()
+        world.fault = ""
+    else:
+        world.loop.leave("deactivated")
+    records = len(world.records)
+    world.answer()
+    assert len(world.records) == records and world.statistics.outdated_replies == 1
+
+
+def test_a_new_episode_begins_with_nothing_played_and_may_use_the_newest_image_again():
+    world = Surroundings()
+    world.see()
+    world.answer()
+    world.loop.tick()
+    world.loop.hear_instruction("pull")
+    request = world.requests[-1]
+    assert (request.sequence, len(request.played), request.gap) == (1, 0, False)
+    assert request.observation.instruction == "pull" and request.episode > world.requests[0].episode
+
+
+def test_a_failed_inference_waits_for_a_newer_image():
+    world = Surroundings()
+    world.see()
+    world.answer(error="broken")
+    world.loop.tick()
+    assert len(world.requests) == 1
+    world.see()
+    assert len(world.requests) == 2 and world.requests[1].episode > world.requests[0].episode
+
+
+def test_failures_in_a_row_give_up_and_a_good_one_between_starts_the_count_again():
+    world = Surroundings()
+    for error in ("a", "b", "", "c", "d"):
+        world.see()
+        world.answer(error)
+        world.loop.tick()
+    assert world.failures == []
+    world.see()
+    world.answer("e")
+    assert len(world.failures) == 1 and "e (3 in a row" in world.failures[0]
+    world.see()
+    world.loop.tick()
+    assert not world.busy and world.commands[-1].reason.startswith("inference failed: e")
+
+
+def test_a_refused_observation_stops_and_begins_an_episode():
+    world = Surroundings()
+    world.see()
+    world.answer()
+    world.loop.tick()
+    episode = world.loop.episode
+    world.refuse_observation = True
+    world.see()
+    world.loop.tick()
+    assert world.loop.episode == episode + 1 and world.commands[-1].reason == "observation refused: no"
+    world.refuse_observation = False
+    world.see()
+    world.answer()
+    world.loop.tick()
+    assert world.commands[-1].reason == ""
+
+
+def test_a_worker_that_does_not_answer_is_given_up():
+    world = Surroundings()
+    world.see()
+    world.waited = world.settings.model.step_timeout + 0.1
+    world.loop.tick()
+    world.loop.tick()
+    assert len(world.failures) == 1 and "model.step_timeout" in world.failures[0]
+
+
+def test_leaving_active_says_one_zero_and_nothing_after():
+    world = Surroundings()
+    world.see()
+    world.answer()
+    world.loop.tick()
+    world.loop.leave("deactivated")
+    world.loop.leave("again")
+    world.loop.tick()
+    world.see()
+    assert [command.reason for command in world.commands] == ["", "deactivated"]
+    assert not np.any(world.commands[-1].linear) and world.commands[-1].gripper is None
+
+
+def test_where_the_chunk_will_start_is_expected_from_latency_and_never_beyond_it():
+    world = Surroundings()
+    world.see()
+    assert world.requests[0].first_index == 0  # nothing plays
+    world.answer()
+    world.loop.tick()
+    world.statistics.typical_latency = lambda: 10.0
+    world.see()
+    assert world.requests[1].first_index == H - 1
+    assert math.isnan(world.records[0].seam)

@@ -1,0 +1,181 @@
+"""The lifecycle of vla_node over real DDS: transitions in order, forbidden, failed; silence outside active."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import wait_until
+from vla_rig import (
+    ACTION,
+    CHANGE_LIMIT,
+    CHUNK,
+    COMMAND_TOPICS,
+    DIAGNOSTICS,
+    LIMIT,
+    NODE,
+    REPORT,
+    TWIST,
+    Rig,
+    gentle,
+    is_zero,
+    running_rig,
+    wait_steadily,
+)
+
+pytestmark = pytest.mark.ros
+
+ANSWER_P50, ANSWER_MAX = 0.05, 2.0  # s; the promise, and what a machine that is loading a model may make of the worst
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tiny_checkpoint import make_tiny_checkpoint
+
+    return make_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="module")
+def rig(ros_domain: int, checkpoint: Path) -> Iterator[Rig]:
+    with running_rig(gentle(checkpoint)) as rig:
+        yield rig
+
+
+def test_forbidden_transitions_are_refused_and_the_node_lives(rig):
+    rig.bring_to("unconfigured")
+    for transition in ("activate", "deactivate", "cleanup", "no_such_transition"):
+        assert not rig.change(transition)
+        assert rig.state() == "unconfigured"
+
+
+def test_a_failed_configure_says_why_and_works_once_mended_while_services_answer(rig, checkpoint, tmp_path):
+    rig.bring_to("unconfigured")
+    assert rig.set(model__checkpoint="") == (True, "")
+    assert not rig.change("configure")
+    rig.wait_for_error("worker", "model.checkpoint is empty")
+    missing = str(tmp_path / "nowhere")
+    assert rig.set(model__checkpoint=missing) == (True, "")
+    assert not rig.change("configure")
+    assert rig.state() == "unconfigured"
+    rig.wait_for_error("worker", missing)
+    assert missing in rig.node.output
+    assert rig.set(model__checkpoint=str(checkpoint)) == (True, "")
+
+    outcome: list[bool] = []
+    configure = threading.Thread(target=lambda: outcome.append(rig.change("configure")))
+    configure.start()
+    waits, states, second = time_get_state(rig, while_alive=configure)
+    configure.join(CHANGE_LIMIT)
+    assert outcome == [True] and "configuring" in states
+    assert second is False  # refused at once, and it did not disturb the first
+    assert sorted(waits)[len(waits) // 2] <= ANSWER_P50 and max(waits) <= ANSWER_MAX
+    rig.wait_for_status("worker", lambda status: status.level == b"\x00", "OK")
+
+
+def time_get_state(rig: Rig, while_alive: threading.Thread) -> tuple[list[float], set[str], bool | None]:
+    """Ask for the state again and again; returns the waits, the states, and what a second configure gave."""
+    from lifecycle_msgs.srv import GetState
+
+    client = rig.peer.node.create_client(GetState, f"{NODE}/get_state")
+    wait_until(client.service_is_ready, LIMIT, "get_state")
+    waits, states, second = [], set(), None
+    while while_alive.is_alive():
+        wait_steadily(0.05)  # this process must leave the worker some of the machine
+        answered = threading.Event()
+        began = time.monotonic()
+        future = client.call_async(GetState.Request())
+        future.add_done_callback(lambda _, answered=answered: answered.set())
+        assert answered.wait(LIMIT)
+        waits.append(time.monotonic() - began)
+        states.add(future.result().current_state.label)
+        if second is None and "configuring" in states:
+            second = rig.change("configure")
+    rig.peer.node.destroy_client(client)
+    return waits, states, second
+
+
+def test_nothing_is_commanded_outside_active_nor_before_the_first_action(rig):
+    rig.bring_to("inactive")
+    rig.instruct()
+    before = {topic: rig.heard(topic) for topic in (*COMMAND_TOPICS, CHUNK, REPORT)}
+    wait_steadily(0.5)
+    assert {topic: rig.heard(topic) for topic in before} == before
+    assert rig.peer.call(f"{NODE}/reset", trigger(), LIMIT).success is False
+
+
+def test_leaving_active_is_exactly_one_zero_twist_and_then_silence(rig):
+    rig.move()
+    before = rig.heard(ACTION)
+    assert rig.change("deactivate")
+    rig.wait_for_stop("deactivated", before)
+    counts = {topic: rig.heard(topic) for topic in COMMAND_TOPICS}
+    wait_steadily(0.3)
+    assert {topic: rig.heard(topic) for topic in COMMAND_TOPICS} == counts
+    actions, twists = rig.peer.received(ACTION), rig.peer.received(TWIST)
+    assert [action.stop_reason == "deactivated" for action in actions[before:]].count(True) == 1
+    assert actions[-1].stop_reason == "deactivated" and is_zero(twists[-1])
+    assert len(actions) == len(twists)  # the twist of each action and no other one
+
+
+def test_each_activation_begins_an_episode_and_waits_for_its_first_action(rig):
+    rig.move()
+    episode = rig.peer.received(ACTION)[-1].episode
+    rig.bring_to("inactive")
+    before = rig.heard(ACTION)
+    assert rig.change("activate")  # the instruction is still known
+    first = rig.peer.wait_for(ACTION, None, LIMIT, "the first action", before)
+    assert first.stop_reason == "" and first.episode > episode and first.chunk_index == 0
+
+
+def test_a_broken_request_leaves_the_node_alive(rig):
+    from rcl_interfaces.msg import Parameter, ParameterValue
+    from rcl_interfaces.srv import SetParameters
+
+    broken = Parameter(name="guidance.window", value=ParameterValue(type=200))
+    answer = rig.peer.call(f"{NODE}/set_parameters", SetParameters.Request(parameters=[broken]), LIMIT)
+    assert not any(result.successful for result in answer.results)
+    assert rig.state() in ("inactive", "active", "unconfigured")
+
+
+def test_diagnostics_come_in_every_state_with_all_four_parts(rig):
+    for state in ("inactive", "active"):  # unconfigured: the failed configure above
+        rig.bring_to(state)
+        rig.wait_for_status("worker", lambda status, state=state: value(status, "state") == state, state)
+        newest = rig.peer.received(DIAGNOSTICS)[-1]
+        assert [status.name for status in newest.status] == [
+            f"{NODE}: {part}" for part in ("inference", "inputs", "commands", "worker")
+        ]
+        assert all(status.hardware_id for status in newest.status)
+
+
+def test_every_transition_in_order_to_the_end_after_which_no_publisher_is_left(rig):
+    rig.bring_to("active")
+    for transition, state in (
+        ("deactivate", "inactive"),
+        ("activate", "active"),
+        ("deactivate", "inactive"),
+        ("cleanup", "unconfigured"),
+        ("shutdown", "finalized"),
+    ):
+        assert rig.change(transition), rig.node.output
+        assert rig.state() == state
+        if state == "unconfigured":
+            assert rig.node.children() == []  # cleanup ended the worker
+    topics = (*COMMAND_TOPICS, CHUNK, REPORT, DIAGNOSTICS)
+    wait_until(
+        lambda: not any(rig.peer.node.count_publishers(topic) for topic in topics), LIMIT, "the last publisher gone"
+    )
+    assert not rig.change("configure")
+    assert rig.state() == "finalized"
+
+
+def trigger():
+    from std_srvs.srv import Trigger
+
+    return Trigger.Request()
+
+
+def value(status, key: str) -> str:
+    return next(pair.value for pair in status.values if pair.key == key)

@@ -1,0 +1,110 @@
+"""Parameters of a running node over real DDS: in force on the next step, or refused and nothing changed."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+
+from vla_rig import ACTION, LIMIT, NODE, REPORT, Rig, gentle, running_rig
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.fixture(scope="module")
+def rig(ros_domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    from tiny_checkpoint import make_tiny_checkpoint, make_tiny_dysl
+
+    checkpoint = make_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+    make_tiny_dysl(checkpoint / "dysl", checkpoint)
+    misspelt: dict[str, object] = {"guidance.stepp": 0.1}
+    with running_rig(gentle(checkpoint) | misspelt) as rig:
+        rig.move()
+        yield rig
+
+
+def next_report(rig: Rig, fits, what: str):
+    """Return the report of the second inference from now on: the first may have been asked for before."""
+    after = rig.heard(REPORT)
+    rig.peer.wait_for(REPORT, None, LIMIT, "a report", after)
+    return rig.peer.wait_for(REPORT, fits, LIMIT, what, after + 1)
+
+
+def test_a_misspelt_name_in_a_file_is_told_with_the_nearest_one(rig):
+    assert "parameter guidance.stepp is unknown and has no effect; did you mean guidance.step?" in rig.node.output
+
+
+def test_skipping_is_switched_off_and_on_for_the_next_step(rig):
+    assert rig.set(skipping__enabled=False) == (True, "")
+    report = next_report(rig, None, "the next report but one")
+    assert report.full_depth_reason == "skipping disabled" and all(report.executed)
+    assert rig.set(skipping__enabled=True) == (True, "")
+    next_report(rig, lambda report: report.full_depth_reason == "", "a report without a reason for full depth")
+
+
+def test_what_is_in_effect_for_as_calibrated_is_shown(rig):
+    key = "guidance.verify_on in effect"
+    status = rig.wait_for_status("inference", lambda status: key in keys(status), key)
+    assert keys(status)[key] in ("first", "any")
+    other = "any" if keys(status)[key] == "first" else "first"
+    assert rig.set(guidance__verify_on=other) == (True, "")
+    rig.wait_for_status("inference", lambda status: keys(status).get(key) == other, f"{key} {other}")
+    assert rig.set(guidance__verify_on="") == (True, "")
+
+
+def test_the_commander_takes_a_setting_over_at_the_next_tick(rig):
+    assert rig.set(control__action_scale=0.0) == (True, "")
+    rig.peer.wait_for(
+        ACTION,
+        lambda action: (
+            not action.stop_reason and action.translation.x == action.translation.y == action.translation.z == 0.0
+        ),
+        LIMIT,
+        "an action without motion",
+        rig.heard(ACTION),
+    )
+    assert rig.set(control__action_scale=1.0) == (True, "")
+
+
+def test_the_control_rate_changes_while_moving(rig):
+    assert rig.set(control__rate=40.0) == (True, "")
+    rig.peer.wait_for(
+        ACTION, lambda action: not action.first_tick and not action.stop_reason, LIMIT, "a repeated action"
+    )
+    assert rig.set(control__rate=20.0) == (True, "")
+
+
+@pytest.mark.parametrize("atomically", [True, False])
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("guidance.step", math.nan, "guidance.step must be from 0 to 100, not nan"),
+        ("guidance.step", math.inf, "guidance.step must be from 0 to 100, not inf"),
+        ("safety.max_linear_speed", 9.0, "safety.max_linear_speed must be from 0.001 to 5 m/s, not 9.0"),
+        ("guidance.step", 1, "guidance.step must be a number (write 1.0, not 1), not 1"),
+        ("guidance.stride", "long", "guidance.stride must be one of '', 'paper', 'integral', not 'long'"),
+        ("guidance.stepp", 1.0, "parameter guidance.stepp is unknown; did you mean guidance.step?"),
+        ("control.rate", 30.0, "control.rate is 30 Hz"),
+        ("model.threads", 2, "model.threads is fixed while the node is configured; deactivate and cleanup first"),
+    ],
+)
+def test_a_bad_value_is_refused_with_a_reason_and_changes_nothing(rig, name, value, told, atomically):
+    known = name != "guidance.stepp"
+    before = rig.peer.get_parameter(NODE, name, LIMIT) if known else None
+    taken, reason = rig.set(atomically, **{name.replace(".", "__"): value})
+    assert not taken and told in reason
+    if known:
+        assert rig.peer.get_parameter(NODE, name, LIMIT) == before
+    rig.wait_for_motion()
+
+
+def test_a_set_of_several_is_all_or_nothing_and_names_every_fault(rig):
+    taken, reason = rig.set(guidance__window=9, guidance__step=math.nan, skipping__threshold=2.0)
+    assert not taken and "guidance.step must" in reason and "skipping.threshold must" in reason
+    assert rig.peer.get_parameter(NODE, "guidance.window", LIMIT) == 5
+    assert rig.set(guidance__window=9, guidance__step=0.5, skipping__threshold=0.9) == (True, "")
+    assert rig.peer.get_parameter(NODE, "skipping.threshold", LIMIT) == 0.9
+    assert rig.set(guidance__window=5, guidance__step=0.0, skipping__threshold=0.5) == (True, "")
+
+
+def keys(status) -> dict[str, str]:
+    return {pair.key: pair.value for pair in status.values}

@@ -1,0 +1,217 @@
+"""A VLA node with the tiny policy, and a robot that it sees and moves: what the tests of the node share."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import NodeProcess, RosPeer
+
+NODE = "dysl_vla"
+PERIOD = 0.05  # s between two messages of every source
+SIZE = 48  # pixels a side; the policy resizes
+LIMIT = 30.0  # s for anything that must happen; a busy machine with two cores
+CHANGE_LIMIT = 75.0  # s for a transition: model.load_timeout and some
+TWIST, GRIPPER, ACTION = f"/{NODE}/twist", f"/{NODE}/gripper", f"/{NODE}/action"
+CHUNK, REPORT, DIAGNOSTICS = f"/{NODE}/action_chunk", f"/{NODE}/skip_report", "/diagnostics"
+COMMAND_TOPICS = (TWIST, GRIPPER, ACTION)
+
+
+class Robot:
+    """Publishes cameras and proprioception in its own thread; each source can be silenced or stamped wrongly."""
+
+    def __init__(self, peer: RosPeer) -> None:
+        from geometry_msgs.msg import PoseStamped
+        from rclpy.qos import qos_profile_sensor_data
+        from sensor_msgs.msg import Image
+        from std_msgs.msg import Float64
+
+        self._peer = peer
+        self.silent: set[str] = set()
+        self.shift: dict[str, float] = {}  # s added to the stamps of a source
+        self.spoil: dict[str, Any] = {}  # fields of the first camera's images
+        self._publishers = {
+            "image": peer.publisher("image", Image, qos_profile_sensor_data),
+            "wrist_image": peer.publisher("wrist_image", Image, qos_profile_sensor_data),
+            "ee_pose": peer.publisher("ee_pose", PoseStamped, qos_profile_sensor_data),
+            "gripper_state": peer.publisher("gripper_state", Float64, qos_profile_sensor_data),
+        }
+        self._random = np.random.default_rng(0)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="robot", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ended.wait(PERIOD):
+            for source in ("gripper_state", "ee_pose", "wrist_image", "image"):
+                if source not in self.silent:
+                    self._publishers[source].publish(self._message(source))
+
+    def _message(self, source: str) -> Any:
+        from geometry_msgs.msg import PoseStamped
+        from rclpy.duration import Duration
+        from sensor_msgs.msg import Image
+        from std_msgs.msg import Float64
+
+        if source == "gripper_state":
+            return Float64(data=0.5)
+        stamp = (self._peer.node.get_clock().now() + Duration(seconds=self.shift.get(source, 0.0))).to_msg()
+        if source == "ee_pose":
+            pose = PoseStamped()
+            pose.header.stamp, pose.header.frame_id = stamp, "base"
+            pose.pose.position.y, pose.pose.position.z = 0.6, 0.2
+            return pose
+        pixels = self._random.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+        image = Image(height=SIZE, width=SIZE, encoding="rgb8", step=3 * SIZE, data=pixels.tobytes())
+        image.header.stamp = stamp
+        for field, value in self.spoil.items() if source == "image" else ():
+            setattr(image, field, value)
+        return image
+
+    def close(self) -> None:
+        self._ended.set()
+        self._thread.join(LIMIT)
+
+
+class Rig:
+    """A running ``vla_node``, its robot, and a peer that hears everything the node says."""
+
+    def __init__(self, node: NodeProcess, peer: RosPeer) -> None:
+        from diagnostic_msgs.msg import DiagnosticArray
+        from geometry_msgs.msg import TwistStamped
+        from std_msgs.msg import Float64
+
+        from dysl_vla_ros.msg import ActionChunk, EndEffectorAction, SkipReport
+
+        self.node, self.peer = node, peer
+        for topic, kind in (
+            (TWIST, TwistStamped),
+            (GRIPPER, Float64),
+            (ACTION, EndEffectorAction),
+            (CHUNK, ActionChunk),
+            (REPORT, SkipReport),
+            (DIAGNOSTICS, DiagnosticArray),
+        ):
+            peer.listen(topic, kind)
+        self.robot = Robot(peer)
+
+    def change(self, transition: str) -> bool:
+        return self.peer.change_state(NODE, transition, CHANGE_LIMIT)
+
+    def state(self) -> str:
+        return self.peer.state(NODE, LIMIT)
+
+    def bring_to(self, state: str) -> None:
+        """Go to a primary state by the ordinary transitions."""
+        path = ["unconfigured", "inactive", "active"]
+        up, down = (
+            {"unconfigured": "configure", "inactive": "activate"},
+            {"active": "deactivate", "inactive": "cleanup"},
+        )
+        while (now := self.state()) != state:
+            transition = up[now] if path.index(now) < path.index(state) else down[now]
+            assert self.change(transition), f"{transition} failed: {self.node.output[-2000:]}"
+
+    def set(self, atomically: bool = True, **values: Any) -> tuple[bool, str]:
+        """Set parameters, ``group__name=value``."""
+        named = {name.replace("__", "."): value for name, value in values.items()}
+        return self.peer.set_parameters(NODE, named, LIMIT, atomically)
+
+    def instruct(self, text: str = "push the puck") -> None:
+        from std_msgs.msg import String
+
+        self.peer.publisher("instruction", String)
+        self.peer.wait_for_subscriber("instruction", LIMIT, count=1)
+        self.peer.publish("instruction", String(data=text))
+
+    def move(self) -> None:
+        """Be active and moving."""
+        self.bring_to("active")
+        self.instruct()
+        self.wait_for_motion()
+
+    def heard(self, topic: str) -> int:
+        return len(self.peer.received(topic))
+
+    def wait_for_motion(self) -> Any:
+        """Wait for the next action that is not a stop."""
+        return self.peer.wait_for(
+            ACTION, lambda action: not action.stop_reason, LIMIT, "an action that moves", self.heard(ACTION)
+        )
+
+    def wait_for_stop(self, reason: str, after: int | None = None) -> Any:
+        """Wait for an action whose reason of a stop contains a text, from now or from message ``after`` on."""
+        after = self.heard(ACTION) if after is None else after
+        return self.peer.wait_for(
+            ACTION, lambda action: reason in action.stop_reason, LIMIT, f"a stop with {reason!r}", after
+        )
+
+    def wait_for_status(self, part: str, fits: Callable[[Any], bool], what: str, after: int | None = None) -> Any:
+        """Wait for a status of /diagnostics published from now on."""
+        after = self.heard(DIAGNOSTICS) if after is None else after
+        name = f"{NODE}: {part}"
+        array = self.peer.wait_for(
+            DIAGNOSTICS,
+            lambda message: any(status.name == name and fits(status) for status in message.status),
+            LIMIT,
+            f"{what} in the status {name}",
+            after,
+        )
+        return next(status for status in array.status if status.name == name)
+
+    def wait_for_error(self, part: str, text: str, after: int | None = None) -> Any:
+        from diagnostic_msgs.msg import DiagnosticStatus
+
+        return self.wait_for_status(
+            part,
+            lambda status: status.level == DiagnosticStatus.ERROR and text in status.message,
+            f"ERROR {text!r}",
+            after,
+        )
+
+
+def is_zero(twist: Any) -> bool:
+    return not any(
+        getattr(part, axis) for part in (twist.twist.linear, twist.twist.angular) for axis in ("x", "y", "z")
+    )
+
+
+@contextmanager
+def running_rig(
+    parameters: Mapping[str, Any], environment: Mapping[str, str] | None = None, end: bool = True
+) -> Iterator[Rig]:
+    """Start a node; ``end``: at the end it must obey SIGINT with exit code 0 and leave no process."""
+    quick = {"diagnostics.period": 0.1, "model.threads": 1, "model.step_timeout": 10.0}
+    with NodeProcess("vla_node", {**quick, **parameters}, environment=environment) as node, RosPeer() as peer:
+        rig = Rig(node, peer)
+        try:
+            # A service answers only whom it has discovered, and drops the answer otherwise: once the node's own
+            # messages arrive it knows this peer.
+            peer.wait_for(DIAGNOSTICS, None, LIMIT, "the node's first message")
+            yield rig
+            if end:
+                assert node.stop(signal.SIGINT, LIMIT) == 0, node.output
+        finally:
+            rig.robot.close()
+
+
+def gentle(checkpoint: Path) -> dict[str, Any]:
+    """Parameters that a busy machine cannot trip over where a test is about something else."""
+    return {
+        "model.checkpoint": str(checkpoint),
+        "safety.max_arrival_age": 1.0,
+        "safety.max_stamp_age": 2.0,
+        "safety.max_camera_skew": 1.0,
+    }
+
+
+def wait_steadily(seconds: float) -> float:
+    """Let time pass in which something must not happen; returns when it began (time.monotonic())."""
+    began = time.monotonic()
+    threading.Event().wait(seconds)
+    return began
