@@ -8,46 +8,32 @@ import contextlib
 import importlib
 import os
 import random
-import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
-
-import yaml
+from typing import Any, NamedTuple
 
 from dysl_vla_ros.transport import CHOICES_OF_THE_USER, environment_for_images
+from processes import NodeProcess, ProcessId, descendants, install_prefix, is_alive
+from waiting import short, wait_until
 
-T = TypeVar("T")
+__all__ = [
+    "NodeProcess",
+    "ProcessId",
+    "Received",
+    "RosPeer",
+    "claimed_domain",
+    "descendants",
+    "install_prefix",
+    "is_alive",
+    "wait_until",
+]
 
-POLL = 0.01  # s between two looks at a condition that cannot notify us
 # Domains whose UDP ports (7400 + 250 * domain + ...) lie below Linux's ephemeral ports, which start at 32768.
 DOMAINS = range(1, 102)
-
-
-def wait_until(condition: Callable[[], T], limit: float, what: str) -> T:
-    """Return the first true value of ``condition()``; fail after ``limit`` seconds, naming ``what`` was waited for."""
-    deadline = time.monotonic() + limit
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() >= deadline:
-            raise AssertionError(f"waited {limit:g} s for {what}; last seen: {_short(value)}")
-        time.sleep(POLL)
-
-
-def _short(value: object, limit: int = 500) -> str:
-    """Describe a value; an image's bytes would hide everything else."""
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[:limit]} ... ({len(text)} characters)"
 
 
 @contextlib.contextmanager
@@ -106,6 +92,9 @@ class RosPeer:
         self._changed = threading.Condition()
         self._received: dict[str, list[Received]] = {}
         self._publishers: dict[str, Any] = {}
+        self._clients: dict[str, Any] = {}
+        self._probes: list[Any] = []
+        self._clients_lock = threading.Lock()
         self._closing = threading.Event()
         self._fault: BaseException | None = None
         self._thread = threading.Thread(target=self._spin, name="ros-peer", daemon=True)
@@ -154,7 +143,7 @@ class RosPeer:
                 looked_at = max(looked_at, len(messages))
                 left = deadline - time.monotonic()
                 if left <= 0 or self._fault:
-                    last = _short(messages[-1].message) if messages else "nothing"
+                    last = short(messages[-1].message) if messages else "nothing"
                     raise AssertionError(
                         f"waited {limit:g} s for {what} on {topic}; {len(messages)} messages, last seen: {last}"
                     ) from self._fault
@@ -181,20 +170,52 @@ class RosPeer:
         wait_until(lambda: self.node.count_publishers(topic) >= count, limit, f"{count} publisher of {topic}")
 
     def call(self, service: str, request: Any, limit: float) -> Any:
-        """Call ``service`` with ``request`` (``Trigger.Request()``) and return the response; fail after ``limit`` s."""
+        """Call ``service`` with ``request`` (``Trigger.Request()``) and return the response; fail after ``limit`` s.
+
+        One client a service is kept. A server drops its answer to a client that it has not discovered yet, so the first
+        call waits until the server's node must have: see :meth:`_wait_until_known`.
+        """
+        deadline = time.monotonic() + limit
         module, name = type(request).__module__.rpartition(".")[0], type(request).__name__.removesuffix("_Request")
-        client = self.node.create_client(getattr(importlib.import_module(module), name), service)
-        started = time.monotonic()
-        try:
-            wait_until(client.service_is_ready, limit, f"the service {service}")
-            answered = threading.Event()
-            future = client.call_async(request)
-            future.add_done_callback(lambda _: answered.set())
-            if not answered.wait(max(limit - (time.monotonic() - started), 0.0)):
-                raise AssertionError(f"{service} did not answer within {limit:g} s") from self._fault
+        with self._clients_lock:
+            client = self._clients.get(service)
+            if client is None:
+                client = self.node.create_client(getattr(importlib.import_module(module), name), service)
+                wait_until(client.service_is_ready, limit, f"the service {service}")
+                self._wait_until_known(service.rpartition("/")[0], deadline)
+                self._clients[service] = client
+        wait_until(client.service_is_ready, max(deadline - time.monotonic(), 0.0), f"the service {service}")
+        answer = self._answer(client, request, deadline - time.monotonic())
+        if answer is None:
+            raise AssertionError(f"{service} did not answer within {limit:g} s") from self._fault
+        return answer
+
+    def _answer(self, client: Any, request: Any, limit: float) -> Any:
+        answered = threading.Event()
+        future = client.call_async(request)
+        future.add_done_callback(lambda _: answered.set())
+        if answered.wait(max(limit, 0.0)):
             return future.result()
-        finally:
-            self.node.destroy_client(client)
+        client.remove_pending_request(future)
+        return None
+
+    def _wait_until_known(self, node: str, deadline: float) -> None:
+        """Wait until ``node`` has discovered every client made here so far.
+
+        DDS announces them in the order in which they were made: a node that answers a question which changes nothing,
+        through a client that was made last, knows the ones before it as well. The question is put again until then.
+        """
+        from rcl_interfaces.srv import ListParameters
+
+        service = f"{node}/list_parameters"
+        probe = self.node.create_client(ListParameters, service)
+        self._probes.append(probe)  # kept: destroying a client under a spinning executor is a race in rclpy
+        wait_until(probe.service_is_ready, max(deadline - time.monotonic(), 0.0), f"the service {service}")
+        request = ListParameters.Request()
+        request.prefixes = ["none of this name"]
+        wait_until(
+            lambda: self._answer(probe, request, 0.5), max(deadline - time.monotonic(), 0.0), f"an answer of {service}"
+        )
 
     def change_state(self, node: str, transition: str, limit: float) -> bool:
         """Ask the lifecycle node for ``configure``, ``activate``, ``deactivate``, ``cleanup`` or ``shutdown``."""
@@ -256,149 +277,4 @@ class RosPeer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-
-def install_prefix() -> Path:
-    """Return the folder that the package is installed in (``lib``, ``share``, ``bin`` below it)."""
-    from ament_index_python.packages import get_package_prefix
-
-    return Path(get_package_prefix("dysl_vla_ros"))
-
-
-class ProcessId(NamedTuple):
-    """A process as the kernel knows it; the start time tells it from a later process of the same number."""
-
-    pid: int
-    started: str
-
-
-def _stat(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat after the name: state, parent, ... ([] when there is no such process)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-def is_alive(process: ProcessId) -> bool:
-    """Tell whether the process still runs (a zombie does not)."""
-    fields = _stat(process.pid)
-    return bool(fields) and fields[19] == process.started and fields[0] not in "ZX"
-
-
-def descendants(pid: int) -> list[ProcessId]:
-    """Return all living processes below ``pid``."""
-    below: dict[int, list[ProcessId]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
-            below.setdefault(int(fields[1]), []).append(ProcessId(int(entry.name), fields[19]))
-    found, open_ends = [], [pid]
-    while open_ends:
-        children = below.get(open_ends.pop(), [])
-        found += children
-        open_ends += [child.pid for child in children]
-    return found
-
-
-class NodeProcess:
-    """An installed program as a process of its own, its output kept; nothing of it outlives the ``with`` block.
-
-    Args:
-        program: ``vla_node`` or ``sim_node``.
-        parameters: ROS parameters, name to value.
-        remappings: topic or node names, from to.
-        environment: variables beside this process's own.
-        namespace: ROS namespace of the node.
-    """
-
-    def __init__(
-        self,
-        program: str,
-        parameters: Mapping[str, Any] | None = None,
-        remappings: Mapping[str, str] | None = None,
-        environment: Mapping[str, str] | None = None,
-        namespace: str = "",
-    ) -> None:
-        self.program = program
-        self._folder = tempfile.TemporaryDirectory(prefix=f"{program}-")
-        parameter_file = Path(self._folder.name) / "parameters.yaml"
-        parameter_file.write_text(yaml.safe_dump({"/**": {"ros__parameters": dict(parameters or {})}}))
-        command = [str(install_prefix() / "lib" / "dysl_vla_ros" / program), "--ros-args"]
-        if parameters:
-            command += ["--params-file", str(parameter_file)]
-        for source, target in (remappings or {}).items():
-            command += ["-r", f"{source}:={target}"]
-        if namespace:
-            command += ["-r", f"__ns:={namespace}"]
-        self._output = Path(self._folder.name) / "output.txt"
-        with self._output.open("wb") as output:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
-                start_new_session=True,  # a Ctrl-C at the tests must not reach it before we do
-            )
-
-    @property
-    def pid(self) -> int:
-        """Process number of the node."""
-        return self.process.pid
-
-    @property
-    def output(self) -> str:
-        """Everything that the program has written so far."""
-        return self._output.read_text(errors="replace")
-
-    def children(self) -> list[ProcessId]:
-        """Return the living processes below the node: its policy worker."""
-        return descendants(self.pid)
-
-    def wait_for_output(self, text: str, limit: float) -> None:
-        """Wait until the program has written ``text``."""
-        wait_until(lambda: text in self.output or self._ended(), limit, f"{text!r} from {self.program}")
-        assert text in self.output, f"{self.program} ended without {text!r}:\n{self.output}"
-
-    def _ended(self) -> bool:
-        return self.process.poll() is not None
-
-    def wait(self, limit: float) -> int:
-        """Wait until the program has ended by itself and return its exit code (negative: the signal that ended it)."""
-        wait_until(self._ended, limit, f"the end of {self.program}, whose output is:\n{self.output[-3000:]}\n")
-        return int(self.process.returncode)
-
-    def stop(self, signal_number: int = signal.SIGINT, limit: float = 10.0) -> int:
-        """Send the signal, wait for the end, and make sure that no process is left; return the exit code."""
-        below = self.children()
-        self.process.send_signal(signal_number)
-        code = self.wait(limit)
-        wait_until(
-            lambda: not [process for process in below if is_alive(process)],
-            limit,
-            f"the end of the {len(below)} processes that {self.program} had started",
-        )
-        return code
-
-    def close(self) -> None:
-        """Kill whatever is left (the program, then what it started) and forget its output. Idempotent."""
-        below = self.children() if not self._ended() else []
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
-        self.process.wait(10.0)
-        for process in below:
-            if is_alive(process):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGKILL)
-        self._folder.cleanup()
-
-    def __enter__(self) -> "NodeProcess":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None and self._output.exists():
-            print(f"--- output of {self.program} ---\n{self.output}", file=sys.stderr)
         self.close()

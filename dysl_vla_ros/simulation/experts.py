@@ -1,4 +1,9 @@
-"""Meta-World's scripted experts, as velocities and gripper openings."""
+"""Meta-World's scripted experts, as velocities and gripper openings, mended where our slower arm would not forgive.
+
+The experts were written for 80 decisions a second. At our 20, with the same step a decision, some close the gripper
+before it is around the object, or come down beside a handle; and none of them knows a way back. What is added here
+waits, opens and lifts again, so that the demonstrations show how to recover.
+"""
 
 import warnings
 
@@ -8,8 +13,9 @@ from dysl_vla_ros.interfaces import FloatArray
 from dysl_vla_ros.simulation.scene import Scene
 from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, EXPERT_SPEED
 
-REACH_OFFSET = 0.045  # m: the reach expert drives the hand's body to the goal, success is measured 5 cm below it
-PUSH_CLOSING_HEIGHT = 0.05  # m: the push expert closes from 10 cm above the puck, at our speed before it is there
+REACH_OFFSET = 0.045  # m: the reach expert drives the hand's body to the goal, success is measured below it
+GRASP_HEIGHT = 0.05  # m of the hand above the puck, below which closing grips it and does not land on it
+HANDLE_SIDE, HANDLE_LIFT = 0.03, 0.12  # m: in front of the handle the hand pushes it, beside it it must be lifted over
 
 
 class Expert:
@@ -23,15 +29,30 @@ class Expert:
 
     def act(self) -> FloatArray:
         """Return the action (4,) of this tick: metres over the control period, gripper opening from 0 to 1."""
-        state = self._scene.state.copy()
-        if self._scene.task.name == "reach":
+        state, name = self._scene.state.copy(), self._scene.task.name
+        hand, thing = self._scene.state[:3], self._scene.state[4:7]
+        if name == "reach":
             state[-1] += REACH_OFFSET
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "Constant(s) may be too high": we clip, as the environment does
             raw = np.clip(self._policy.get_action(state), -1.0, 1.0)
-        if self._scene.task.name == "push" and abs(state[2] - state[6]) > PUSH_CLOSING_HEIGHT:
-            raw[3] = 0.0
+        if name in ("push", "pick-place") and abs(hand[2] - thing[2]) > GRASP_HEIGHT:
+            raw[3] = -1.0
+        elif name == "door-open":
+            raw[:3] = np.clip(25.0 * (door_waypoint(hand, thing) - hand), -1.0, 1.0)
         return to_action(raw)
+
+
+def door_waypoint(hand: FloatArray, handle: FloatArray) -> FloatArray:
+    """Return where the hand (3,) goes next to push a door's handle (3,) open: over it, down in front of it, along."""
+    front = handle + (0.01, 0.02, 0.0)
+    if abs(hand[2] - handle[2]) < 0.04 and hand[0] > handle[0] - HANDLE_SIDE:
+        return handle - (0.05, 0.0, 0.0)
+    if np.linalg.norm((hand - front)[:2]) < 0.05:
+        return front
+    if hand[2] < handle[2] + HANDLE_LIFT:
+        return hand + (0.0, 0.0, 0.1)
+    return front + (0.0, 0.0, 0.2)
 
 
 def to_action(raw: FloatArray) -> FloatArray:

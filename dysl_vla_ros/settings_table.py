@@ -1,0 +1,37 @@
+"""The parameters as a Markdown page: ``python -m dysl_vla_ros.settings_table > docs/parameters.md``."""
+
+import dataclasses
+
+from dysl_vla_ros.settings import GROUPS
+
+HEAD = """\
+# Parameters of the node `dysl_vla`
+
+Made from `dysl_vla_ros/settings.py` by `python -m dysl_vla_ros.settings_table`; a test holds the two equal.
+
+`model.*` is read when the node is configured (`deactivate` and `cleanup` first). Everything else may be set while the
+node runs and acts on the next step; a set of several is taken whole or not at all, and a refusal says why. 0.0, or an
+empty choice, stands for "as calibrated" where the meaning says so: the DySL folder's own value is used, and shown in
+`/diagnostics`. Write `1.0`, not `1`, where a number has a point.
+"""
+
+
+def table() -> str:
+    """Return the whole page."""
+    parts = [HEAD]
+    for group in GROUPS:
+        parts.append(f"## {group.group}\n\n{(group.__doc__ or '').strip()}\n")
+        parts.append("| parameter | default | range | unit | meaning |\n|---|---|---|---|---|")
+        for field in dataclasses.fields(group):
+            low, high = field.metadata["low"], field.metadata["high"]
+            span = "" if low is None else f"{low:g} to {high:g}"
+            span = span or ", ".join(f'`"{choice}"`' for choice in field.metadata["choices"])
+            default = f'"{field.default}"' if isinstance(field.default, str) else str(field.default).lower()
+            unit, meaning = field.metadata["unit"], field.metadata["meaning"]
+            parts.append(f"| `{group.group}.{field.name}` | `{default}` | {span} | {unit} | {meaning} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    print(table(), end="")
