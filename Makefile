@@ -15,7 +15,7 @@ in_environment := source scripts/activate.bash &&
 sources := $(shell find dysl_vla_ros msg srv launch config checkpoints -not -name '__pycache__' -not -name '*.pyc' \
   -not -name '.*' 2>/dev/null) CMakeLists.txt package.xml programs.txt scripts/build.sh
 
-.PHONY: help setup build demo test test-all lint clean distclean
+.PHONY: help setup build demo test test-all bench lint clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test: build ## the test suite, without what takes more than half a minute (ARGS=
 
 test-all: build ## the whole test suite
 	@$(in_environment) pytest $(ARGS)
+
+bench: build ## milliseconds of a control step, full depth and skipping side by side
+	@$(in_environment) python3 benchmarks/step_latency.py $(ARGS)
 
 lint: setup ## ruff and mypy
 	@.venv/bin/ruff check .
