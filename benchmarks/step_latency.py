@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, play_episode
 from dysl_vla_ros.interfaces import Observation, StepResult
 from dysl_vla_ros.runtime.step import Runtime
@@ -56,9 +57,7 @@ def main() -> None:
         ratio = both[:, 1] / np.maximum(both[:, 0], 1e-9)
         shown = quartiles(ratio) if part in ("stack", "total") else ""
         print(f"{part:8} {quartiles(both[:, 0]):>26} {quartiles(both[:, 1]):>26} {shown:>26}")
-    print(
-        f"{'layers':8} {layers[:, 0].mean():26.1f} {layers[:, 1].mean():26.1f}   (mean of layer calls, verification in)"
-    )
+    print(f"{'layers':8} {layers[:, 0].mean():26.1f} {layers[:, 1].mean():26.1f}   (mean layer calls)")
 
 
 if __name__ == "__main__":

@@ -115,4 +115,3 @@ def _end_the_launch(event: Event, context: LaunchContext) -> list[Shutdown]:
 
 def _transition(node: LifecycleNode, number: int) -> Event:
     return ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=number)
-

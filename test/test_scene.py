@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.simulation.experts import Expert
+from dysl_vla_ros.simulation.experts import Expert, door_waypoint
 from dysl_vla_ros.simulation.scene import CAMERAS, IMAGE_SIZE, STEPS_PER_TICK, Scene
 from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, TASKS, task_named
 
@@ -67,6 +67,23 @@ def test_the_gripper_opening_is_held_as_it_was_set(scene):
     for opening in (0.0, 0.3, 1.0):
         scene.hold(np.zeros(3), opening)
         assert scene.held_opening == pytest.approx(opening)
+
+
+@pytest.mark.parametrize(
+    ("hand", "goes"),
+    [
+        ((-0.10, 0.05, 0.00), "up"),  # beside the handle, at its height: lifted over it
+        ((-0.10, 0.05, 0.20), "over"),  # beside and above: across
+        ((0.01, 0.02, 0.20), "down"),  # above the front: down
+        ((0.01, 0.02, 0.01), "along"),  # in front: pushes
+    ],
+)
+def test_the_door_expert_knows_its_way_from_everywhere(hand, goes):
+    handle = np.array([0.2, 0.6, 0.15])
+    way = door_waypoint(handle + hand, handle) - (handle + hand)
+    moves = {"up": way[2] > 0.05 and np.allclose(way[:2], 0), "over": way[0] > 0.05, "down": way[2] < -0.1}
+    moves["along"] = way[0] < -0.05 and abs(way[2]) < 0.02
+    assert moves[goes], way
 
 
 def test_every_task_has_its_own_instructions_and_an_unknown_one_is_refused_with_the_list():

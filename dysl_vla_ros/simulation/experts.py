@@ -6,12 +6,16 @@ waits, opens and lifts again, so that the demonstrations show how to recover.
 """
 
 import warnings
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dysl_vla_ros.interfaces import FloatArray
 from dysl_vla_ros.simulation.scene import Scene
 from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, EXPERT_SPEED
+
+Vector = NDArray[np.floating[Any]]
 
 REACH_OFFSET = 0.045  # m: the reach expert drives the hand's body to the goal, success is measured below it
 GRASP_HEIGHT = 0.05  # m of the hand above the puck, below which closing grips it and does not land on it
@@ -43,7 +47,7 @@ class Expert:
         return to_action(raw)
 
 
-def door_waypoint(hand: FloatArray, handle: FloatArray) -> FloatArray:
+def door_waypoint(hand: Vector, handle: Vector) -> Vector:
     """Return where the hand (3,) goes next to push a door's handle (3,) open: over it, down in front of it, along."""
     front = handle + (0.01, 0.02, 0.0)
     if abs(hand[2] - handle[2]) < 0.04 and hand[0] > handle[0] - HANDLE_SIDE:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ def load_episodes(folder: Path, tasks: Sequence[Task], *, validation: bool = Fal
             try:
                 with np.load(path, allow_pickle=False) as arrays:
                     episode = {name: arrays[name] for name in columns if name not in ("task", "end")}
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, KeyError, BadZipFile) as error:
                 raise DataError(f"{path} cannot be read: {error}; delete it and record again") from error
             length = len(episode["action"])
             total += length
