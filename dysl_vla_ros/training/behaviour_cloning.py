@@ -51,13 +51,14 @@ def configure_model(episodes: Episodes, settings: TrainingSettings, layers: int 
     low, high = episodes.action.min(0), episodes.action.max(0)
     reach = np.maximum(high[:3], -low[:3])
     center = (0.0, 0.0, 0.0, float(low[3] + high[3]) / 2)
-    scale = (*(float(value) for value in reach), float(high[3] - low[3]) / 2)
+    spread = float(high[3] - low[3]) / 2
+    scale = (*(float(value) for value in reach), spread if spread > 0 else 0.5)  # one task may never move the gripper
     texts = [text for task in episodes.tasks for text in task.instructions]
     return ReferenceConfig(
         vocabulary=tuple(sorted({word for text in texts for word in text.split()})),
         action=ActionSpec(settings.horizon, CONTROL_PERIOD, False, center, scale),
         proprioception_mean=tuple(float(value) for value in episodes.proprioception.mean(0)),
-        proprioception_std=tuple(float(value) for value in episodes.proprioception.std(0)),
+        proprioception_std=tuple(max(float(value), 0.01) for value in episodes.proprioception.std(0)),
         instructions=tuple(task.instruction for task in episodes.tasks),
         layers=layers,
     )
