@@ -7,11 +7,13 @@ controller the logarithm of the action error that a pass skipping there ends in,
 with a tolerated error.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from dysl_vla_ros.distillation.activations import Activations, sample_rows
@@ -28,8 +30,8 @@ class DistillationSettings:
     """What a run may change; the defaults made the shipped adapters."""
 
     hidden_steps: int = 500  # stage 1, hidden states
-    action_steps: int = 1200  # stage 1, action loss
-    joint_steps: int = 800  # stage 2
+    action_steps: int = 1800  # stage 1, action loss
+    joint_steps: int = 1200  # stage 2
     batch_size: int = 64
     learning_rate: float = 2e-3
     controllers: str = "error"  # or "mixture"
@@ -48,51 +50,32 @@ class Distillation:
         self._random = np.random.default_rng(settings.seed)
 
     def train_hidden(self) -> float:
-        """Stage 1, first part; return the last loss (share of the target's variance that is not explained)."""
-        optimiser, schedule = self._optimiser(self._adapters(), self.settings.hidden_steps)
-        running = 0.0
-        progress = tqdm(range(self.settings.hidden_steps), desc="stage 1: hidden states", unit="step", mininterval=2.0)
-        for _ in progress:
-            hidden, context, _ = self._batch()
-            losses = []
-            for first, end in self.partition.blocks:
-                target = hidden[:, end]
-                for layer in range(first, end):
-                    adapted = self.modules.adapter(layer)(hidden[:, layer], context.token_mask)
-                    # relative to what skipping without an adapter would leave
-                    losses.append((adapted - target).square().mean() / (hidden[:, first] - target).square().mean())
-            loss = torch.stack(losses).mean()
-            self._step(loss, optimiser, schedule)
-            running = 0.95 * running + 0.05 * float(loss.detach()) if running else float(loss.detach())
-            progress.set_postfix(loss=f"{running:.3f}", refresh=False)
-        return running
+        """Stage 1, first part; return the last loss (share of the skipped change that is not explained)."""
+        return self._train("stage 1: hidden states", self.settings.hidden_steps, self._adapters(), self._hidden_loss)
 
     def train_actions(self) -> float:
         """Stage 1, second part: action loss through the hard-skipped stack; return the last L1."""
-        optimiser, schedule = self._optimiser(self._adapters(), self.settings.action_steps)
-        running = 0.0
-        progress = tqdm(range(self.settings.action_steps), desc="stage 1: actions", unit="step", mininterval=2.0)
-        for _ in progress:
-            hidden, context, teacher = self._batch()
-            positions = sample_positions(self.partition, self._random)
-            actions, _ = hard_pass(self.data.policy, self.partition, self.modules, hidden[:, 1], context, positions)
-            loss = action_error(actions, teacher).mean()
-            self._step(loss, optimiser, schedule)
-            running = 0.95 * running + 0.05 * float(loss.detach()) if running else float(loss.detach())
-            progress.set_postfix(l1=f"{running:.4f}", refresh=False)
-        return running
+        return self._train("stage 1: actions", self.settings.action_steps, self._adapters(), self._action_loss)
 
     def train_joint(self) -> float:
         """Stage 2: controllers and adapters together; return the last loss."""
-        settings = self.settings
-        optimiser, schedule = self._optimiser(list(self.modules.parameters()), settings.joint_steps)
+        kind = self.settings.controllers
+        loss = self._error_loss if kind == "error" else self._mixture_loss
+        return self._train(f"stage 2: {kind}", self.settings.joint_steps, list(self.modules.parameters()), loss)
+
+    def _train(self, label: str, steps: int, parameters: list[nn.Parameter], loss_of: Callable[[], Tensor]) -> float:
+        """Take ``steps`` steps down ``loss_of``; return its running mean at the end."""
+        optimiser = torch.optim.AdamW(parameters, lr=self.settings.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share_of_rate(step, steps))
         running = 0.0
-        progress = tqdm(
-            range(settings.joint_steps), desc=f"stage 2: {settings.controllers}", unit="step", mininterval=2.0
-        )
+        progress = tqdm(range(steps), desc=label, unit="step", mininterval=2.0)
         for _ in progress:
-            loss = self._error_loss() if settings.controllers == "error" else self._mixture_loss()
-            self._step(loss, optimiser, schedule)
+            loss = loss_of()
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            schedule.step()
             running = 0.95 * running + 0.05 * float(loss.detach()) if running else float(loss.detach())
             progress.set_postfix(loss=f"{running:.4f}", refresh=False)
         return running
@@ -108,6 +91,23 @@ class Distillation:
                 actions, _ = hard_pass(self.data.policy, self.partition, self.modules, hidden[:, 1], context, floor)
                 errors.append(action_error(actions, teacher))
         return float(torch.cat(errors).mean())
+
+    def _hidden_loss(self) -> Tensor:
+        hidden, context, _ = self._batch()
+        losses = []
+        for first, end in self.partition.blocks:
+            target = hidden[:, end]
+            unit = (hidden[:, first] - target).square().mean()  # what skipping without an adapter would leave
+            for layer in range(first, end):
+                adapted = self.modules.adapter(layer)(hidden[:, layer], context.token_mask)
+                losses.append((adapted - target).square().mean() / unit)
+        return torch.stack(losses).mean()
+
+    def _action_loss(self) -> Tensor:
+        hidden, context, teacher = self._batch()
+        positions = sample_positions(self.partition, self._random)
+        actions, _ = hard_pass(self.data.policy, self.partition, self.modules, hidden[:, 1], context, positions)
+        return action_error(actions, teacher).mean()
 
     def _error_loss(self) -> Tensor:
         hidden, context, teacher = self._batch()
@@ -135,25 +135,11 @@ class Distillation:
     def _batch(self) -> tuple[Tensor, StackContext, Tensor]:
         return self.data.batch(sample_rows(len(self.data), self.settings.batch_size, self._random))
 
-    def _adapters(self) -> list[torch.nn.Parameter]:
+    def _adapters(self) -> list[nn.Parameter]:
         return [*self.modules.adapters.parameters(), *self.modules.pools.parameters()]
 
-    def _optimiser(
-        self, parameters: list[torch.nn.Parameter], steps: int
-    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        optimiser = torch.optim.AdamW(parameters, lr=self.settings.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
-        warm = max(1, steps // 20)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser,
-            lambda step: min(1.0, (step + 1) / warm) * (0.05 + 0.475 * (1 + np.cos(np.pi * step / max(1, steps)))),
-        )
-        return optimiser, schedule
 
-    @staticmethod
-    def _step(loss: Tensor, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
-        optimiser.zero_grad()
-        loss.backward()
-        for group in optimiser.param_groups:
-            torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
-        optimiser.step()
-        schedule.step()
+def _share_of_rate(step: int, steps: int) -> float:
+    """Return the learning rate as a share of the highest: 5% of warm-up, then a cosine down to 5%."""
+    warm = max(1, steps // 20)
+    return min(1.0, (step + 1) / warm) * (0.05 + 0.475 * (1 + math.cos(math.pi * step / max(1, steps))))
