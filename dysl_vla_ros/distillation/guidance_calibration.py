@@ -77,11 +77,11 @@ def _would_verify(trace: ContinuityTrace, verify_on: str, level: float) -> np.nd
 
 
 def starting_points(
-    trace: ContinuityTrace, blocks: Blocks, stride: str, verify_on: str, share: float
+    trace: ContinuityTrace, blocks: Blocks, stride: str, verify_on: str, share: float, step_factor: float = 1.0
 ) -> GuidanceSettings:
-    """Return guidance settings with every calibrated value measured on the runs."""
+    """Return guidance settings measured on the runs; a larger ``step_factor`` lets allow points move less."""
     return GuidanceSettings(
-        step=prior_step(trace, blocks),
+        step=step_factor * prior_step(trace, blocks),
         verify_threshold=verify_threshold(trace, verify_on, share),
         dead_band=float(np.median(np.abs(trace.change))) if stride == "paper" else 0.0,
         stride=stride,

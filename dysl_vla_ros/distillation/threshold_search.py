@@ -1,8 +1,8 @@
 """Which thresholds give the least action error at which depth: tried on held-out full-depth runs, the front is kept.
 
 The runs are replayed through the same :class:`~dysl_vla_ros.runtime.step.Runtime` that is deployed; the actions that
-guidance observes are those of the run. First the tolerated error of the controllers, then stride, which drops are
-verified, and how many.
+guidance observes are those of the run. First the tolerated error of the controllers, then stride and step of the
+prior, then which drops are verified and how many; each goes on from the best so far.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from dysl_vla_ros.distillation.guidance_calibration import starting_points, trace_continuity
+from dysl_vla_ros.distillation.guidance_calibration import prior_step, starting_points, trace_continuity
 from dysl_vla_ros.distillation.stages import ERROR_FLOOR
 from dysl_vla_ros.interfaces import FloatArray
 from dysl_vla_ros.runtime.recording import FullDepthRun
@@ -21,8 +21,10 @@ from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings
 from dysl_vla_ros.skipping.depth_rules import StaticOnly
 from dysl_vla_ros.skipping.modules import DyslModules
 
-TOLERATED_QUANTILES = (0.5, 0.65, 0.8, 0.9, 0.97)  # of the floor's errors
+TOLERATED_QUANTILES = (0.5, 0.8, 0.95)  # of the floor's errors
+STEP_FACTORS = (1.0, 2.0, 4.0, 8.0)
 VERIFIED_SHARES = (0.05, 0.1, 0.2)
+TRIALS = len(TOLERATED_QUANTILES) + 2 * len(STEP_FACTORS) + 2 * len(VERIFIED_SHARES)
 RULE_ALONE = GuidanceSettings(prior=False, verify=False, warmup=0, stride="paper", verify_on="first")
 
 
@@ -63,21 +65,26 @@ def search(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, target: float
     trace = trace_continuity(runs, blocks, runtime.policy.action, m)
     floor = floor_errors(runtime, runs, m)
     trials: list[Trial] = []
-    progress = tqdm(desc="thresholds", unit="trial", total=len(TOLERATED_QUANTILES) + 4 * len(VERIFIED_SHARES))
+    progress = tqdm(desc="thresholds", unit="trial", total=TRIALS)
 
-    def attempt(tolerated: float, guidance: GuidanceSettings) -> None:
+    def attempt(tolerated: float, stride: str, factor: float, verify_on: str, share: float) -> None:
+        guidance = starting_points(trace, blocks, stride, verify_on, share, factor)
         set_tolerated_error(modules, tolerated)
         trials.append(replay(runtime, runs, m, tolerated, guidance))
         progress.update()
         progress.set_postfix(layers=f"{trials[-1].layers:.1f}", error=f"{trials[-1].error:.4f}")
 
     for quantile in TOLERATED_QUANTILES:
-        attempt(float(np.quantile(floor, quantile)), starting_points(trace, blocks, "integral", "any", 0.1))
+        attempt(float(np.quantile(floor, quantile)), "integral", 4.0, "any", 0.1)
     best = choose(trials, target)
-    for stride in ("paper", "integral"):
-        for verify_on in ("first", "any"):
-            for share in VERIFIED_SHARES:
-                attempt(best.tolerated_error, starting_points(trace, blocks, stride, verify_on, share))
+    steps = [(stride, factor) for stride in ("paper", "integral") for factor in STEP_FACTORS]
+    for stride, factor in steps:
+        attempt(best.tolerated_error, stride, factor, "any", 0.1)
+    best = choose(trials, target)
+    factor = best.guidance.step / prior_step(trace, blocks)
+    for verify_on in ("first", "any"):
+        for share in VERIFIED_SHARES:
+            attempt(best.tolerated_error, best.guidance.stride, factor, verify_on, share)
     progress.close()
     best = choose(trials, target)
     set_tolerated_error(modules, best.tolerated_error)
