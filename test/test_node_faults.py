@@ -130,9 +130,9 @@ def test_ctrl_c_while_moving_is_one_zero_twist_exit_code_0_and_no_worker(ros_dom
 def test_faults_of_our_own_stop_the_arm_and_many_end_in_unconfigured(ros_domain, checkpoint):
     """In this process, so that the code can be broken: one fault recovers, one in every tick does not."""
     from rclpy.context import Context
-    from rclpy.executors import MultiThreadedExecutor
     from rclpy.parameter import Parameter
 
+    from dysl_vla_ros.nodes.executor import PatientExecutor
     from dysl_vla_ros.nodes.lifecycle_guard import spin
     from dysl_vla_ros.nodes.vla_node import VlaNode
 
@@ -142,7 +142,7 @@ def test_faults_of_our_own_stop_the_arm_and_many_end_in_unconfigured(ros_domain,
     node = VlaNode(
         context=context, parameter_overrides=[Parameter(name, value=value) for name, value in values.items()]
     )
-    executor = MultiThreadedExecutor(num_threads=8, context=context)
+    executor = PatientExecutor(num_threads=8, context=context)
     executor.add_node(node)
     spinner = threading.Thread(target=spin, args=(executor,))
     spinner.start()
@@ -165,10 +165,10 @@ def test_the_executor_survives_an_entity_that_a_transition_destroys_while_it_col
     """The fault is made by hand, as the real one needs the right microsecond; rclpy's own spin ends with it."""
     from rclpy.context import Context
     from rclpy.exceptions import InvalidHandle
-    from rclpy.executors import MultiThreadedExecutor
     from rclpy.node import Node
     from std_msgs.msg import String
 
+    from dysl_vla_ros.nodes.executor import PatientExecutor
     from dysl_vla_ros.nodes.lifecycle_guard import spin
 
     context = Context()
@@ -187,7 +187,7 @@ def test_the_executor_survives_an_entity_that_a_transition_destroys_while_it_col
         add_to_wait_set(wait_set)
 
     waitable.add_to_wait_set = fail_once
-    executor = MultiThreadedExecutor(num_threads=2, context=context)
+    executor = PatientExecutor(num_threads=2, context=context)
     executor.add_node(node)
     spinner = threading.Thread(target=spin, args=(executor,))
     spinner.start()

@@ -22,13 +22,13 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
 from dysl_vla_ros.nodes import diagnostics
+from dysl_vla_ros.nodes.executor import PatientExecutor
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode, spin, transition
 from dysl_vla_ros.nodes.outputs import RELIABLE
 from dysl_vla_ros.nodes.parameters import NodeParameters
@@ -223,7 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         print(f"vla_node: error: {error}", file=sys.stderr)
         return 2
-    executor = MultiThreadedExecutor(num_threads=EXECUTOR_THREADS)
+    executor = PatientExecutor(num_threads=EXECUTOR_THREADS)
     executor.add_node(node)
     died: list[BaseException] = []
 
