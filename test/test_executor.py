@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+
 from waiting import wait_until
 
 pytestmark = pytest.mark.ros
