@@ -40,7 +40,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def require_writable(folder: Path) -> None:
+def require_writable(folder: Path, mend: str = "name another folder") -> None:
     """Make a folder and find out now, not after hours of work, whether files can be written to it.
 
     Raises:
@@ -51,7 +51,7 @@ def require_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise DataError(f"cannot write to {folder}: {error.strerror or error}; name another folder") from error
+        raise DataError(f"cannot write to {folder}: {error.strerror or error}; {mend}") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,13 +1,22 @@
 """Closed loop: one inference each m ticks, through the commander, with the trace of every one."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 
 from dysl_vla_ros.errors import SettingError
-from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, evaluate, full_depth_runs, play_episode
+from dysl_vla_ros.evaluation.closed_loop import (
+    SIMULATED_ARM,
+    EvaluationSettings,
+    evaluate,
+    full_depth_runs,
+    play_episode,
+)
 from dysl_vla_ros.evaluation.summary import summarise
 from dysl_vla_ros.runtime.step import Runtime
-from dysl_vla_ros.settings import RuntimeSettings, SkippingSettings
+from dysl_vla_ros.settings import RuntimeSettings, SafetySettings, SkippingSettings, build
 from dysl_vla_ros.simulation.scene import Scene
 from dysl_vla_ros.simulation.tasks import TASKS
 from tiny_checkpoint import make_tiny_checkpoint, make_tiny_dysl
@@ -30,6 +39,12 @@ def runtime(checkpoint):
 @pytest.fixture(scope="module")
 def scene():
     return Scene("reach")
+
+
+def test_the_arm_of_the_evaluation_has_the_limits_of_the_demo_arm():
+    file = Path(__file__).parents[1] / "config" / "simulated_arm.yaml"
+    (node,) = yaml.safe_load(file.read_text()).values()
+    assert build(SafetySettings, node["ros__parameters"]["safety"]) == SIMULATED_ARM
 
 
 @pytest.mark.parametrize("m", [1, 4])

@@ -3,16 +3,16 @@
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
 from dysl_vla_ros import __version__
 from dysl_vla_ros.demo.session import DemoOptions, DemoSession, planned
 from dysl_vla_ros.demo.table import LiveTable, PlainLines, View, closing_lines
-from dysl_vla_ros.errors import CheckpointError, DataError, DyslVlaError
+from dysl_vla_ros.errors import CheckpointError, DyslVlaError
 from dysl_vla_ros.evaluation.summary import summarise, write_summary
 from dysl_vla_ros.evaluation.trace import EpisodeRecord
+from dysl_vla_ros.files import require_writable
 
 
 def run_demo(options: DemoOptions, headless: bool = False) -> dict[str, Any]:
@@ -98,14 +98,7 @@ def _require_usable(options: DemoOptions) -> None:
         raise CheckpointError(
             f"{options.checkpoint} is no checkpoint: it has no config.json; name its folder by --checkpoint"
         )
-    try:
-        options.output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=options.output):
-            pass
-    except OSError as error:
-        raise DataError(
-            f"cannot write to {options.output}: {error.strerror or error}; name a folder that you may write to by --out"
-        ) from error
+    require_writable(options.output, "name a folder that you may write to by --out")
 
 
 class _StopSignals:

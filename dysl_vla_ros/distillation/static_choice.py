@@ -4,7 +4,7 @@
 little, a spread of static layers does it for them).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -59,7 +59,7 @@ def _trial(partition: LayerPartition, data: Activations, steps: tuple[int, int],
     torch.manual_seed(seed)
     modules = DyslModules(partition, data.policy.width)
     hidden_steps, action_steps = steps
-    settings = replace(DistillationSettings(), hidden_steps=hidden_steps, action_steps=action_steps, seed=seed)
+    settings = DistillationSettings(hidden_steps=hidden_steps, action_steps=action_steps, seed=seed)
     trial = Distillation(partition, modules, data, settings)
     trial.train_hidden()
     trial.train_actions()

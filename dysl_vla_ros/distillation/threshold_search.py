@@ -69,9 +69,11 @@ def search(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, target: float
 
     def attempt(tolerated: float, stride: str, factor: float, verify_on: str, share: float) -> None:
         guidance = starting_points(trace, blocks, stride, verify_on, share, factor)
+        progress.update()
+        if any(trial.tolerated_error == tolerated and trial.guidance == guidance for trial in trials):
+            return  # a later search passes through what an earlier one has tried
         set_tolerated_error(modules, tolerated)
         trials.append(replay(runtime, runs, m, tolerated, guidance))
-        progress.update()
         progress.set_postfix(layers=f"{trials[-1].layers:.1f}", error=f"{trials[-1].error:.4f}")
 
     for quantile in TOLERATED_QUANTILES:

@@ -63,7 +63,7 @@ def record_episode(scene: Scene, seed: int, disturbed: bool) -> dict[str, np.nda
     return arrays | {"disturbed": np.array(disturbed)}
 
 
-def record_task(name: str, folder: Path, episodes: int) -> list[str]:
+def record_task(name: str, folder: Path, episodes: int) -> str:
     """Record until ``episodes`` successful ones of this task lie in ``folder``; return one line on what was done."""
     task = task_named(name)
     (folder / name).mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def record_task(name: str, folder: Path, episodes: int) -> list[str]:
                 write_atomically(path, partial(save_arrays, arrays=arrays))
         failures += failed.exists()
         seed += 1
-    return [f"{name}: {episodes} episodes, {failures} failures dropped"]
+    return f"{name}: {episodes} episodes, {failures} failures dropped"
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -97,5 +97,4 @@ def record_all(tasks: list[Task], folder: Path, episodes: int, jobs: int) -> Ite
     require_writable(folder)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         work = partial(record_task, folder=folder, episodes=episodes)
-        for lines in pool.map(work, [task.name for task in tasks]):
-            yield from lines
+        yield from pool.map(work, [task.name for task in tasks])
