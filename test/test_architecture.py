@@ -16,7 +16,7 @@ import dysl_vla_ros
 
 PACKAGE = Path(dysl_vla_ros.__file__).parent
 # Importable by everybody, and importing nothing but each other.
-BASE = {"errors", "files", "interfaces", "settings", "settings_table", "transport"}
+BASE = {"errors", "files", "interfaces", "readings", "settings", "settings_table", "transport"}
 # Part -> the parts it may import; what those may import it may import as well. The longest matching name counts.
 ARROWS = {
     "skipping": set(),
@@ -31,10 +31,11 @@ ARROWS = {
     "nodes.sim_node": {"nodes", "simulation"},
     "evaluation": {"control", "simulation", "runtime"},
     "training": {"policies", "simulation"},
-    "distillation": {"runtime", "training"},
-    "bags": {"runtime"},
+    "bags": set(),
+    "replay": {"bags", "control", "evaluation", "runtime"},
+    "distillation": {"replay", "runtime", "training"},
     "demo": {"nodes", "evaluation", "simulation"},
-    "commands": {"demo", "nodes", "worker", "evaluation", "distillation", "training", "bags", "simulation"},
+    "commands": {"demo", "nodes", "worker", "evaluation", "distillation", "training", "bags", "replay", "simulation"},
 }
 WITHOUT_TORCH = ("nodes", "control", "worker.client")
 ABOVE_ROS = ("nodes", "demo", "commands")  # the only ones that may import rclpy

@@ -17,11 +17,11 @@ from typing import Any
 from dysl_vla_ros.control.commander import Command, Commander
 from dysl_vla_ros.errors import NonFiniteActionError, ObservationError, WorkerError
 from dysl_vla_ros.interfaces import PolicyDescription
-from dysl_vla_ros.nodes.conversions import instruction_fault, seconds
 from dysl_vla_ros.nodes.inputs import Inputs, Moment
 from dysl_vla_ros.nodes.outputs import InferenceRecord, Outputs
 from dysl_vla_ros.nodes.parameters import Settings
 from dysl_vla_ros.nodes.statistics import Statistics
+from dysl_vla_ros.readings import instruction_fault, seconds
 from dysl_vla_ros.worker.client import StepReply, StepRequest, WorkerClient
 
 WAITING_FOR_POLICY = "no fresh action: the policy has not answered yet"

@@ -21,8 +21,8 @@ from std_msgs.msg import Float64, String
 from dysl_vla_ros.control.freshness import Freshness
 from dysl_vla_ros.errors import ObservationError, SettingError
 from dysl_vla_ros.interfaces import Observation, PolicyDescription, ProprioceptionSpec
-from dysl_vla_ros.nodes.conversions import image_to_rgb, opening_value, pose_values, seconds
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode
+from dysl_vla_ros.readings import image_to_rgb, opening_value, pose_values, seconds
 from dysl_vla_ros.settings import SafetySettings
 
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)

@@ -13,8 +13,8 @@ from dysl_vla_ros.control.commander import Command
 from dysl_vla_ros.interfaces import PolicyDescription, StepResult
 from dysl_vla_ros.msg import ActionChunk as ActionChunkMessage
 from dysl_vla_ros.msg import EndEffectorAction, SkipReport
-from dysl_vla_ros.nodes.conversions import instruction_hash
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode
+from dysl_vla_ros.readings import instruction_hash
 from dysl_vla_ros.settings import ControlSettings
 
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)

@@ -13,7 +13,7 @@ from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Float64  # noqa: E402
 
 from dysl_vla_ros.errors import ObservationError  # noqa: E402
-from dysl_vla_ros.nodes.conversions import (  # noqa: E402
+from dysl_vla_ros.readings import (  # noqa: E402
     ENCODINGS,
     MAX_INSTRUCTION,
     image_to_rgb,

@@ -1,4 +1,7 @@
-"""ROS messages to arrays: images as strided views of the message's own bytes, proprioception, instructions.
+"""What messages say, as arrays and values: images, proprioception, instructions. No ROS is imported.
+
+A message is anything with the fields of its ROS definition, so that the node (rclpy) and recordings (rosbags) are read
+by the same code.
 
 No picture is copied here: padding (``step``), byte order, channel order and grey are all strides of one numpy view;
 the copy into the worker's memory is the only one. What cannot be read that way is refused by name.
@@ -6,13 +9,10 @@ the copy into the worker's memory is the only one. What cannot be read that way 
 
 import hashlib
 import unicodedata
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from geometry_msgs.msg import PoseStamped
 from numpy.typing import NDArray
-from sensor_msgs.msg import Image
-from std_msgs.msg import Float64
 
 from dysl_vla_ros.errors import ObservationError
 
@@ -43,11 +43,11 @@ ENCODINGS = {
 }
 
 
-def image_to_rgb(message: Image) -> NDArray[np.uint8]:
+def image_to_rgb(message: Any) -> NDArray[np.uint8]:
     """View an image message as rgb.
 
     Args:
-        message: any encoding of :data:`ENCODINGS`; 16-bit values give their high byte.
+        message: a sensor_msgs/Image in any encoding of :data:`ENCODINGS`; 16-bit values give their high byte.
 
     Returns:
         (height, width, 3) uint8, read-only, on the message's own bytes.
@@ -84,11 +84,11 @@ def image_to_rgb(message: Image) -> NDArray[np.uint8]:
     return rgb
 
 
-def pose_values(message: PoseStamped, frame: str) -> dict[str, float]:
+def pose_values(message: Any, frame: str) -> dict[str, float]:
     """Read an end-effector pose.
 
     Args:
-        message: position in metres, orientation as a quaternion.
+        message: a geometry_msgs/PoseStamped; position in metres, orientation as a quaternion.
         frame: frame that the policy declares.
 
     Returns:
@@ -110,8 +110,8 @@ def pose_values(message: PoseStamped, frame: str) -> dict[str, float]:
     return values
 
 
-def opening_value(message: Float64) -> dict[str, float]:
-    """Read a gripper's opening, ``gripper.opening``: 0 closed, 1 open.
+def opening_value(message: Any) -> dict[str, float]:
+    """Read a gripper's opening (a std_msgs/Float64), ``gripper.opening``: 0 closed, 1 open.
 
     Raises:
         ObservationError: not finite, or clearly outside 0..1.
@@ -139,6 +139,6 @@ def instruction_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def seconds(stamp: object) -> float:
+def seconds(stamp: Any) -> float:
     """Return a builtin_interfaces/Time as seconds."""
-    return float(stamp.sec) + stamp.nanosec * 1e-9  # type: ignore[attr-defined]  # generated class without types
+    return float(stamp.sec) + stamp.nanosec * 1e-9
