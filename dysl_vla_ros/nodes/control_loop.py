@@ -11,33 +11,22 @@ one. An underrun with fresh inputs does not: it is a zero twist, and a gap in wh
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from dysl_vla_ros.control.commander import Command, Commander
 from dysl_vla_ros.errors import NonFiniteActionError, ObservationError, WorkerError
 from dysl_vla_ros.interfaces import PolicyDescription
-from dysl_vla_ros.nodes.inputs import Inputs, Moment
-from dysl_vla_ros.nodes.outputs import InferenceRecord, Outputs
+from dysl_vla_ros.nodes.inference import Inferences
+from dysl_vla_ros.nodes.inputs import Inputs
+from dysl_vla_ros.nodes.outputs import Outputs
 from dysl_vla_ros.nodes.parameters import Settings
 from dysl_vla_ros.nodes.statistics import Statistics
 from dysl_vla_ros.readings import instruction_fault, seconds
-from dysl_vla_ros.worker.client import StepReply, StepRequest, WorkerClient
+from dysl_vla_ros.worker.client import StepReply, WorkerClient
 
 WAITING_FOR_POLICY = "no fresh action: the policy has not answered yet"
 
 START_PATIENCE = 2.0  # s after activation in which an input that never appeared is a WARN, then an ERROR
-
-
-@dataclass(frozen=True)
-class InFlight:
-    """The request that the worker is computing."""
-
-    moment: Moment
-    instruction: str
-    observed_at: int  # actions played since the episode began, when the observation was taken
-    action_ticks: int  # ticks that wanted a new action so far
-    started: float  # s, steady clock
 
 
 class ControlLoop:
@@ -65,8 +54,8 @@ class ControlLoop:
     ) -> None:
         """Begin inactive; :meth:`connect` comes before :meth:`enter`."""
         self.lock = threading.RLock()
-        self._description = description
         self._commander = commander
+        self._inferences = Inferences(description, commander, statistics, ros_now)
         self._settings = settings
         self._applied = settings()
         self._statistics = statistics
@@ -75,8 +64,6 @@ class ControlLoop:
         self._warn = warn
         self._active = False
         self._episode = 0
-        self._sequence = 0  # of the last request within the episode
-        self._in_flight: InFlight | None = None
         self._instruction = ""
         self.instruction_refusal = ""
         self._moved = False  # something was commanded since activation: from then on silence is a zero twist
@@ -87,13 +74,12 @@ class ControlLoop:
         self._failures: dict[str, int] = {}
         self._used_stamp: Any = None
         self._entered = 0.0  # s, steady clock
-        self._last_action_start = 0.0  # s, steady clock
-        self._actions_left = 0
         self.stop_reason = ""  # as of the last tick
 
     def connect(self, client: WorkerClient, inputs: Inputs, outputs: Outputs) -> None:
         """Give the loop its surroundings, which need its lock or callbacks themselves."""
         self._client, self._inputs, self._outputs = client, inputs, outputs
+        self._inferences.connect(client, inputs)
 
     # -- entering and leaving ------------------------------------------------------------------------------------------
 
@@ -228,10 +214,8 @@ class ControlLoop:
             self._statistics.action_ticks += 1
             return self._commander.hold(WAITING_FOR_POLICY)
         self._stopped = False
-        self._actions_left = command.chunk_length - command.index - 1
-        if command.first_tick:
-            self._statistics.action_ticks += 1
-            self._last_action_start = time.monotonic()
+        self._inferences.played(command)
+        self._statistics.action_ticks += command.first_tick
         return command
 
     def _reason_to_stop(self) -> str:
@@ -257,10 +241,8 @@ class ControlLoop:
     def _begin_episode(self) -> None:
         """Forget chunk, history and the request in flight; the worker resets guidance at the new number."""
         self._episode += 1
-        self._sequence = 0
-        self._in_flight = None
         self._stopped = True
-        self._actions_left = 0
+        self._inferences.begin_episode(self._episode)
         self._commander.reset()
 
     def _publish(self, command: Command) -> None:
@@ -282,85 +264,32 @@ class ControlLoop:
             return
         self._used_stamp = stamp
         try:
-            self._request()
+            self._inferences.request(self._instruction, self._settings().runtime, at_rest=not self._moved)
         except ObservationError as error:
             self._warn("observation", f"observation refused: {error}")
             self._halt(f"observation refused: {error}")
         except WorkerError as error:  # its loss is reported by the client itself, with the cause
             self._warn("worker", f"no inference: {error}")
 
-    def _request(self) -> None:
-        started = time.monotonic()
-        moment = self._inputs.observe(self._instruction)
-        settings = self._settings().runtime
-        if not self._moved and (opening := self._inputs.gripper_opening) is not None:
-            self._commander.set_gripper(opening)
-        played, gap = self._commander.take_played()
-        self._sequence += 1
-        self._in_flight = InFlight(
-            moment, self._instruction, self._commander.actions_played, self._statistics.action_ticks, started
-        )
-        self._client.submit(
-            StepRequest(
-                self._episode,
-                self._sequence,
-                moment.observation,
-                played,
-                gap,
-                self._expected_first_index(started),
-                settings,
-            )
-        )
-
-    def _expected_first_index(self, now: float) -> int:
-        """Guess how many actions are played before the reply; used for verification only, joining counts them."""
-        if self._actions_left <= 0:
-            return 0
-        step = self._description.action.time_step
-        until_next = max(self._last_action_start + step - now, 0.0)
-        latency = self._statistics.typical_latency()
-        starts = 0 if latency < until_next else 1 + int((latency - until_next) / step)
-        return min(starts, self._actions_left, self._description.action.horizon - 1)
-
     def hear_reply(self, reply: StepReply) -> None:
         """Take the worker's answer, unless it belongs to an earlier episode, and start the next inference if due."""
         with self.lock:
-            waiting = self._in_flight
-            if not self._active or waiting is None or reply.episode != self._episode:
+            if not self._active or not self._inferences.awaits(reply):
                 self._statistics.outdated_replies += 1
             elif reply.result is None:
                 self._count_failure("inference", f"inference failed: {reply.error}")
             else:
-                self._take(reply, waiting)
+                self._take(reply)
             self._request_if_due()
 
-    def _take(self, reply: StepReply, waiting: InFlight) -> None:
-        assert reply.result is not None
-        self._in_flight = None
-        total_ms = (time.monotonic() - waiting.started) * 1e3
-        first_index = self._commander.actions_played - waiting.observed_at
-        stamp = waiting.moment.image_stamp
+    def _take(self, reply: StepReply) -> None:
         try:
-            seam = self._commander.offer(reply.result.chunk, waiting.observed_at, reply.sequence, stamp)
+            record = self._inferences.take(reply)
         except NonFiniteActionError as error:
             self._count_failure("inference", f"inference failed: {error}")
             return
         self._fault = ""
         self._failures = {kind: count for kind, count in self._failures.items() if kind == "tick"}
-        record = InferenceRecord(
-            result=reply.result,
-            episode=reply.episode,
-            inference=reply.sequence,
-            instruction=waiting.instruction,
-            image_stamp=stamp,
-            first_index=first_index,
-            convert_ms=waiting.moment.convert_ms,
-            transfer_ms=reply.transfer_ms,
-            total_ms=total_ms,
-            image_age_ms=(self._ros_now() - seconds(stamp)) * 1e3,
-            missed_deadline=self._statistics.action_ticks > waiting.action_ticks,
-            seam=seam,
-        )
         self._statistics.inferred(record)
         self._outputs.inference(record)
 
