@@ -63,6 +63,9 @@ class ControlSettings:
         0.0, "time over which commands grow to full size after a start or a stop", unit="s", low=0.0, high=10.0
     )
     command_frame: str = setting("", "frame_id of the commands; empty: the policy's own frame")
+    instruction: str = setting(
+        "", "instruction in force from activation until another is heard; empty: wait for the topic `instruction`"
+    )
 
 
 @dataclass(frozen=True)
