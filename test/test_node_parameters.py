@@ -1,5 +1,6 @@
 """Parameters of a running node over real DDS: in force on the next step, or refused and nothing changed."""
 
+import hashlib
 import math
 from collections.abc import Iterator
 
@@ -104,6 +105,40 @@ def test_a_set_of_several_is_all_or_nothing_and_names_every_fault(rig):
     assert rig.set(guidance__window=9, guidance__step=0.5, skipping__threshold=0.9) == (True, "")
     assert rig.peer.get_parameter(NODE, "skipping.threshold", LIMIT) == 0.9
     assert rig.set(guidance__window=5, guidance__step=0.0, skipping__threshold=0.5) == (True, "")
+
+
+def hash_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_the_instruction_parameter_is_in_force_from_activation_until_another_is_heard(rig):
+    rig.bring_to("inactive")
+    assert rig.set(control__instruction=" open the drawer ") == (True, "")
+    try:
+        after = rig.heard(REPORT)
+        rig.bring_to("active")
+        first = rig.peer.wait_for(REPORT, None, LIMIT, "a report", after)
+        assert first.instruction_hash == hash_of("open the drawer")
+        rig.instruct("push the puck")
+        heard = next_report(rig, lambda report: report.instruction_hash == hash_of("push the puck"), "the heard text")
+        assert heard.episode > first.episode
+        # what repeats an empty one is no order; setting a text acts like hearing it, also where it is set already
+        assert rig.set(control__instruction=" open the drawer ", guidance__window=5) == (True, "")
+        next_report(rig, lambda report: report.instruction_hash == hash_of("open the drawer"), "the text that was set")
+        stops = rig.heard(ACTION)
+        assert rig.set(control__instruction="") == (True, "")
+        rig.wait_for_stop("waiting for instruction", stops)
+        rig.instruct("push the puck")
+        rig.wait_for_motion()
+        stops = rig.heard(ACTION)
+        assert rig.set(control__instruction="", guidance__window=5) == (True, "")
+        next_report(rig, None, "the next report but one")
+        assert not any(action.stop_reason for action in rig.peer.received(ACTION)[stops:])
+        assert not rig.set(control__instruction="push\tit")[0]
+        next_report(rig, lambda report: report.instruction_hash == hash_of("push the puck"), "the one before")
+    finally:
+        rig.set(control__instruction="")
+        rig.move()
 
 
 def keys(status) -> dict[str, str]:

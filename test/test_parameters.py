@@ -18,7 +18,8 @@ from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 
 from dysl_vla_ros.errors import SettingError  # noqa: E402
-from dysl_vla_ros.nodes.parameters import FIELDS, NodeParameters, Settings, descriptor  # noqa: E402
+from dysl_vla_ros.nodes.parameters import FIELDS, INSTRUCTION, NodeParameters, Settings, descriptor  # noqa: E402
+from dysl_vla_ros.readings import instruction_fault  # noqa: E402
 
 
 class Bench:
@@ -31,7 +32,7 @@ class Bench:
         self.changes = 0
         self.parameters = NodeParameters(self.node, lambda: self.configured, self._changed)
 
-    def _changed(self) -> None:
+    def _changed(self, before: Settings, given: frozenset[str]) -> None:
         self.changes += 1
 
     def set(self, **values: object) -> str:
@@ -156,6 +157,19 @@ def test_the_model_is_fixed_while_configured(make):
     assert bench.set(model__checkpoint="elsewhere") == ""
 
 
+@pytest.mark.parametrize(
+    ("text", "told"), [("push\tit", "control character U+0009"), ("push \ufffd", "U+FFFD"), ("x" * 501, "501 characters")]
+)
+def test_a_text_that_cannot_be_heard_cannot_be_set_as_instruction(make, text, told):
+    bench = make(control__instruction=text)
+    assert bench.parameters.settings.control.instruction == ""
+    with pytest.raises(SettingError, match=told.replace("+", r"\+")):
+        bench.parameters.require_valid()
+    reason = bench.set(control__instruction=text)
+    assert reason.startswith("control.instruction: ") and told in reason
+    assert bench.set(control__instruction=" open the drawer ") == ""
+
+
 def test_a_set_that_contradicts_the_loaded_policy_is_refused(make):
     bench = make()
     bench.parameters.cross_check = lambda settings: "no" if settings.control.rate == 30.0 else ""
@@ -184,7 +198,7 @@ def test_an_unknown_name_in_a_file_is_told_with_the_nearest_one(make):
 
 def test_a_fault_while_applying_leaves_the_executor_alive(make):
     bench = make()
-    bench.parameters._on_change = lambda: 1 / 0
+    bench.parameters._on_change = lambda *_: 1 / 0
     assert bench.set(guidance__window=3) == ""  # nothing is raised
 
 
@@ -207,6 +221,7 @@ def test_any_set_is_either_refused_with_reasons_or_possible(shared, given_values
         and type(value) is type(FIELDS[name].default)
         and (isinstance(value, (bool, str)) or descriptor_allows(name, value))
         and (not FIELDS[name].metadata["choices"] or value in FIELDS[name].metadata["choices"])
+        and (name != INSTRUCTION or instruction_fault(value.strip()) == "")
         for name, value in given_values.items()
     )
     assert (reason == "") == possible
@@ -232,7 +247,7 @@ def test_a_shipped_file_is_taken_by_the_node_in_any_namespace(context, overlay):
     arguments = ["--ros-args", "--params-file", str(CONFIG / overlay)]
     node = Node("dysl_vla", namespace="left", context=context, cli_args=arguments, use_global_arguments=False)
     try:
-        parameters = NodeParameters(node, lambda: False, lambda: None)
+        parameters = NodeParameters(node, lambda: False, lambda *_: None)
         assert parameters.unknown_names() == [] and not parameters._declaration_faults
         for name, value in flattened(yaml.safe_load((CONFIG / overlay).read_text())).items():
             assert node.get_parameter(name).value == value

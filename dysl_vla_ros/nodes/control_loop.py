@@ -84,13 +84,18 @@ class ControlLoop:
     # -- entering and leaving ------------------------------------------------------------------------------------------
 
     def enter(self) -> None:
-        """Become active: a new episode with nothing heard and nothing played."""
+        """Become active: a new episode with nothing heard and nothing played.
+
+        ``control.instruction`` is in force where it is given, else what was heard last.
+        """
         with self.lock:
             self._inputs.start(time.monotonic())
             self._statistics.entered()
             self._moved, self._held, self._fault, self._fatal = False, "", "", ""
             self._failures.clear()
             self._used_stamp = None
+            if given := self._settings().control.instruction.strip():
+                self._instruction, self.instruction_refusal = given, ""
             self._begin_episode()
             self._entered = time.monotonic()
             self._active = True

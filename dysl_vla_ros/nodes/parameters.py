@@ -16,6 +16,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from dysl_vla_ros.errors import SettingError
+from dysl_vla_ros.readings import instruction_fault
 from dysl_vla_ros.settings import (
     GROUPS,
     ControlSettings,
@@ -29,6 +30,8 @@ from dysl_vla_ros.settings import (
 )
 
 FIELDS = {f"{group.group}.{field.name}": field for group in GROUPS for field in dataclasses.fields(group)}
+INSTRUCTION = "control.instruction"
+WHEN_FIXED = "fixed while the node is configured; deactivate and cleanup first"
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def descriptor(name: str) -> ParameterDescriptor:
         described.integer_range = [IntegerRange(from_value=meta["low"], to_value=meta["high"], step=1)]
     constraints = [f"one of {', '.join(repr(choice) for choice in meta['choices'])}"] if meta["choices"] else []
     if name.startswith(ModelSettings.group + "."):
-        constraints.append("fixed while the node is configured")
+        constraints.append(WHEN_FIXED)
     described.additional_constraints = "; ".join(constraints)
     return described
 
@@ -72,10 +75,13 @@ class NodeParameters:
     Args:
         node: gets the parameters declared, with the values of ``--params-file`` and ``-p``.
         configured: whether ``model.*`` is fixed at this moment.
-        on_change: called after a set was applied, in the thread that set.
+        on_change: called after a set was applied, in the thread that set, with the settings before it and the names
+            that were given (a value that was there already is given as well).
     """
 
-    def __init__(self, node: Node, configured: Callable[[], bool], on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, node: Node, configured: Callable[[], bool], on_change: Callable[[Settings, frozenset[str]], None]
+    ) -> None:
         """Declare every parameter; a bad value of a file is kept as a fault, for ``configure`` to refuse."""
         self._node = node
         self._configured = configured
@@ -91,7 +97,7 @@ class NodeParameters:
     def _declare(self, name: str) -> None:
         default = FIELDS[name].default
         given = self._given().get(name)
-        fault = check(name, given.value, FIELDS[name]) if given is not None else ""
+        fault = value_fault(name, given.value) if given is not None else ""
         if fault:  # rclpy would raise, at the first one, and the process would end
             self._declaration_faults[name] = f"{fault} (a parameter file or -p gave it; in force is {default!r})"
         self._node.declare_parameter(name, default, descriptor(name), ignore_override=bool(fault))
@@ -145,12 +151,12 @@ class NodeParameters:
                 if not self._node.has_parameter(name):
                     faults.append(f"parameter {name} is unknown" + _nearest(name))
                 continue
-            fault = check(name, value, FIELDS[name])
+            fault = value_fault(name, value)
             group, _, key = name.partition(".")
             fixed = group == ModelSettings.group and self._configured()
             # a file loaded as a whole may repeat what is in force
             if not fault and fixed and value != getattr(self.settings.model, key):
-                fault = f"{name} is fixed while the node is configured; deactivate and cleanup first"
+                fault = f"{name} is {WHEN_FIXED}"
             if fault:
                 faults.append(fault)
             else:
@@ -174,10 +180,18 @@ class NodeParameters:
         try:
             for parameter in parameters:
                 self._declaration_faults.pop(parameter.name, None)
-            self.settings = self._read()
-            self._on_change()
+            before, self.settings = self.settings, self._read()
+            self._on_change(before, frozenset(parameter.name for parameter in parameters))
         except Exception as error:  # as above; the snapshot before it stays in force
             self._node.get_logger().error(f"parameters were set but could not be applied: {error!r}")
+
+
+def value_fault(name: str, value: Any) -> str:
+    """Return why ``value`` cannot be the parameter ``name``, or "" if it can, whatever the others are."""
+    fault = check(name, value, FIELDS[name])
+    if not fault and name == INSTRUCTION and (why := instruction_fault(value.strip())):
+        fault = f"{name}: {why}"
+    return fault
 
 
 def _nearest(name: str) -> str:

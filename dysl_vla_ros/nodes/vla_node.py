@@ -31,7 +31,7 @@ from dysl_vla_ros.nodes import diagnostics
 from dysl_vla_ros.nodes.executor import PatientExecutor
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode, spin, transition
 from dysl_vla_ros.nodes.outputs import RELIABLE
-from dysl_vla_ros.nodes.parameters import NodeParameters
+from dysl_vla_ros.nodes.parameters import INSTRUCTION, NodeParameters, Settings
 from dysl_vla_ros.nodes.session import Session
 
 SUCCESS, FAILURE, ERROR = (
@@ -163,8 +163,13 @@ class VlaNode(GuardedLifecycleNode):
         if session is not None and session.is_open:
             session.loop.hear_fault(where, error)
 
-    def _on_parameters_changed(self) -> None:
+    def _on_parameters_changed(self, before: Settings, given: frozenset[str]) -> None:
         settings = self._parameters_of_node.settings
+        session = self._session
+        if INSTRUCTION in given and session is not None and session.is_open and session.loop.active:
+            # a file loaded as a whole repeats an empty one: that is no order to stop
+            if settings.control.instruction or before.control.instruction:
+                session.loop.hear_instruction(settings.control.instruction)
         for timer, period in (
             (self._control_timer, 1.0 / settings.control.rate),
             (self._diagnostics_timer, settings.diagnostics.period),
