@@ -1,150 +1,248 @@
-"""The launch file: every argument leads somewhere, everything it names exists; really launched where `launch` is."""
+"""The launch files: every argument leads somewhere, everything they name exists, two robots do not hear each other.
+
+What needs `launch` itself is in test_launch.py.
+"""
 
 import ast
-import importlib.util
 import os
-import signal
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dysl_vla_ros.errors import SettingError
+from dysl_vla_ros.launching.arguments import (
+    LIFE,
+    REPLAY_ARGUMENTS,
+    TOPICS,
+    VLA_ARGUMENTS,
+    Argument,
+    Program,
+    demo_arguments,
+    demo_programs,
+    number,
+    shipped_checkpoint,
+    truth,
+    vla_program,
+)
 from dysl_vla_ros.settings import GROUPS
-from harness import RosPeer, descendants, install_prefix, is_alive, wait_until
+from harness import NodeProcess, RosPeer, install_prefix, wait_until
 
 pytestmark = pytest.mark.ros
 
-ARGUMENTS = {"checkpoint", "params_file", "image", "wrist_image", "autostart"}
-CONFIGURE_LIMIT = 60.0  # s
+SHARE = install_prefix() / "share" / "dysl_vla_ros"
+FILES = sorted((SHARE / "launch").glob("*.launch.py"))
+# What `launch` is told and no program: read in dysl_vla_ros/launching/actions.py.
+READ_BY_LAUNCH = {"autostart", "respawn", "respawn_max"}
+KNOWN = {f"{group.group}.{name}" for group in GROUPS for name in group.__dataclass_fields__} | {"use_sim_time"}
+LIMIT = 30.0  # s
+
+
+def defaults(arguments: Mapping[str, Argument]) -> dict[str, str]:
+    return {name: argument.default for name, argument in arguments.items()}
+
+
+def another(name: str, argument: Argument, folder: Path) -> str:
+    """Return a value of an argument that is not its default."""
+    if name == "params_file":
+        return str(SHARE / "config" / "dysl_vla.yaml")
+    if argument.choices:
+        return next(choice for choice in argument.choices if choice.lower() != argument.default)
+    return {"seed": "7", "scene_rate": "2.0", "record": str(folder / "bag")}.get(name, "another")
+
+
+def programs(file: str, values: Mapping[str, str]) -> list[Program]:
+    """Return what a launch file starts."""
+    if file == "demo.launch.py":
+        return list(demo_programs(values))
+    return [vla_program(values, use_sim_time=True if file == "replay.launch.py" else None)]
+
+
+ARGUMENTS = {
+    "dysl_vla.launch.py": VLA_ARGUMENTS,
+    "demo.launch.py": demo_arguments(),
+    "replay.launch.py": REPLAY_ARGUMENTS,
+}
+
+
+def test_the_files_are_these() -> None:
+    assert {file.name for file in FILES} == set(ARGUMENTS)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_nothing_is_imported_but_launch_and_this_package_and_the_arguments_are_its_own(file: Path) -> None:
+    tree = ast.parse(file.read_text())
+    imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert {name.partition(".")[0] for name in imported} - set(sys.stdlib_module_names) == {"launch", "dysl_vla_ros"}
+    assert "launch_testing" not in imported
+    table = {"dysl_vla.launch.py": "VLA_ARGUMENTS", "demo.launch.py": "demo_arguments()"}
+    read = [ast.unparse(node.args[-1]) for node in ast.walk(tree) if called(node, "declared", "values_of")]
+    assert read == [table.get(file.name, "REPLAY_ARGUMENTS")] * 2
+
+
+def called(node: ast.AST, *names: str) -> bool:
+    return isinstance(node, ast.Call) and ast.unparse(node.func) in names
+
+
+def test_the_arguments_that_users_were_promised_are_there() -> None:
+    assert set(VLA_ARGUMENTS) >= {
+        "checkpoint", "adapters", "params_file", "namespace", "image", "wrist_image", "instruction", "autostart",
+        "use_sim_time", "device", "log_level", "respawn",
+    }  # fmt: skip
+    assert "use_sim_time" not in REPLAY_ARGUMENTS, "a replay is on the recording's time, or it is none"
+    for file, arguments in ARGUMENTS.items():
+        for name, argument in arguments.items():
+            assert len(argument.description) > 10, (file, name)
+            assert not argument.choices or argument.default in argument.choices, (file, name)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [(file, name) for file, arguments in ARGUMENTS.items() for name in arguments if name not in LIFE]
+)
+def test_every_argument_leads_somewhere(file: str, name: str, tmp_path: Path) -> None:
+    plain = defaults(ARGUMENTS[file])
+    changed = {**plain, name: another(name, ARGUMENTS[file][name], tmp_path)}
+    assert changed != plain
+    assert programs(file, changed) != programs(file, plain)
+
+
+def test_the_arguments_that_launch_itself_is_told_are_read_by_it() -> None:
+    source = ast.parse((Path(sys.modules[vla_program.__module__].__file__ or "").parent / "actions.py").read_text())
+    read = {
+        ast.literal_eval(node.args[1]) for node in ast.walk(source) if called(node, "truth", "number")
+    }  # type: ignore[attr-defined]
+    assert read == READ_BY_LAUNCH == set(LIFE) - {"log_level"}
+    for file, arguments in ARGUMENTS.items():
+        for program in programs(file, {**defaults(arguments), "log_level": "debug"}):
+            assert program.ros_arguments == ("--log-level", "debug")
+
+
+@pytest.mark.parametrize("file", sorted(ARGUMENTS))
+def test_programs_and_parameters_exist(file: str, tmp_path: Path) -> None:
+    values = {name: another(name, argument, tmp_path) for name, argument in ARGUMENTS[file].items()}
+    source = Path(sys.modules[vla_program.__module__].__file__ or "").parents[1] / "nodes" / "sim_node.py"
+    of_sim = {
+        ast.literal_eval(node.args[0])  # type: ignore[attr-defined]
+        for node in ast.walk(ast.parse(source.read_text()))
+        if called(node, "self._parameter")
+    }
+    assert {"task", "seed", "scene.rate"} <= of_sim
+    for program in programs(file, values):
+        assert os.access(install_prefix() / "lib" / "dysl_vla_ros" / program.executable, os.X_OK)
+        assert set(program.parameters) <= {"vla_node": KNOWN, "sim_node": of_sim}[program.executable]
+        assert all(Path(path).is_file() for path in program.parameter_files)
+
+
+def test_the_shipped_checkpoint_is_where_the_demo_looks() -> None:
+    files = [shipped_checkpoint() / name for name in ("config.json", "model.safetensors", "dysl/adapters.safetensors")]
+    assert all(file.is_file() and not file.is_symlink() for file in files), "links: a checkpoint refuses them"
+    assert demo_arguments()["checkpoint"].default == str(shipped_checkpoint())
+
+
+def test_the_demo_takes_the_tasks_own_instruction_unless_one_is_given() -> None:
+    values = defaults(demo_arguments())
+    _, policy = demo_programs({**values, "task": "drawer-open"})
+    assert policy.parameters["control.instruction"] == "open the drawer"
+    _, policy = demo_programs({**values, "task": "drawer-open", "instruction": "press the button"})
+    assert policy.parameters["control.instruction"] == "press the button"
+
+
+def test_a_replay_hears_the_recording_and_nobody_hears_the_replay() -> None:
+    program = vla_program(defaults(REPLAY_ARGUMENTS), use_sim_time=True)
+    assert program.parameters["use_sim_time"] is True
+    assert program.namespace == "replay"
+    heard = {topic for topic in TOPICS.values() if not topic.startswith("~")}
+    assert program.remappings == tuple((topic, f"/{topic}") for topic in TOPICS.values() if topic in heard)
+
+
+def test_relative_paths_and_the_home_folder_are_those_of_whoever_launches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    values = {**defaults(VLA_ARGUMENTS), "checkpoint": "policy", "adapters": "~/dysl"}
+    given = vla_program(values).parameters
+    assert given["model.checkpoint"] == str(tmp_path / "policy")
+    assert given["model.adapters"] == str(tmp_path / "home" / "dysl")
+
+
+def test_a_wrong_argument_is_refused_by_name() -> None:
+    values = defaults(VLA_ARGUMENTS)
+    with pytest.raises(SettingError, match=r"params_file: there is no file .*/nowhere\.yaml; .*config"):
+        vla_program({**values, "params_file": "nowhere.yaml"})
+    with pytest.raises(SettingError, match="respawn must be true or false, not 'perhaps'"):
+        truth({"respawn": "perhaps"}, "respawn")
+    with pytest.raises(SettingError, match="respawn_max must be a whole number, not '1.5'"):
+        number({"respawn_max": "1.5"}, "respawn_max", int)
+    with pytest.raises(SettingError, match="respawn_max must be at least 0, not -1"):
+        number({"respawn_max": "-1"}, "respawn_max", int, low=0)
+    with pytest.raises(SettingError, match="seed must be a whole number, not 'x'"):
+        demo_programs({**defaults(demo_arguments()), "seed": "x"})
+
+
+# -- with real nodes -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def tree() -> ast.Module:
-    return ast.parse((install_prefix() / "share/dysl_vla_ros/launch/dysl_vla.launch.py").read_text())
-
-
-def calls(tree: ast.AST, name: str) -> list[ast.Call]:
-    return [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == name]
-
-
-def keyword(call: ast.Call, name: str) -> object:
-    return next((ast.literal_eval(word.value) for word in call.keywords if word.arg == name), None)
-
-
-def test_nothing_is_imported_but_launch_launch_ros_and_this_package(tree: ast.Module) -> None:
-    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    roots = {name.partition(".")[0] for name in imported}
-    assert roots - set(sys.stdlib_module_names) == {"launch", "launch_ros", "dysl_vla_ros"}
-
-
-def test_every_argument_is_declared_with_a_description_and_read(tree: ast.Module) -> None:
-    declared = calls(tree, "DeclareLaunchArgument")
-    assert {ast.literal_eval(call.args[0]) for call in declared} == ARGUMENTS
-    for call in declared:
-        assert keyword(call, "description"), ast.unparse(call)
-        assert isinstance(keyword(call, "default_value"), str), ast.unparse(call)
-    function = next(node for node in tree.body if getattr(node, "name", "") == "node_and_transitions")
-    texts = [node.value for node in ast.walk(function) if isinstance(node, ast.Constant)]
-    assert {text for text in texts if isinstance(text, str)} >= ARGUMENTS
-
-
-def test_program_node_topics_and_parameters_exist(tree: ast.Module) -> None:
-    (node,) = calls(tree, "LifecycleNode")
-    program = install_prefix() / "lib" / str(keyword(node, "package")) / str(keyword(node, "executable"))
-    assert os.access(program, os.X_OK), program
-    assert keyword(node, "name") == "dysl_vla"
-    remapped = next(word.value for word in node.keywords if word.arg == "remappings")
-    assert isinstance(remapped, ast.List)
-    assert [ast.literal_eval(pair.elts[0]) for pair in remapped.elts if isinstance(pair, ast.Tuple)] == [
-        "image",
-        "wrist_image",
-    ]
-    known = {f"{group.group}.{name}" for group in GROUPS for name in group.__dataclass_fields__}
-    given = {
-        ast.literal_eval(key) for entry in ast.walk(tree) if isinstance(entry, ast.Dict) for key in entry.keys if key
-    }
-    assert given == {"model.checkpoint"}
-    assert given <= known
-
-
-def test_the_transitions_have_the_numbers_of_lifecycle_msgs(tree: ast.Module) -> None:
-    from lifecycle_msgs.msg import Transition
-
-    numbers = next(
-        ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "(CONFIGURE, ACTIVATE)"
-    )
-    assert numbers == (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
-
-
-needs_launch = pytest.mark.skipif(
-    importlib.util.find_spec("launch_ros") is None,
-    reason="`launch` and `launch_ros` are not on any package registry: run this test where ROS 2 is installed",
-)
-
-
-@contextmanager
-def launched(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    output = folder / "output.txt"
-    with output.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("launch_dysl_vla.py")), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "ROS_LOG_DIR": str(folder / "log"), "PYTHONUNBUFFERED": "1"},
-            start_new_session=True,
-        )
-    try:
-        yield process, output
-    finally:
-        below = descendants(process.pid)
-        process.kill()
-        process.wait(10.0)
-        for left in filter(is_alive, below):
-            os.kill(left.pid, signal.SIGKILL)
-
-
-def ended(process: subprocess.Popen[bytes], output: Path) -> None:
-    wait_until(lambda: process.poll() is not None, 30.0, f"the end of the launch; its output:\n{output.read_text()}")
-
-
-@needs_launch
-def test_a_launch_configures_and_activates_and_leaves_nothing_behind(peer: RosPeer, tmp_path: Path) -> None:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_checkpoint import make_tiny_checkpoint
 
-    checkpoint = make_tiny_checkpoint(tmp_path / "checkpoint")
-    with launched(tmp_path, f"checkpoint:={checkpoint}", "image:=/color/image_raw") as (process, output):
-        wait_until(lambda: peer.state("/dysl_vla", CONFIGURE_LIMIT) == "active", CONFIGURE_LIMIT, "the state active")
-        wait_until(lambda: peer.node.count_subscribers("/color/image_raw") == 1, 10.0, "the camera's subscriber")
-        assert peer.get_parameter("/dysl_vla", "model.checkpoint", 10.0) == str(checkpoint)
-        below = descendants(process.pid)
-        assert len(below) >= 2, "the node and its policy worker"
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: launch leaves it to the terminal to reach the node
-        ended(process, output)
-        wait_until(lambda: not [left for left in below if is_alive(left)], 10.0, "the end of node and worker")
-        assert process.returncode == 0, output.read_text()
+    return make_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
-@needs_launch
-def test_without_autostart_the_node_waits_unconfigured(peer: RosPeer, tmp_path: Path) -> None:
-    with launched(tmp_path, "autostart:=false") as (process, output):
-        assert peer.state("/dysl_vla", 30.0) == "unconfigured"
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: launch leaves it to the terminal to reach the node
-        ended(process, output)
-        assert "configure" not in output.read_text()
+def started(program: Program, **parameters: Any) -> NodeProcess:
+    remappings = {**dict(program.remappings), "__node": program.name}
+    return NodeProcess(
+        program.executable, {**program.parameters, **parameters}, remappings, namespace=f"/{program.namespace}"
+    )
 
 
-@needs_launch
-def test_a_failed_configure_ends_the_launch_and_says_why(ros_domain: int, tmp_path: Path) -> None:
-    with launched(tmp_path, f"checkpoint:={tmp_path}/nowhere") as (process, output):
-        ended(process, output)
-        text = output.read_text()
-    assert "could not be configured" in text
-    assert "nowhere" in text
-    assert "Traceback" not in text
+def endpoints(peer: RosPeer, name: str, namespace: str) -> tuple[set[str], set[str]]:
+    """Return the topics and the services that a node publishes, subscribes to and serves."""
+    node = peer.node
+    topics = {topic for topic, _ in node.get_publisher_names_and_types_by_node(name, namespace)}
+    topics |= {topic for topic, _ in node.get_subscriber_names_and_types_by_node(name, namespace)}
+    return topics, {service for service, _ in node.get_service_names_and_types_by_node(name, namespace)}
+
+
+def test_two_robots_in_two_namespaces_do_not_hear_each_other(peer: RosPeer, checkpoint: Path) -> None:
+    from dysl_vla_ros.msg import EndEffectorAction
+
+    common = {"/diagnostics", "/parameter_events", "/rosout", "/clock"}
+    given = {**defaults(VLA_ARGUMENTS), "checkpoint": str(checkpoint)}
+    left, right = (vla_program({**given, "namespace": name}) for name in ("left", "right"))
+    with started(left), started(right):
+        for name in ("left", "right"):
+            peer.listen(f"/{name}/dysl_vla/action", EndEffectorAction)
+            assert peer.change_state(f"/{name}/dysl_vla", "configure", 60.0)
+        for name, other in (("left", "right"), ("right", "left")):
+            topics, services = endpoints(peer, "dysl_vla", f"/{name}")
+            assert {f"/{name}/image", f"/{name}/instruction", f"/{name}/dysl_vla/twist"} <= topics
+            own = (f"/{name}/", f"/{other}/")
+            assert all(topic.startswith(own[0]) for topic in topics - common), topics
+            assert services and all(service.startswith(own[0]) for service in services), services
+        assert peer.change_state("/left/dysl_vla", "activate", LIMIT)
+        assert peer.state("/right/dysl_vla", LIMIT) == "inactive"
+        taken, reason = peer.set_parameters("/left/dysl_vla", {"control.action_scale": 0.5}, LIMIT)
+        assert taken, reason
+        assert peer.get_parameter("/right/dysl_vla", "control.action_scale", LIMIT) == 1.0
+
+
+def test_arguments_reach_the_node(peer: RosPeer, checkpoint: Path) -> None:
+    topics = {name: f"/arm/{name}" for name in TOPICS}
+    values = {**defaults(VLA_ARGUMENTS), **topics, "checkpoint": str(checkpoint), "instruction": "open the drawer"}
+    with started(vla_program({**values, "use_sim_time": "true"})):
+        assert peer.change_state("/dysl_vla", "configure", 60.0)
+        for name, value in (
+            ("model.checkpoint", str(checkpoint)),
+            ("control.instruction", "open the drawer"),
+            ("use_sim_time", True),
+        ):
+            assert peer.get_parameter("/dysl_vla", name, LIMIT) == value
+        declared = set(topics.values()) - {"/arm/joint_states"}  # the tiny policy declares no joints
+        wait_until(
+            lambda: declared <= endpoints(peer, "dysl_vla", "/")[0], LIMIT, f"{declared} among the node's topics"
+        )

@@ -1,4 +1,4 @@
-"""Runs the package's launch file with the arguments given as NAME:=VALUE, as `ros2 launch` does."""
+"""Runs one of the package's launch files with arguments given as NAME:=VALUE, as `ros2 launch` does: FILE NAME:=VALUE..."""
 
 import sys
 
@@ -7,15 +7,14 @@ from launch import LaunchDescription, LaunchService
 from launch.actions import IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 
+file = f"{get_package_share_directory('dysl_vla_ros')}/launch/{sys.argv[1]}"
 service = LaunchService()
 service.include_launch_description(
     LaunchDescription(
         [
             IncludeLaunchDescription(
-                PythonLaunchDescriptionSource(
-                    f"{get_package_share_directory('dysl_vla_ros')}/launch/dysl_vla.launch.py"
-                ),
-                launch_arguments=[argument.split(":=", 1) for argument in sys.argv[1:]],
+                PythonLaunchDescriptionSource(file),
+                launch_arguments=[argument.split(":=", 1) for argument in sys.argv[2:]],
             )
         ]
     )

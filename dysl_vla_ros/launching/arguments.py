@@ -1,0 +1,250 @@
+"""The arguments of the launch files, and the programs that they lead to.
+
+Imports no `launch`: what an argument does can be tested, and read, where only the package is.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dysl_vla_ros.errors import SettingError
+from dysl_vla_ros.simulation.tasks import TASKS, task_named
+
+PACKAGE = "dysl_vla_ros"
+VLA, SIM = "dysl_vla", "sim"  # names of the nodes
+YES, NO = ("true", "True"), ("false", "False")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a launch file; ``choices``: empty means any text."""
+
+    default: str
+    description: str
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Program:
+    """A node's program and everything that it is started with.
+
+    Attributes:
+        executable: name in programs.txt.
+        name: of the node.
+        namespace: as given, "" for that of the launch.
+        parameter_files: read in this order, before ``parameters``.
+        parameters: parameter to value, of the parameter's own type.
+        remappings: pairs of topic and new topic.
+        ros_arguments: what else follows ``--ros-args``.
+    """
+
+    executable: str
+    name: str
+    namespace: str = ""
+    parameter_files: tuple[str, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    remappings: tuple[tuple[str, str], ...] = ()
+    ros_arguments: tuple[str, ...] = ()
+
+
+# Topics of the node `dysl_vla` by the argument that remaps them.
+TOPICS = {
+    "image": "image",
+    "wrist_image": "wrist_image",
+    "instruction_topic": "instruction",
+    "ee_pose": "ee_pose",
+    "gripper_state": "gripper_state",
+    "joint_states": "joint_states",
+    "twist": "~/twist",
+    "gripper": "~/gripper",
+}
+
+LIFE = {
+    "autostart": Argument(
+        "true", "configure and activate the node; false: leave it unconfigured, for a manager or you", YES + NO
+    ),
+    "respawn": Argument(
+        "false",
+        "start a node whose process died again, and activate it if it was active; one that went to unconfigured by "
+        "itself stays there",
+        YES + NO,
+    ),
+    "respawn_max": Argument("3", "how often at most, then the launch ends with exit code 1"),
+    "log_level": Argument("info", "debug, info, warn, error or fatal; LOGGER:=LEVEL for one logger"),
+}
+POLICY = {
+    "checkpoint": Argument("", "folder of the policy's checkpoint; empty: as params_file says"),
+    "adapters": Argument(
+        "", "DySL folder; empty: as params_file says, or the checkpoint's own `dysl` folder, full depth if it has none"
+    ),
+    "params_file": Argument("", "YAML file of parameters (see config/); empty: defaults"),
+    "device": Argument("", "where the policy runs (parameter model.device); empty: as params_file says"),
+    "instruction": Argument("", "what to do from the start, in words; empty: wait for the topic of the instruction"),
+}
+VLA_ARGUMENTS = {
+    **POLICY,
+    "namespace": Argument("", "ROS namespace of the node and its relative topics, one for each robot"),
+    "image": Argument("image", "topic of the camera that paces inference"),
+    "wrist_image": Argument("wrist_image", "topic of the camera at the wrist, if the policy names one"),
+    "instruction_topic": Argument("instruction", "topic of the instructions (std_msgs/String)"),
+    "ee_pose": Argument("ee_pose", "topic of the end effector's pose, if the policy declares it"),
+    "gripper_state": Argument("gripper_state", "topic of the gripper's opening, if the policy declares it"),
+    "joint_states": Argument("joint_states", "topic of the joints, if the policy declares them"),
+    "twist": Argument("~/twist", "topic that the commanded twist goes to"),
+    "gripper": Argument("~/gripper", "topic that the commanded opening of the gripper goes to"),
+    "use_sim_time": Argument("false", "take the time from /clock; wins over params_file", YES + NO),
+    **LIFE,
+}
+# A recording names its topics from the root; the node's own go into a namespace, where no arm listens.
+REPLAY_ARGUMENTS = {
+    **{name: argument for name, argument in VLA_ARGUMENTS.items() if name != "use_sim_time"},
+    "namespace": Argument("replay", "ROS namespace of what the node publishes, so that no arm hears its commands"),
+    **{
+        name: Argument(f"/{topic}", VLA_ARGUMENTS[name].description)
+        for name, topic in TOPICS.items()
+        if not topic.startswith("~")
+    },
+}
+
+
+def demo_arguments() -> dict[str, Argument]:
+    """Return the arguments of the demo, whose defaults name what is installed with the package."""
+    return {
+        "task": Argument("reach", "what the simulated scene is laid out for", tuple(TASKS)),
+        "seed": Argument("10000", "which layout of the objects"),
+        "scene_rate": Argument("10.0", "pictures a second on sim/scene_image, up to 20; 0: none"),
+        **POLICY,
+        "checkpoint": Argument(str(shipped_checkpoint()), POLICY["checkpoint"].description),
+        "params_file": Argument(
+            str(share_folder() / "config" / "simulated_arm.yaml"), POLICY["params_file"].description
+        ),
+        "instruction": Argument("", "what to do, in words; empty: the task's own instruction"),
+        "namespace": Argument("", "ROS namespace of both nodes"),
+        **LIFE,
+    }
+
+
+def share_folder() -> Path:
+    """Return the package's installed share folder."""
+    from ament_index_python.packages import get_package_share_directory
+
+    return Path(get_package_share_directory(PACKAGE))
+
+
+def shipped_checkpoint() -> Path:
+    """Return the folder of the shipped policy.
+
+    `colcon build --symlink-install` puts links into the share folder, and a checkpoint's files must lie in its folder.
+    """
+    return (share_folder() / "checkpoints" / "reference" / "config.json").resolve().parent
+
+
+def vla_program(values: Mapping[str, str], use_sim_time: bool | None = None) -> Program:
+    """Say how the node `dysl_vla` is started.
+
+    Args:
+        values: argument to text; those that a launch file does not have are absent.
+        use_sim_time: None: as the argument of that name says.
+
+    Raises:
+        SettingError: params_file does not exist, a truth value is none.
+    """
+    parameters: dict[str, Any] = {
+        parameter: value
+        for parameter, value in (
+            ("model.checkpoint", path(values, "checkpoint")),
+            ("model.adapters", path(values, "adapters")),
+            ("model.device", values.get("device", "")),
+            ("control.instruction", values.get("instruction", "")),
+        )
+        if value
+    }
+    parameters["use_sim_time"] = truth(values, "use_sim_time") if use_sim_time is None else use_sim_time
+    return Program(
+        executable="vla_node",
+        name=VLA,
+        namespace=values.get("namespace", ""),
+        parameter_files=_existing(path(values, "params_file")),
+        parameters=parameters,
+        remappings=tuple(
+            (topic, values[name]) for name, topic in TOPICS.items() if values.get(name, topic) not in ("", topic)
+        ),
+        ros_arguments=_log_level(values),
+    )
+
+
+def sim_program(values: Mapping[str, str]) -> Program:
+    """Say how the simulated robot `sim` is started, driven by `dysl_vla` of the same namespace.
+
+    Raises:
+        SettingError: seed or scene_rate is no number.
+    """
+    return Program(
+        executable="sim_node",
+        name=SIM,
+        namespace=values["namespace"],
+        parameters={
+            "task": values["task"],
+            "seed": number(values, "seed", int),
+            "scene.rate": number(values, "scene_rate", float),
+        },
+        remappings=(("twist", f"{VLA}/twist"), ("gripper", f"{VLA}/gripper")),
+        ros_arguments=_log_level(values),
+    )
+
+
+def demo_programs(values: Mapping[str, str]) -> tuple[Program, Program]:
+    """Return the simulated robot and the node that drives it; no instruction stands for the task's own.
+
+    Raises:
+        SettingError: an argument is wrong.
+        DataError: there is no such task.
+    """
+    instruction = values["instruction"] or task_named(values["task"]).instruction
+    return sim_program(values), vla_program({**values, "instruction": instruction}, use_sim_time=False)
+
+
+def truth(values: Mapping[str, str], name: str) -> bool:
+    """Return an argument as a truth value.
+
+    Raises:
+        SettingError: it is none.
+    """
+    if values[name] not in YES + NO:
+        raise SettingError(f"{name} must be true or false, not {values[name]!r}")
+    return values[name] in YES
+
+
+def number(values: Mapping[str, str], name: str, kind: type[int] | type[float], low: float | None = None) -> Any:
+    """Return an argument as a number of that kind.
+
+    Raises:
+        SettingError: it is none, or below ``low``.
+    """
+    try:
+        value = kind(values[name])
+    except ValueError as error:
+        wanted = "a whole number" if kind is int else "a number"
+        raise SettingError(f"{name} must be {wanted}, not {values[name]!r}") from error
+    if low is not None and value < low:
+        raise SettingError(f"{name} must be at least {low:g}, not {values[name]}")
+    return value
+
+
+def path(values: Mapping[str, str], name: str) -> str:
+    """Return a path argument, absolute ("" stays empty): `launch` and the node may have different current folders."""
+    text = values.get(name, "")
+    return os.path.abspath(os.path.expanduser(text)) if text else ""
+
+
+def _existing(file: str) -> tuple[str, ...]:
+    """Return the parameter file, if one is named; launch_ros itself would go on without it."""
+    if file and not os.path.isfile(file):
+        raise SettingError(f"params_file: there is no file {file}; the package's own are in {share_folder()}/config")
+    return (file,) if file else ()
+
+
+def _log_level(values: Mapping[str, str]) -> Sequence[str]:
+    return ("--log-level", values["log_level"])
