@@ -16,9 +16,9 @@ from dysl_vla_ros.errors import ObservationError  # noqa: E402
 from dysl_vla_ros.readings import (  # noqa: E402
     ENCODINGS,
     MAX_INSTRUCTION,
-    image_to_rgb,
     instruction_fault,
     opening_value,
+    picture,
     pose_values,
 )
 
@@ -58,24 +58,24 @@ pictures = st.builds(
 @settings(deadline=None, max_examples=200)
 def test_every_encoding_padding_and_byte_order_gives_the_same_picture(rgb, encoding, padding, big_endian):
     expected = np.repeat(rgb[:, :, :1], 3, axis=2) if encoding.startswith("mono") else rgb
-    np.testing.assert_array_equal(image_to_rgb(encode(rgb, encoding, padding, big_endian)), expected)
+    np.testing.assert_array_equal(picture(encode(rgb, encoding, padding, big_endian)), expected)
 
 
 @pytest.mark.parametrize("encoding", sorted(ENCODINGS))
 def test_no_pixel_is_copied(encoding):
     message = encode(np.zeros((4, 5, 3), np.uint8), encoding, padding=3)
-    assert np.shares_memory(image_to_rgb(message), np.frombuffer(message.data, np.uint8))
+    assert np.shares_memory(picture(message), np.frombuffer(message.data, np.uint8))
 
 
 def test_the_messages_own_bytes_cannot_be_written_through_the_view():
     with pytest.raises(ValueError, match="read-only"):
-        image_to_rgb(encode(np.zeros((4, 5, 3), np.uint8), "rgb8"))[0, 0, 0] = 1
+        picture(encode(np.zeros((4, 5, 3), np.uint8), "rgb8"))[0, 0, 0] = 1
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"encoding": "bayer_rggb8"}, "'bayer_rggb8' is not supported; publish one of rgb8, bgr8"),
+        ({"encoding": "8UC3"}, "'8UC3' is not supported; publish one of rgb8, bgr8"),
         ({"encoding": ""}, "encoding '' is not supported"),
         ({"width": 0}, "width is 0"),
         ({"height": 0}, "height is 0"),
@@ -91,7 +91,7 @@ def test_contradicting_fields_are_refused_with_field_and_numbers(changes, told):
     for name, value in changes.items():
         setattr(message, name, value)
     with pytest.raises(ObservationError) as refusal:
-        image_to_rgb(message)
+        picture(message)
     assert told in str(refusal.value)
 
 
@@ -107,7 +107,7 @@ def test_contradicting_fields_are_refused_with_field_and_numbers(changes, told):
 def test_any_image_is_viewed_or_refused_never_anything_else(encoding, height, width, step, big_endian, data):
     message = Image(height=height, width=width, step=step, encoding=encoding, is_bigendian=big_endian, data=data)
     try:
-        rgb = image_to_rgb(message)
+        rgb = picture(message)
     except ObservationError:
         return
     assert rgb.shape == (height, width, 3) and rgb.dtype == np.uint8

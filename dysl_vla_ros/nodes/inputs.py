@@ -22,7 +22,7 @@ from dysl_vla_ros.control.freshness import Freshness
 from dysl_vla_ros.errors import ObservationError, SettingError
 from dysl_vla_ros.interfaces import Observation, PolicyDescription, ProprioceptionSpec
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode
-from dysl_vla_ros.readings import image_to_rgb, opening_value, pose_values, seconds
+from dysl_vla_ros.readings import opening_value, picture, pose_values, seconds
 from dysl_vla_ros.settings import SafetySettings
 
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
@@ -128,7 +128,7 @@ class Inputs:
     def _image_callback(self, camera: str) -> Callable[[Image], None]:
         def hear(message: Image) -> None:
             try:
-                image_to_rgb(message)  # a view: checks the fields, touches no pixel
+                picture(message)  # a view: checks the fields, touches no pixel
             except ObservationError as error:
                 self._refuse(camera, str(error))
                 return
@@ -215,7 +215,7 @@ class Inputs:
             topics = ", ".join(self._node.resolve_topic_name(source) for source in absent)
             raise ObservationError(f"nothing received on {topics}; publish there or remap")
         known = {name: value for values in self._values.values() for name, value in values.items()}
-        images = {camera: image_to_rgb(self._newest[camera]) for camera in self.cameras}
+        images = {camera: picture(self._newest[camera]) for camera in self.cameras}
         proprioception = np.array([known[name] for name in self._spec.names], dtype=np.float32)
         convert_ms = (time.perf_counter() - started) * 1e3
         self._note_used()
