@@ -37,6 +37,11 @@ class ModelSettings:
     checkpoint: str = setting("", "folder of the base checkpoint (config.json, *.safetensors)")
     adapters: str = setting("", "DySL folder; empty: the checkpoint's own `dysl` folder, full depth if it has none")
     device: str = setting("cpu", "where the policy runs", choices=("cpu",))
+    image_transport: str = setting(
+        "raw",
+        "what the cameras' topics carry; compressed: JPEG or PNG on `<topic>/compressed`",
+        choices=("raw", "compressed"),
+    )
     threads: int = setting(0, "compute threads of the policy worker; 0: half the cores", low=0, high=256)
     python: str = setting("", "Python interpreter of the policy worker; empty: the node's own")
     load_timeout: float = setting(

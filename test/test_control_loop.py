@@ -91,6 +91,12 @@ class Surroundings:
     def newest_stamp(self):
         return Time(sec=self.image) if self.image else None
 
+    def prepare(self, begun) -> bool:
+        return True
+
+    def picture_change(self) -> str:
+        return ""
+
     def observe(self, instruction: str) -> Moment:
         if self.refuse_observation:
             raise ObservationError("no")

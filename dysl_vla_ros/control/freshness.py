@@ -41,6 +41,8 @@ class _Source:
     stamp: float | None = None  # s, ROS clock: of that message
     heard: float | None = None  # s, steady clock: newest message of any kind
     refusal: str = ""
+    in_doubt: bool = False  # its newest message that was looked into could not be used
+    proved: float | None = None  # s, steady clock: arrival of the newest message that was looked into and used
     counts: "collections.Counter[str]" = field(default_factory=collections.Counter)
     arrivals: "collections.deque[float]" = field(default_factory=lambda: collections.deque(maxlen=RATE_MESSAGES))
 
@@ -67,8 +69,8 @@ class Freshness:
         """Forget what arrived before, so that "never heard" counts from here; the counts go on."""
         self._started = steady_now
         for source in self._sources.values():
-            source.arrival = source.stamp = source.heard = None
-            source.refusal = ""
+            source.arrival = source.stamp = source.heard = source.proved = None
+            source.refusal, source.in_doubt = "", False
 
     def received(
         self,
@@ -93,7 +95,9 @@ class Freshness:
             self.refused(source, arrival, why)
             return why
         self._heard(known, arrival)
-        known.arrival, known.stamp, known.refusal = arrival, stamp, ""
+        known.stamp = stamp
+        if not known.in_doubt:
+            known.arrival, known.refusal = arrival, ""
         return ""
 
     def refused(self, source: str, arrival: float, why: str) -> None:
@@ -102,6 +106,30 @@ class Freshness:
         self._heard(known, arrival)
         known.refusal = why
         known.counts["refused"] += 1
+
+    def unusable(self, source: str, why: str) -> None:
+        """Take back that a message was accepted: looked into, it could not be used (a damaged JPEG).
+
+        Until :meth:`proved`, messages of this source renew nothing: it is as old as the last one that was used.
+        """
+        known = self._sources[source]
+        known.in_doubt, known.refusal, known.arrival = True, why, known.proved
+        known.counts["refused"] += 1
+
+    def proved(self, source: str, arrival: float) -> None:
+        """Note that the message that arrived then (s, steady clock) was looked into and can be used."""
+        known = self._sources[source]
+        known.proved = arrival
+        if known.in_doubt:
+            known.in_doubt, known.arrival, known.refusal = False, arrival, ""
+
+    def in_doubt(self, source: str) -> bool:
+        """Whether messages of this source must be looked into before they count."""
+        return self._sources[source].in_doubt
+
+    def topic(self, source: str) -> str:
+        """Return what a source is called in texts."""
+        return self._sources[source].topic
 
     def dropped(self, source: str, count: int = 1) -> None:
         """Count accepted messages that a newer one replaced before an inference used them."""
@@ -117,7 +145,7 @@ class Freshness:
         """Take nothing that is stamped before a jump of the ROS clock for fresh: every source must send anew."""
         for source in self._sources.values():
             if source.stamp is not None:
-                source.arrival = source.stamp = None
+                source.arrival = source.stamp = source.proved = None
                 source.refusal = "stamped before the clock jumped"
 
     def stop_reason(self, steady_now: float, ros_now: float, safety: SafetySettings, clock_rate: float = 1.0) -> str:

@@ -267,7 +267,12 @@ class ControlLoop:
             return
         if self._inputs.stop_reason(self._ros_now(), self._applied.safety):
             return
+        if not self._inferences.ready():  # pictures are being converted; hear_image comes when they are there
+            return
         self._used_stamp = stamp
+        if change := self._inputs.picture_change():
+            self._warn("picture", f"{change}; guidance begins afresh")
+            self._begin_episode()
         try:
             self._inferences.request(self._instruction, self._settings().runtime, at_rest=not self._moved)
         except ObservationError as error:

@@ -93,7 +93,7 @@ def _inference(node_name: str, settings: Settings, session: "Session") -> Diagno
 def _inputs(node_name: str, settings: Settings, session: "Session") -> DiagnosticStatus:
     loop, inputs = session.loop, session.inputs
     values: dict[str, Any] = {"instruction": loop.present_instruction}
-    still = []
+    odd = session.graph.inputs + inputs.warnings()
     for source in inputs.sources:
         numbers = inputs.freshness.statistics(source, session.steady_now())
         values[f"{numbers.topic} rate Hz, age s"] = f"{numbers.rate:.1f}, {numbers.age:.3f}"
@@ -102,20 +102,19 @@ def _inputs(node_name: str, settings: Settings, session: "Session") -> Diagnosti
         )
         if numbers.last_refusal:
             values[f"{numbers.topic} last refusal"] = numbers.last_refusal
-        if numbers.identical:
-            still.append(f"frozen picture? {numbers.topic}: {numbers.identical} identical images under new stamps")
     level, message = OK, "inactive"
     if loop.active:
         reason = inputs.stop_reason(session.ros_now(), settings.safety)
         refusal = loop.instruction_refusal
         if reason:
-            level, message = WARN if loop.merely_starting else ERROR, reason
+            level, message = WARN if loop.merely_starting else ERROR, "; ".join([reason, *session.graph.inputs])
         elif not loop.present_instruction:
             level, message = WARN, f"waiting for instruction on {inputs.instruction_topic}"
             if refusal:
                 level, message = ERROR, f"{message}; refused: {refusal}"
-        elif refusal or still:
-            level, message = WARN, f"instruction refused: {refusal}; the one before stays" if refusal else still[0]
+        elif refusal or odd:
+            told = [f"instruction refused: {refusal}; the one before stays"] if refusal else []
+            level, message = WARN, "; ".join(told + odd)
         else:
             message = "fresh"
     return _status(node_name, "inputs", level, message, values)
@@ -141,6 +140,8 @@ def _commands(node_name: str, session: "Session") -> DiagnosticStatus:
         return _status(node_name, "commands", level, f"stopped: {loop.stop_reason}", values)
     if passed:
         return _status(node_name, "commands", ERROR, f"playing again after: {passed}", values)
+    if session.graph.outputs:
+        return _status(node_name, "commands", WARN, "; ".join(session.graph.outputs), values)
     return _status(node_name, "commands", OK, "playing", values)
 
 

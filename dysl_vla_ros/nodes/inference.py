@@ -19,14 +19,22 @@ from dysl_vla_ros.worker.client import StepReply, StepRequest, WorkerClient
 
 
 @dataclass(frozen=True)
+class Beginning:
+    """The moment at which the pictures of an observation were chosen: before they were converted."""
+
+    episode: int
+    actions_played: int  # since the episode began
+    action_ticks: int  # ticks that wanted a new action so far
+    time: float  # s, steady clock
+
+
+@dataclass(frozen=True)
 class InFlight:
     """The request that the worker is computing."""
 
     moment: Moment
     instruction: str
-    observed_at: int  # actions played since the episode began, when the observation was taken
-    action_ticks: int  # ticks that wanted a new action so far
-    started: float  # s, steady clock
+    begun: Beginning
 
 
 class Inferences:
@@ -67,6 +75,14 @@ class Inferences:
         if command.first_tick:
             self._last_action_start = time.monotonic()
 
+    def ready(self) -> bool:
+        """Whether an observation can be made now; if not, its pictures are being converted."""
+        return self._inputs.prepare(self._beginning())
+
+    def _beginning(self) -> Beginning:
+        actions, ticks = self._commander.actions_played, self._statistics.action_ticks
+        return Beginning(self._episode, actions, ticks, time.monotonic())
+
     def request(self, instruction: str, settings: RuntimeSettings, at_rest: bool) -> None:
         """Ask for an inference on the newest images.
 
@@ -79,15 +95,16 @@ class Inferences:
             ObservationError: the inputs cannot serve.
             WorkerError: the worker takes no request.
         """
-        started = time.monotonic()
+        begun = self._beginning()
         moment = self._inputs.observe(instruction)
+        if moment.begun is not None and moment.begun.episode == self._episode:
+            begun = moment.begun
         if at_rest and (opening := self._inputs.gripper_opening) is not None:
             self._commander.set_gripper(opening)
         played, gap = self._commander.take_played()
         self._sequence += 1
-        self._in_flight = InFlight(
-            moment, instruction, self._commander.actions_played, self._statistics.action_ticks, started
-        )
+        self._in_flight = InFlight(moment, instruction, begun)
+        meanwhile = self._commander.actions_played - begun.actions_played
         self._client.submit(
             StepRequest(
                 self._episode,
@@ -95,7 +112,7 @@ class Inferences:
                 moment.observation,
                 played,
                 gap,
-                self._expected_first_index(started),
+                min(meanwhile + self._expected_first_index(begun.time), self._description.action.horizon - 1),
                 settings,
             )
         )
@@ -123,10 +140,11 @@ class Inferences:
         waiting, result = self._in_flight, reply.result
         assert waiting is not None and result is not None
         self._in_flight = None
-        total_ms = (time.monotonic() - waiting.started) * 1e3
-        first_index = self._commander.actions_played - waiting.observed_at
+        begun = waiting.begun
+        total_ms = (time.monotonic() - begun.time) * 1e3
+        first_index = self._commander.actions_played - begun.actions_played
         stamp = waiting.moment.image_stamp
-        seam = self._commander.offer(result.chunk, waiting.observed_at, reply.sequence, stamp)
+        seam = self._commander.offer(result.chunk, begun.actions_played, reply.sequence, stamp)
         return InferenceRecord(
             result=result,
             episode=reply.episode,
@@ -138,6 +156,6 @@ class Inferences:
             transfer_ms=reply.transfer_ms,
             total_ms=total_ms,
             image_age_ms=(self._ros_now() - seconds(stamp)) * 1e3,
-            missed_deadline=self._statistics.action_ticks > waiting.action_ticks,
+            missed_deadline=self._statistics.action_ticks > begun.action_ticks,
             seam=seam,
         )

@@ -15,21 +15,26 @@ from geometry_msgs.msg import PoseStamped
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64, String
 
 from dysl_vla_ros.control.freshness import Freshness
 from dysl_vla_ros.errors import ObservationError, SettingError
 from dysl_vla_ros.interfaces import Observation, PolicyDescription, ProprioceptionSpec
+from dysl_vla_ros.nodes.joints import Joints
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode
-from dysl_vla_ros.readings import opening_value, picture, pose_values, seconds
+from dysl_vla_ros.nodes.pictures import Pictures
+from dysl_vla_ros.readings import check, opening_value, pose_values, require_opencv, seconds
 from dysl_vla_ros.settings import SafetySettings
 
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
+# several drivers may share the topic: with a queue of one, the last of them would be heard alone
+JOINT_STREAM = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
 SPOKEN = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
-POSE, OPENING = "ee_pose", "gripper_state"
+POSE, OPENING, JOINTS = "ee_pose", "gripper_state", "joint_states"
+JOINT_UNITS = ("rad", "m")  # what a JointState carries
 
 
 @dataclass(frozen=True)
@@ -39,22 +44,40 @@ class Moment:
     observation: Observation
     image_stamp: Any  # builtin_interfaces/Time of the first camera
     convert_ms: float
+    begun: Any = None  # what :meth:`Inputs.prepare` was given when its pictures were chosen; None: just now
+
+
+def image_topic(node: GuardedLifecycleNode, camera: str, transport: str) -> str:
+    """Return a camera's topic after remapping; ``/compressed`` is put behind it, as image_transport does."""
+    topic: str = node.resolve_topic_name(camera)
+    return f"{topic}/compressed" if transport == "compressed" else topic
+
+
+def joint_names(spec: ProprioceptionSpec) -> tuple[str, ...]:
+    """Return the joints that a policy declares.
+
+    Raises:
+        SettingError: in a unit that joint_states does not carry.
+    """
+    names = [name for name in spec.names if not name.startswith("ee.") and name != "gripper.opening"]
+    units = dict(zip(spec.names, spec.units, strict=True))
+    if odd := [f"{name} in {units[name]!r}" for name in names if units[name] not in JOINT_UNITS]:
+        raise SettingError(
+            f"the policy wants {', '.join(odd)}; {JOINTS} carries radians and metres: declare 'rad' or 'm' in the "
+            "checkpoint's config.json, with statistics in that unit"
+        )
+    return tuple(names)
 
 
 def proprioception_topics(spec: ProprioceptionSpec) -> tuple[str, ...]:
     """Return the topics that carry what a policy declares.
 
     Raises:
-        SettingError: it wants joints, which this version does not read.
+        SettingError: see :func:`joint_names`.
     """
-    joints = [name for name in spec.names if not name.startswith("ee.") and name != "gripper.opening"]
-    if joints:
-        raise SettingError(
-            f"the policy wants {', '.join(joints)} from joint_states, which this version does not read; "
-            f"use a policy whose proprioception is ee.* ({POSE}) and gripper.opening ({OPENING})"
-        )
     pose = (POSE,) if any(name.startswith("ee.") for name in spec.names) else ()
-    return pose + ((OPENING,) if "gripper.opening" in spec.names else ())
+    opening = (OPENING,) if "gripper.opening" in spec.names else ()
+    return pose + opening + ((JOINTS,) if joint_names(spec) else ())
 
 
 class Inputs:
@@ -65,7 +88,8 @@ class Inputs:
         description: the policy's cameras and proprioception.
         lock: the control loop's.
         safety: gives the settings in force.
-        on_image: called, without the lock, after an image of the first camera was accepted.
+        transport: ``raw`` or ``compressed``: what the cameras' topics carry.
+        on_image: called after an image of the first camera was accepted, or pictures were converted.
         on_instruction: called with each text that is heard.
     """
 
@@ -75,10 +99,16 @@ class Inputs:
         description: PolicyDescription,
         lock: Any,
         safety: Callable[[], SafetySettings],
+        transport: str,
         on_image: Callable[[], None],
         on_instruction: Callable[[str], None],
     ) -> None:
-        """Subscribe to everything that the policy declares."""
+        """Subscribe to everything that the policy declares.
+
+        Raises:
+            SettingError: proprioception in a unit that no topic carries.
+            ObservationError: compressed images are wanted, and OpenCV is not installed.
+        """
         self._node = node
         self._lock = lock
         self._safety = safety
@@ -87,21 +117,23 @@ class Inputs:
         self._spec = description.proprioception
         others = proprioception_topics(self._spec)
         self.sources = self.cameras + others
-        topics = {source: node.resolve_topic_name(source) for source in self.sources}
+        if transport == "compressed":
+            require_opencv()
+        self._topics = {source: node.resolve_topic_name(source) for source in others}
+        self._topics |= {camera: image_topic(node, camera, transport) for camera in self.cameras}
         self.instruction_topic = node.resolve_topic_name("instruction")
-        self.freshness = Freshness(self.cameras, others, topics)
-        self._newest: dict[str, Image] = {}
-        self._unused: set[str] = set()
-        self._last_used: dict[str, Any] = {}
+        self.freshness = Freshness(self.cameras, others, self._topics)
+        self._pictures = Pictures(self.cameras, lock, self.freshness, node.guarded("pictures")(on_image), self._log)
+        self._joints = Joints(joint_names(self._spec), self._topics.get(JOINTS, ""))
         self._values: dict[str, dict[str, float]] = {}
-        self._subscriptions: list[Any] = []
+        self.subscriptions: list[Any] = []
 
         def subscribe(kind: type, topic: str, qos: QoSProfile, callback: Callable[..., None], group: Any) -> None:
             # of the instruction's two subscriptions one always finds its publisher incompatible: no warning for that
             events = SubscriptionEventCallbacks(use_default_callbacks=qos is not LATCHED)
-            heard = node.guarded(topic)(callback)
-            self._subscriptions.append(
-                node.create_subscription(kind, topic, heard, qos, callback_group=group, event_callbacks=events)
+            hear = node.guarded(topic)(callback)
+            self.subscriptions.append(
+                node.create_subscription(kind, topic, hear, qos, callback_group=group, event_callbacks=events)
             )
 
         # One group, the first camera last: messages that were there before its image are taken before it, so that the
@@ -111,33 +143,34 @@ class Inputs:
             subscribe(PoseStamped, POSE, SENSOR, self._hear_pose, sensors)
         if OPENING in others:
             subscribe(Float64, OPENING, SENSOR, self._hear_opening, sensors)
+        if JOINTS in others:
+            subscribe(JointState, JOINTS, JOINT_STREAM, self._hear_joints, sensors)
+        image = CompressedImage if transport == "compressed" else Image
         for camera in reversed(self.cameras):
-            subscribe(Image, camera, SENSOR, self._image_callback(camera), sensors)
+            subscribe(image, self._topics[camera], SENSOR, self._image_callback(camera), sensors)
         spoken = MutuallyExclusiveCallbackGroup()
         for qos in (SPOKEN, LATCHED):
             subscribe(String, "instruction", qos, lambda message: on_instruction(message.data), spoken)
 
     def destroy(self) -> None:
         """End every subscription."""
-        for subscription in self._subscriptions:
+        for subscription in self.subscriptions:
             self._node.destroy_subscription(subscription)
-        self._subscriptions = []
+        self.subscriptions = []
+        self._pictures.close()
 
     # -- hearing -----------------------------------------------------------------------------------------------------
 
-    def _image_callback(self, camera: str) -> Callable[[Image], None]:
-        def hear(message: Image) -> None:
+    def _image_callback(self, camera: str) -> Callable[[Any], None]:
+        def hear(message: Any) -> None:
             try:
-                picture(message)  # a view: checks the fields, touches no pixel
+                check(message)
             except ObservationError as error:
                 self._refuse(camera, str(error))
                 return
             if self._accept(camera, message.header.stamp):
                 with self._lock:
-                    if camera in self._unused:
-                        self.freshness.dropped(camera)
-                    self._unused.add(camera)
-                    self._newest[camera] = message
+                    self._pictures.hear(camera, message, time.monotonic())
                 if camera == self.cameras[0]:
                     self._on_first_image()
 
@@ -148,6 +181,16 @@ class Inputs:
 
     def _hear_opening(self, message: Float64) -> None:
         self._hear_values(OPENING, None, lambda: opening_value(message))
+
+    def _hear_joints(self, message: JointState) -> None:
+        """Each joint's stamp is judged by itself: several drivers may take turns on this topic."""
+        ros_now = self._node.get_clock().now().nanoseconds * 1e-9
+        with self._lock:
+            why = self._joints.hear(message, time.monotonic(), ros_now, self._safety().max_clock_skew)
+        if why:
+            self._refuse(JOINTS, why)
+        else:
+            self._accept(JOINTS, None)
 
     def _hear_values(self, source: str, stamp: Any, read: Callable[[], dict[str, float]]) -> None:
         try:
@@ -170,27 +213,41 @@ class Inputs:
                 self._safety().max_clock_skew,
             )
         if why:
-            self._node.log_throttled(source, f"{self._node.resolve_topic_name(source)}: {why}")
+            self._log(source, why)
         return not why
 
     def _refuse(self, source: str, why: str) -> None:
         with self._lock:
             self.freshness.refused(source, time.monotonic(), why)
-        self._node.log_throttled(source, f"{self._node.resolve_topic_name(source)}: {why}")
+        self._log(source, why)
+
+    def _log(self, source: str, why: str) -> None:
+        self._node.log_throttled(source, f"{self._topics[source]}: {why}")
 
     # -- giving ------------------------------------------------------------------------------------------------------
 
     def start(self, steady_now: float) -> None:
         """Forget what was heard before activation."""
         self.freshness.start(steady_now)
-        self._newest.clear()
-        self._unused.clear()
+        self._joints.start(steady_now)
+        self._pictures.start()
         self._values.clear()
-        self._last_used.clear()
 
     def stop_reason(self, ros_now: float, safety: SafetySettings) -> str:
         """Return why the arm must not move now, or "" when every input is fresh."""
-        return self.freshness.stop_reason(time.monotonic(), ros_now, safety)
+        now = time.monotonic()
+        reason = self.freshness.stop_reason(now, ros_now, safety)
+        if not reason and JOINTS in self.sources:
+            reason = self._joints.stop_reason(now, safety.max_arrival_age)
+        return reason
+
+    def warnings(self) -> list[str]:
+        """Return what is odd about the inputs, but no reason to stop."""
+        counts = [(self.freshness.statistics(camera, 0.0).identical, self._topics[camera]) for camera in self.cameras]
+        frozen = [
+            f"frozen picture? {topic}: {count} identical images under new stamps" for count, topic in counts if count
+        ]
+        return frozen + self._pictures.warnings()
 
     @property
     def gripper_opening(self) -> float | None:
@@ -198,37 +255,36 @@ class Inputs:
         return self._values.get(OPENING, {}).get("gripper.opening")
 
     def newest_stamp(self) -> Any:
-        """Return the stamp of the first camera's newest image, None before the first."""
-        message = self._newest.get(self.cameras[0])
-        return None if message is None else message.header.stamp
+        """Return the stamp of the first camera's image that an observation would be of, None before the first."""
+        return self._pictures.stamp()
+
+    def prepare(self, begun: Any) -> bool:
+        """Whether an observation can be made now; if not, its pictures are being converted, and ``on_image`` comes."""
+        return self._pictures.prepare(begun)
+
+    def picture_change(self) -> str:
+        """Say once that a camera's size or encoding is another one now, else ""."""
+        return self._pictures.change()
 
     def observe(self, instruction: str) -> Moment:
-        """Make one observation of the newest messages.
+        """Make one observation of the newest messages; :meth:`prepare` comes first.
 
         Raises:
             ObservationError: a camera or a value is not there; names the topic.
         """
-        started = time.perf_counter()
-        absent = [source for source in self.cameras if source not in self._newest]
-        absent += [source for source in self.sources[len(self.cameras) :] if source not in self._values]
+        absent = self._pictures.absent() + [topic for topic in (POSE, OPENING) if self._lacks(topic)]
         if absent:
-            topics = ", ".join(self._node.resolve_topic_name(source) for source in absent)
+            topics = ", ".join(self._topics[source] for source in absent)
             raise ObservationError(f"nothing received on {topics}; publish there or remap")
         known = {name: value for values in self._values.values() for name, value in values.items()}
-        images = {camera: picture(self._newest[camera]) for camera in self.cameras}
+        known |= self._joints.values
+        if missing := [name for name in self._spec.names if name not in known]:
+            raise ObservationError(f"no value of {', '.join(missing)} was received; publish it, or remap its topic")
         proprioception = np.array([known[name] for name in self._spec.names], dtype=np.float32)
-        convert_ms = (time.perf_counter() - started) * 1e3
-        self._note_used()
-        return Moment(Observation(images, proprioception, instruction), self.newest_stamp(), convert_ms)
+        stamp = self.newest_stamp()
+        taken = self._pictures.take()
+        images = {camera: taken.pictures[camera] for camera in self.cameras}
+        return Moment(Observation(images, proprioception, instruction), stamp, taken.convert_ms, taken.begun)
 
-    def _note_used(self) -> None:
-        for camera in self.cameras:
-            data = self._newest[camera].data
-            if camera in self._unused and (before := self._last_used.get(camera)) is not None:
-                self.freshness.note_identical(camera, _same_bytes(before, data))
-            self._last_used[camera] = data
-        self._unused.clear()
-
-
-def _same_bytes(one: Any, other: Any) -> bool:
-    return bool(np.array_equal(np.frombuffer(one, np.uint8), np.frombuffer(other, np.uint8)))
+    def _lacks(self, source: str) -> bool:
+        return source in self.sources and source not in self._values

@@ -25,6 +25,8 @@ from rclpy.node import Node
 
 from dysl_vla_ros.errors import DyslVlaError
 
+WARN_PERIOD = 30.0  # s
+
 Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
 
 
@@ -136,6 +138,13 @@ class GuardedLifecycleNode(LifecycleNodeMixin, Node):
         if now - self._last_log.get(key, -period) >= period:
             self._last_log[key] = now
             self.get_logger().error(text)
+
+    def warn_throttled(self, text: str, period: float = WARN_PERIOD) -> None:
+        """Log a warning that lasts, at most once in ``period`` seconds of the steady clock."""
+        now = time.monotonic()
+        if now - self._last_log.get(text, -period) >= period:
+            self._last_log[text] = now
+            self.get_logger().warning(text)
 
     def _guard_service(self, name: str, callback: Callable[..., Any]) -> Callable[..., Any]:
         def answer(request: Any, response: Any) -> Any:

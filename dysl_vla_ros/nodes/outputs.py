@@ -62,10 +62,11 @@ class Outputs:
         self._action = node.create_lifecycle_publisher(EndEffectorAction, "~/action", RELIABLE)
         self._chunk = node.create_lifecycle_publisher(ActionChunkMessage, "~/action_chunk", RELIABLE)
         self._report = node.create_lifecycle_publisher(SkipReport, "~/skip_report", RELIABLE)
+        self.publishers = (self._twist, self._gripper, self._action, self._chunk, self._report)
 
     def destroy(self) -> None:
         """Take every publisher off the graph."""
-        for publisher in (self._twist, self._gripper, self._action, self._chunk, self._report):
+        for publisher in self.publishers:
             self._node.destroy_lifecycle_publisher(publisher)
 
     def wait_for_twist_acked(self, limit: float) -> bool:

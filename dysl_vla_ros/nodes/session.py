@@ -7,6 +7,7 @@ from dysl_vla_ros.control.commander import Commander
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.interfaces import PolicyDescription
 from dysl_vla_ros.nodes.control_loop import ControlLoop
+from dysl_vla_ros.nodes.graph_watch import GraphWatch
 from dysl_vla_ros.nodes.inputs import Inputs
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode
 from dysl_vla_ros.nodes.outputs import Outputs
@@ -25,6 +26,7 @@ class Session:
     loop: ControlLoop
     inputs: Inputs
     outputs: Outputs
+    graph: GraphWatch
 
     def __init__(self, node: GuardedLifecycleNode, parameters: NodeParameters) -> None:
         """Take the settings in force; nothing is started yet."""
@@ -62,11 +64,13 @@ class Session:
             self.description,
             self.loop.lock,
             lambda: parameters.settings.safety,
+            settings.model.image_transport,
             self.loop.hear_image,
             self.loop.hear_instruction,
         )
         self.outputs = Outputs(node, self.description, settings.control)
         self.loop.connect(self.client, self.inputs, self.outputs)
+        self.graph = GraphWatch(node, self.inputs.subscriptions, self.outputs.publishers)
         self.is_open = True
 
     def close(self) -> None:

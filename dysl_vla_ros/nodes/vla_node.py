@@ -27,9 +27,11 @@ from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
+from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.nodes import diagnostics
 from dysl_vla_ros.nodes.executor import PatientExecutor
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode, spin, transition
+from dysl_vla_ros.nodes.namesake import living_namesake
 from dysl_vla_ros.nodes.outputs import RELIABLE
 from dysl_vla_ros.nodes.parameters import INSTRUCTION, NodeParameters, Settings
 from dysl_vla_ros.nodes.session import Session
@@ -74,6 +76,11 @@ class VlaNode(GuardedLifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the policy; services are answered meanwhile."""
         self._parameters_of_node.require_valid()
+        if other := living_namesake(self, self.state):
+            raise SettingError(
+                f"{other}: both would command one arm; end it, or start this one with another name "
+                "(-r __node:=NAME) or namespace"
+            )
         session = Session(self, self._parameters_of_node)
         self._session = session
         try:
@@ -186,6 +193,9 @@ class VlaNode(GuardedLifecycleNode):
 
     def _publish_diagnostics(self) -> None:
         session = self._session
+        if session is not None and session.is_open:
+            for warning in session.graph.look():
+                self.warn_throttled(warning)
         message = diagnostics.build(
             self.get_name(),
             self.state,

@@ -6,8 +6,9 @@ by the same code.
 
 from dysl_vla_ros.readings.images import ENCODINGS, MAX_PIXELS, MAX_SIDE
 from dysl_vla_ros.readings.instructions import MAX_INSTRUCTION, instruction_fault, instruction_hash
+from dysl_vla_ros.readings.opencv import opencv as require_opencv
 from dysl_vla_ros.readings.pictures import check, needs_conversion, picture
-from dysl_vla_ros.readings.proprioception import opening_value, pose_values
+from dysl_vla_ros.readings.proprioception import joint_values, opening_value, pose_values
 from dysl_vla_ros.readings.stamps import seconds
 
 __all__ = [
@@ -18,9 +19,11 @@ __all__ = [
     "check",
     "instruction_fault",
     "instruction_hash",
+    "joint_values",
     "needs_conversion",
     "opening_value",
     "picture",
     "pose_values",
+    "require_opencv",
     "seconds",
 ]

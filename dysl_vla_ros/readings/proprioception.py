@@ -1,5 +1,6 @@
 """Proprioception as values by the names that a policy declares: pose, gripper, joints."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,3 +46,36 @@ def opening_value(message: Any) -> dict[str, float]:
     if not -OPENING_TOLERANCE <= opening <= 1.0 + OPENING_TOLERANCE:  # false for NaN as well
         raise ObservationError(f"opening is {opening}; it must be from 0 (closed) to 1 (open)")
     return {"gripper.opening": opening}
+
+
+def joint_values(message: Any, names: Sequence[str]) -> dict[str, float]:
+    """Read joint positions by name.
+
+    Args:
+        message: a sensor_msgs/JointState; it may carry some of the joints only, in any order, and others besides.
+        names: joints that are wanted.
+
+    Returns:
+        those of ``names`` that the message carries: radians of a turning joint, metres of a sliding one.
+
+    Raises:
+        ObservationError: not one position a name, a wanted name twice, a position that is not finite; lists what there
+            is.
+    """
+    there, positions = list(message.name), message.position
+    wanted = [name for name in names if name in there]
+    if not wanted:
+        return {}
+    if len(positions) != len(there):
+        raise ObservationError(
+            f"position has {len(positions)} values for {len(there)} names ({', '.join(there):.200}); there must be one "
+            "for each"
+        )
+    twice = [name for name in wanted if there.count(name) > 1]
+    if twice:
+        raise ObservationError(f"joint {', '.join(twice)} is named twice; the names are {', '.join(there):.200}")
+    values = {name: float(positions[there.index(name)]) for name in wanted}
+    odd = [f"{name} is {value}" for name, value in values.items() if not np.isfinite(value)]
+    if odd:
+        raise ObservationError(f"position of joint {', '.join(odd)}; it must be finite: look after its encoder")
+    return values
