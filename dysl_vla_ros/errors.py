@@ -31,3 +31,7 @@ class WorkerError(DyslVlaError):
 
 class DataError(DyslVlaError):
     """A data set, bag or output folder cannot serve."""
+
+
+class BagError(DyslVlaError):
+    """A recording cannot be read or written."""
