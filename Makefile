@@ -9,6 +9,7 @@ SHELL := bash
 PYTHON ?= python3
 EPISODES ?=
 HEADLESS ?=
+RECORD ?=
 ARGS ?=
 
 in_environment := source scripts/activate.bash &&
@@ -20,8 +21,9 @@ sources := $(shell find dysl_vla_ros msg srv launch config checkpoints -not -nam
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: build ## watch the policy move a simulated arm (EPISODES=2 a task, HEADLESS=1: no live table); writes demo_out/
-	@$(in_environment) dysl_vla demo $(if $(EPISODES),--episodes $(EPISODES)) $(if $(filter-out 0,$(HEADLESS)),--headless) $(ARGS)
+demo: build ## watch the policy move a simulated arm (EPISODES=2 a task, HEADLESS=1, RECORD=DIR: a bag); writes demo_out/
+	@$(in_environment) dysl_vla demo $(if $(EPISODES),--episodes $(EPISODES)) $(if $(filter-out 0,$(HEADLESS)),--headless) \
+	  $(if $(RECORD),--record "$(RECORD)") $(ARGS)
 
 test: build ## the test suite, without what takes more than half a minute (ARGS='-k worker')
 	@$(in_environment) pytest -m "not slow" $(ARGS)

@@ -29,12 +29,13 @@ ARROWS = {
     "worker.__main__": {"worker.server"},
     "nodes": {"worker.client", "control"},
     "nodes.sim_node": {"nodes", "simulation"},
+    "nodes.bag_recorder": {"nodes", "bags"},
     "evaluation": {"control", "simulation", "runtime"},
     "training": {"policies", "simulation"},
     "bags": set(),
     "replay": {"bags", "control", "evaluation", "runtime"},
     "distillation": {"replay", "runtime", "training"},
-    "demo": {"nodes", "evaluation", "simulation"},
+    "demo": {"nodes", "bags", "evaluation", "simulation"},
     "commands": {"demo", "nodes", "worker", "evaluation", "distillation", "training", "bags", "replay", "simulation"},
 }
 WITHOUT_TORCH = ("nodes", "control", "worker.client")

@@ -10,7 +10,8 @@ import yaml
 import zstandard
 
 from dysl_vla_ros.bags import mcap_storage, sqlite_storage
-from dysl_vla_ros.errors import BagError
+from dysl_vla_ros.errors import BagError, DataError
+from dysl_vla_ros.files import require_writable
 
 STORED = (".mcap", ".db3")
 PACKED = tuple(f"{ending}.zstd" for ending in STORED)
@@ -58,6 +59,20 @@ def find_files(path: Path) -> BagFolder:
         raise BagError(f"{path} is no bag that can be read: {lacks}; name a folder of `ros2 bag record`")
     count = metadata.get("message_count")
     return BagFolder(path, [path / name for name in ordered], missing, count if isinstance(count, int) else None)
+
+
+def require_new(folder: Path) -> None:
+    """Make the folder for a new bag, and see that it is empty and can be written to.
+
+    Raises:
+        BagError: it is not.
+    """
+    try:
+        require_writable(folder)
+    except DataError as error:
+        raise BagError(str(error)) from error
+    if any(folder.iterdir()):
+        raise BagError(f"{folder} is not empty: name a new folder for the bag")
 
 
 def open_file(path: Path, unpack_into: Path) -> "mcap_storage.McapFile | sqlite_storage.SqliteFile":

@@ -12,6 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=2, help="episodes a task")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"default: all of {', '.join(TASKS)}")
     parser.add_argument("--out", type=Path, default=Path("demo_out"), help="folder for report, video, summary")
+    parser.add_argument("--record", type=Path, metavar="DIR", help="record a bag (rosbag2, mcap) into this new folder")
     parser.add_argument("--headless", action="store_true", help="one plain line an episode, no live table")
     parser.add_argument("--checkpoint", type=Path, help="folder of the policy (default: the one that is shipped)")
     parser.add_argument("--seed", type=int, default=EVALUATION_SEED, help="scene of each task's first episode")
@@ -45,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
             output=arguments.out,
             full_depth=arguments.full_depth,
             max_ticks=arguments.max_ticks,
+            record=arguments.record,
         ),
         headless=arguments.headless,
     )

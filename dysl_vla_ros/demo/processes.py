@@ -54,7 +54,7 @@ class NodeProcess:
     It runs in a session of its own: a Ctrl-C at the terminal reaches the demo alone, which ends its nodes in order.
 
     Args:
-        program: ``vla_node`` or ``sim_node``.
+        program: ``vla_node``, ``sim_node`` or ``bag_recorder``.
         arguments: what follows ``--ros-args``.
         environment: all variables of the process.
         log: file for what it writes.
@@ -89,6 +89,11 @@ class NodeProcess:
         if (code := self._process.poll()) is not None:
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             raise NodeEnded(f"{self.program} ended with {how}: {self.reason()}")
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code of the process (negative: the signal that ended it); None while it runs."""
+        return self._process.poll()
 
     def reason(self) -> str:
         """Return the last error that the process logged, and where the log is."""

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from dysl_vla_ros import __version__
+from dysl_vla_ros.bags.folder import require_new
 from dysl_vla_ros.demo.session import DemoOptions, DemoSession, planned
 from dysl_vla_ros.demo.table import LiveTable, PlainLines, View, closing_lines
-from dysl_vla_ros.errors import CheckpointError, DyslVlaError
+from dysl_vla_ros.errors import BagError, CheckpointError, DyslVlaError
 from dysl_vla_ros.evaluation.summary import summarise, write_summary
 from dysl_vla_ros.evaluation.trace import EpisodeRecord
 from dysl_vla_ros.files import require_writable
@@ -32,7 +33,7 @@ def run_demo(options: DemoOptions, headless: bool = False) -> dict[str, Any]:
     with _StopSignals() as signals:
         try:
             with view:
-                _play(options, view, signals, records)
+                recording_fault = _play(options, view, signals, records)
         except KeyboardInterrupt:
             _write(options, records, complete=False)
             raise
@@ -40,11 +41,16 @@ def run_demo(options: DemoOptions, headless: bool = False) -> dict[str, Any]:
             if records:
                 _write(options, records, complete=False)
             raise
-        return _write(options, records, complete=True)
+        summary = _write(options, records, complete=True)
+    if recording_fault:
+        raise BagError(f"the demo is whole, its recording is not: {recording_fault}")
+    if options.record is not None:
+        print(f"recorded: {options.record}", flush=True)
+    return summary
 
 
-def _play(options: DemoOptions, view: View, signals: "_StopSignals", records: list[EpisodeRecord]) -> None:
-    """Play the plan; every episode that ended is in ``records``."""
+def _play(options: DemoOptions, view: View, signals: "_StopSignals", records: list[EpisodeRecord]) -> str:
+    """Play the plan; every episode that ended is in ``records``. Return what went wrong with the recording, or ""."""
     view.say("starting the simulated robot and the policy ...")
     with DemoSession(options, lambda: signals.seen) as session:
         for task, seed in planned(options):
@@ -55,6 +61,7 @@ def _play(options: DemoOptions, view: View, signals: "_StopSignals", records: li
             view.end(record)
         view.say("stopping ...")
     view.say("done")
+    return session.recording_fault()
 
 
 def _write(options: DemoOptions, records: Sequence[EpisodeRecord], complete: bool) -> dict[str, Any]:
@@ -99,6 +106,8 @@ def _require_usable(options: DemoOptions) -> None:
             f"{options.checkpoint} is no checkpoint: it has no config.json; name its folder by --checkpoint"
         )
     require_writable(options.output, "name a folder that you may write to by --out")
+    if options.record is not None:
+        require_new(options.record)
 
 
 class _StopSignals:

@@ -56,6 +56,7 @@ class DemoOptions:
     output: Path
     full_depth: bool = False
     max_ticks: int = 200  # control ticks of an episode
+    record: Path | None = None  # folder of a bag of everything that a robot would record
 
 
 class DemoSession:
@@ -73,6 +74,7 @@ class DemoSession:
         self._interrupted = interrupted
         self._stack = contextlib.ExitStack()
         self._active = False
+        self._bag_recorder: NodeProcess | None = None
         self._fault: Exception | None = None  # of a callback
 
     def __enter__(self) -> "DemoSession":
@@ -100,6 +102,10 @@ class DemoSession:
         robot_arguments = ["-p", f"scene.rate:={PICTURE_RATE}", "-p", f"task:={options.tasks[0].name}"]
         robot_arguments += ["-r", f"twist:={POLICY}/twist", "-r", f"gripper:={POLICY}/gripper"]
         logs = options.output / "logs"
+        if options.record is not None:  # the first one started is the last one stopped: it hears the zero twist
+            arguments = ["-p", f"folder:={options.record.absolute()}"]
+            recorder = NodeProcess("bag_recorder", arguments, environment, logs / "bag_recorder.log")
+            self._bag_recorder = self._stack.enter_context(recorder)
         # The last one started is the first one stopped: the policy says its zero twist while the robot still listens.
         self._robot, self._policy = (
             self._stack.enter_context(NodeProcess(program, arguments, environment, logs / f"{program}.log"))
@@ -142,6 +148,11 @@ class DemoSession:
             executor.shutdown()
 
         self._stack.callback(leave)
+
+    def recording_fault(self) -> str:
+        """Say, when the block has ended, why the bag is not whole; "" where it is, or where none was asked for."""
+        recorder = self._bag_recorder
+        return "" if recorder is None or recorder.exit_code == 0 else recorder.reason()
 
     # -- episodes ----------------------------------------------------------------------------------------------------
 
