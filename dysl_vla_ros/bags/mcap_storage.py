@@ -12,14 +12,14 @@ import struct
 import zlib
 from array import array
 from collections import OrderedDict
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
 from mcap.data_stream import ReadDataStream
 from mcap.opcode import Opcode
-from mcap.reader import SeekingReader
-from mcap.records import Channel, Chunk, DataEnd, Schema
+from mcap.records import Channel, Chunk, ChunkIndex, DataEnd, Footer, Schema, Statistics
 
 from dysl_vla_ros.bags.storage import (
     BROKEN,
@@ -38,7 +38,8 @@ MAX_RECORD = 2**31  # bytes; a longer record is a damaged length
 RECORD_HEAD = struct.Struct("<BQ")  # opcode, length of what follows
 MESSAGE_HEAD = struct.Struct("<HIQQ")  # channel, sequence number, log time, publish time
 DEFINITION_ENCODINGS = {"ros2msg": "ros2msg", "ros2idl": "ros2idl", "omgidl": "ros2idl"}
-Record = TypeVar("Record", Channel, Chunk, DataEnd, Schema)
+FOOTER_LENGTH = RECORD_HEAD.size + 20  # bytes
+Record = TypeVar("Record", Channel, Chunk, ChunkIndex, DataEnd, Footer, Schema, Statistics)
 
 
 class McapFile:
@@ -60,6 +61,7 @@ class McapFile:
         self._schemas: dict[int, Schema] = {}
         self._channels: dict[int, Channel] = {}
         self._numbers: dict[int, int] = {}  # channel -> place in topics
+        self._spare_channels: dict[int, Channel] = {}  # those of the summary, for one whose own record is lost
         self._unknown = 0  # messages of no known channel
         self._certain: list[int] = []  # offsets at which, by the summary, a chunk begins
         self._expected: int | None = None  # messages, by the summary
@@ -68,11 +70,13 @@ class McapFile:
         self._file = (source or path).open("rb")
         self._size = self._file.seek(0, 2)
         try:
-            self._read_summary()
+            fault = self._read_summary()
             self._scan()
         except BaseException:
             self._file.close()
             raise
+        if fault and not self.damage:
+            self.damage.append(f"{path.name}: {fault}: {read_so_far(self.index)}; no message is lost")
         if self._unknown:
             self.damage.append(f"{path.name}: {self._unknown} messages are left out: their topic's record is lost")
         if self._expected is not None and self._expected > len(self.index):
@@ -94,21 +98,37 @@ class McapFile:
 
     # -- scanning ----------------------------------------------------------------------------------------------------
 
-    def _read_summary(self) -> None:
-        """Learn channels and the places of chunks from the end of the file, if it is there and whole."""
+    def _read_summary(self) -> str:
+        """Learn from the end of the file, if it is there, where chunks lie; return what is wrong with it, or ""."""
+        self._file.seek(max(self._size - FOOTER_LENGTH - len(MAGIC), 0))
+        tail = self._file.read(FOOTER_LENGTH)
+        if len(tail) < FOOTER_LENGTH or tail[0] != Opcode.FOOTER:
+            return ""  # the scan will meet the place from where on something is missing
+        footer = _record(Footer, tail[RECORD_HEAD.size :])
+        if footer.summary_start == 0:  # none was made
+            return ""
+        if footer.summary_start >= self._size:
+            return "its index is damaged"
+        self._file.seek(footer.summary_start)
+        summary = self._file.read(self._size - len(MAGIC) - FOOTER_LENGTH - footer.summary_start)
+        if footer.summary_crc not in (0, zlib.crc32(summary + tail[:-4])):  # 0: none was made
+            return "its index is damaged"
         try:
-            summary = SeekingReader(self._file, validate_crcs=True).get_summary()
-        except BROKEN:
-            return
-        if summary is None:
-            return
-        for schema in summary.schemas.values():
-            self._schemas[schema.id] = schema
-        for channel in summary.channels.values():
-            self._add_channel(channel)
-        self._certain = sorted(index.chunk_start_offset for index in summary.chunk_indexes)
-        if summary.statistics is not None:
-            self._expected = summary.statistics.message_count
+            for opcode, _, body in _frames(summary):
+                if opcode == Opcode.SCHEMA:
+                    self._add_schema(_record(Schema, body))
+                elif opcode == Opcode.CHANNEL:
+                    channel = _record(Channel, body)
+                    self._spare_channels[channel.id] = channel
+                elif opcode == Opcode.CHUNK_INDEX:
+                    self._certain.append(_record(ChunkIndex, body).chunk_start_offset)
+                elif opcode == Opcode.STATISTICS:
+                    self._expected = _record(Statistics, body).message_count
+        except BROKEN as error:
+            return f"its index is damaged ({error})"
+        finally:
+            self._certain.sort()
+        return ""
 
     def _scan(self) -> None:
         self._file.seek(0)
@@ -131,23 +151,27 @@ class McapFile:
                 position, checksum = self._next_certain(begin), None
                 continue
             body = self._file.read(length)
-            if opcode == Opcode.FOOTER:
+            if opcode == Opcode.FOOTER and self._ended:
                 if self._file.read(len(MAGIC)) != MAGIC:
                     self._fault(end, "its last bytes are missing", "no message is lost")
                 return
-            if opcode == Opcode.DATA_END:
-                self._ended = True
-                self._check_data(_record(DataEnd, body), begin, checksum)
+            self._take(opcode, body, begin, checksum)
             checksum = zlib.crc32(body, zlib.crc32(head, checksum)) if checksum is not None else None
-            self._take(opcode, body, begin)
             position = end
 
     def _next_certain(self, begin: int) -> int | None:
         """Return where the next chunk begins for certain, None where that is not known."""
         return next((offset for offset in self._certain if offset > begin), None)
 
-    def _take(self, opcode: int, body: bytes, begin: int) -> None:
-        """Take one whole record; one that is damaged inside leaves the next one's place as it is."""
+    def _take(self, opcode: int, body: bytes, begin: int, checksum: int | None) -> None:
+        """Take one whole record; one that is damaged inside leaves the next one's place as it is.
+
+        Args:
+            opcode: what it is.
+            body: what stands in its frame.
+            begin: where it begins in the file.
+            checksum: of all before it, None where that is not known.
+        """
         try:
             if opcode == Opcode.SCHEMA:
                 self._add_schema(_record(Schema, body))
@@ -157,8 +181,13 @@ class McapFile:
                 self._take_chunk(_record(Chunk, body), begin, RECORD_HEAD.size + len(body))
             elif opcode == Opcode.MESSAGE and not self._broken:
                 self._add_message(body, -1, begin + RECORD_HEAD.size)
+            elif opcode == Opcode.DATA_END:
+                self._ended = True
+                self._check_data(_record(DataEnd, body), begin, checksum)
+            elif opcode == Opcode.FOOTER:
+                raise ValueError("an end in the middle")
         except BROKEN as error:
-            self._fault(begin, f"a record is damaged ({error})", "it is left out")
+            self._fault(begin, f"a record is damaged ({error})", "it and what is not certain behind it are left out")
 
     def _check_data(self, record: DataEnd, begin: int, checksum: int | None) -> None:
         """Compare the checksum of everything that was read with the one that a careful writer left behind."""
@@ -183,21 +212,14 @@ class McapFile:
             self._fault(begin, fault, f"its messages, from {chunk.message_start_time / 1e9:.3f} s on, are left out")
             return
         self._chunks.append((begin, length))
-        offset = 0
         try:
-            while offset < len(data):
-                opcode, size = RECORD_HEAD.unpack_from(data, offset)
-                offset += RECORD_HEAD.size
-                body = data[offset : offset + size]
-                if len(body) < size:
-                    raise ValueError("a record is longer than its chunk")
+            for opcode, offset, body in _frames(data):
                 if opcode == Opcode.MESSAGE:
                     self._add_message(body, len(self._chunks) - 1, offset)
                 elif opcode == Opcode.SCHEMA:
                     self._add_schema(_record(Schema, body))
                 elif opcode == Opcode.CHANNEL:
                     self._add_channel(_record(Channel, body))
-                offset += size
         except BROKEN as error:
             if not cut:
                 self._fault(begin, f"a chunk is damaged inside ({error})", "the rest of it is left out")
@@ -219,6 +241,8 @@ class McapFile:
     def _add_message(self, body: bytes, chunk: int, begin: int) -> None:
         """Index a message whose record's inside, ``body``, begins at ``begin`` of the file (chunk -1) or chunk."""
         channel, _, time, _ = MESSAGE_HEAD.unpack_from(body)
+        if channel not in self._numbers and channel in self._spare_channels:
+            self._add_channel(self._spare_channels[channel])
         if channel not in self._numbers:
             self._unknown += 1
             return
@@ -269,6 +293,24 @@ class McapFile:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(number)
         return self._kept[number]
+
+
+def _frames(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Take records out of their frames: opcode, offset of the inside, inside.
+
+    Raises:
+        ValueError: a record is longer than what there is.
+        struct.error: what is there is shorter than a frame.
+    """
+    offset = 0
+    while offset < len(data):
+        opcode, length = RECORD_HEAD.unpack_from(data, offset)
+        offset += RECORD_HEAD.size
+        body = data[offset : offset + length]
+        if len(body) < length:
+            raise ValueError("a record is longer than what it lies in")
+        yield opcode, offset, body
+        offset += length
 
 
 def _record(kind: type[Record], body: bytes) -> Record:
