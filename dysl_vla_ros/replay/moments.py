@@ -1,0 +1,265 @@
+"""A bag's streams as moments: for each frame of the first camera, what the node would have seen, or why it would not.
+
+The node's own judge (:class:`~dysl_vla_ros.control.freshness.Freshness`) decides, on the bag's clock: a source that was
+silent for longer than ``safety.max_arrival_age``, a frozen or old picture, cameras too far apart in time. A frame that
+the node would not have acted upon is counted with the reason, and what would have stopped it ends the episode. An
+episode also ends at a new instruction, at a jump of time, and where the recording itself shows a reset.
+
+Bag time is the time of reception. Pictures are converted only for the frames that are used.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dysl_vla_ros.control.clock_watch import ClockWatch
+from dysl_vla_ros.control.freshness import Freshness
+from dysl_vla_ros.errors import BagError, ObservationError
+from dysl_vla_ros.interfaces import Observation, PolicyDescription
+from dysl_vla_ros.readings import image_to_rgb, instruction_fault, opening_value, pose_values
+from dysl_vla_ros.replay.history import History, RecordedAction, nanoseconds
+from dysl_vla_ros.replay.topics import BagTopics, proprioception_roles
+from dysl_vla_ros.settings import SafetySettings
+
+FIRST = "the recording begins"
+OTHER_CLOCK = 60.0  # s between stamp and reception beyond which it is no delay and no bad synchronisation
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One frame of the first camera with everything else as it was then."""
+
+    number: int
+    time: float  # s of bag time since the bag's first message
+    stamp: int  # ns, of the first camera's frame
+    clock: float  # s that actions are counted by: bag time, or the stamps' where another clock made them (simulation)
+    observation: Observation
+    begins: str  # why an episode begins with this moment; "" where one goes on
+    recorded: RecordedAction | None
+
+
+@dataclass
+class Refusal:
+    """Frames that could not serve, for one reason."""
+
+    example: str
+    count: int = 0
+
+
+class Moments:
+    """Iterate once; the counts are complete afterwards.
+
+    Attributes:
+        frames: of the first camera that came by.
+        left_out: that ``every`` skipped.
+        refused: why frames (or messages of another input) could not serve, and how many.
+        unreadable: messages whose bytes are damaged.
+        own_clock: whether the cameras are stamped by another clock than the bag's, as in simulation.
+    """
+
+    def __init__(
+        self,
+        reader: Any,
+        topics: BagTopics,
+        description: PolicyDescription,
+        safety: SafetySettings,
+        *,
+        every: int = 1,
+        spacing: float = 0.0,
+        chosen: Callable[[int], bool] = lambda frame: True,
+        instruction: str = "",
+        history: History | None = None,
+    ) -> None:
+        """Prepare to read; see :class:`Moment` for what comes.
+
+        Args:
+            reader: an open bag.
+            topics: which topic serves what.
+            description: the policy's.
+            safety: the ages after which the node stops.
+            every: use each n-th frame of the first camera.
+            spacing: s of bag time between two frames that are used, kept on average, within an episode; 0: none.
+            chosen: further choice among the frames, by their number.
+            instruction: in place of the bag's; "": the bag's.
+            history: the recorded run; None: nothing is known of it.
+        """
+        assert every >= 1
+        self.frames = self.left_out = self.unreadable = 0
+        self.refused: dict[str, Refusal] = {}
+        self.own_clock = False
+        self._reader, self._roles, self._safety = reader, topics.role_of(), safety
+        self._every, self._spacing, self._chosen = every, spacing, chosen
+        self._cameras = description.cameras
+        self._spec = description.proprioception
+        self._carried = proprioception_roles(self._spec.names)
+        names = {role: served.topic for role, served in topics.inputs.items()}
+        self._freshness = Freshness(self._cameras, tuple(self._carried), names)
+        self._history = history or History()
+        self._instruction = instruction
+        self._newest: dict[str, Any] = {}  # camera -> message
+        self._values: dict[str, float] = {}
+        self._newest_stamp = 0.0  # s, of any camera
+        self._watch = ClockWatch()
+        self._ends = FIRST  # why the next moment begins an episode; "": it goes on
+        self._episodes: list[int | None] = [None, None]  # the node's and the scene's, as recorded, of the last frame
+        self._count = 0
+        self._episode_began = 0.0  # s, on the clock that actions are counted by
+        self._used_places = 0
+
+    def __iter__(self) -> Iterator[Moment]:
+        """Yield the moments in the order of bag time."""
+        self._freshness.start(self._reader.start_ns * 1e-9)
+        for entry in self._reader.messages(list(self._roles)):
+            time = entry.time_ns * 1e-9
+            role = self._roles[entry.topic]
+            self._note_silence(time)
+            try:
+                message = entry.message
+            except BagError as error:
+                self.unreadable += 1
+                self._refuse(str(error))
+                continue
+            if role == "instruction":
+                self._hear_instruction(entry.topic, message.data)
+            elif role not in self._cameras:
+                self._hear_values(role, time, message)
+            else:
+                heard = self._hear_image(role, time, message)
+                if role != self._cameras[0] or not heard:
+                    continue
+                if not self._wanted(time):
+                    self.left_out += 1
+                elif (moment := self._moment(entry.time_ns, message)) is not None:
+                    yield moment
+
+    def end_episode(self, reason: str) -> None:
+        """Let the next moment begin an episode: what became of the last one would have stopped the node."""
+        self._ends = self._ends or reason
+
+    def refuse(self, reason: str) -> None:
+        """Count a moment that turned out not to serve, as the node would count a failed inference."""
+        self._refuse(reason)
+        self.end_episode(reason)
+
+    # -- hearing -----------------------------------------------------------------------------------------------------
+
+    def _note_silence(self, time: float) -> None:
+        """End the episode where the node, whose ticks do not wait for messages, would have stopped by now."""
+        if not self._ends:
+            self._ends = self._stop_reason(time)
+
+    def _stop_reason(self, time: float) -> str:
+        return self._freshness.stop_reason(time, self._now(time), self._safety, self._watch.rate)
+
+    def _now(self, time: float) -> float:
+        """Return what the node's ROS clock would have shown."""
+        return self._newest_stamp if self.own_clock else time
+
+    def _hear_instruction(self, topic: str, text: str) -> None:
+        text = text.strip()
+        if fault := instruction_fault(text):
+            self._refuse(f"{topic}: {fault}; the one before stays")
+        elif text != self._instruction:
+            self._instruction = text
+            self.end_episode(f"new instruction: {text or 'none'}")
+
+    def _hear_values(self, role: str, time: float, message: Any) -> None:
+        try:
+            values, stamp = self._read_values(role, message)
+        except ObservationError as error:
+            self._freshness.refused(role, time, str(error))
+            self._refuse(f"{role}: {error}")
+            return
+        if self._accept(role, time, stamp):
+            self._values |= values
+
+    def _read_values(self, role: str, message: Any) -> tuple[dict[str, float], float | None]:
+        if role == "ee_pose":
+            return pose_values(message, self._spec.frame), nanoseconds(message.header.stamp) * 1e-9
+        return opening_value(message), None
+
+    def _hear_image(self, camera: str, time: float, message: Any) -> bool:
+        stamp = nanoseconds(message.header.stamp) * 1e-9
+        if camera == self._cameras[0]:
+            self.frames += 1
+            if self.frames == 1:
+                self.own_clock = stamp > 0.0 and abs(time - stamp) > OTHER_CLOCK
+            if self.own_clock and (jump := self._watch.update(time, stamp)):
+                self._freshness.clock_jumped()
+                self._newest_stamp = stamp
+                self.end_episode(jump)
+        if not self._accept(camera, time, stamp):
+            return False
+        self._newest_stamp = max(self._newest_stamp, stamp)
+        self._newest[camera] = message
+        return True
+
+    def _accept(self, role: str, time: float, stamp: float | None) -> bool:
+        now = None if self.own_clock else time
+        why = self._freshness.received(role, time, stamp, now, self._safety.max_clock_skew)
+        if why:
+            self._refuse(f"{role}: {why}")
+        return not why
+
+    # -- giving ------------------------------------------------------------------------------------------------------
+
+    def _wanted(self, time: float) -> bool:
+        number = self.frames - 1
+        if number % self._every or not self._chosen(number):
+            return False
+        return not self._spacing or bool(self._ends) or self._places(time) > self._used_places
+
+    def _places(self, time: float) -> int:
+        """Return how many spacings lie behind in this episode."""
+        return round((self._now(time) - self._episode_began) / self._spacing) if self._spacing else 0
+
+    def _moment(self, time_ns: int, frame: Any) -> Moment | None:
+        time, stamp = time_ns * 1e-9, nanoseconds(frame.header.stamp)
+        self._follow_recorded_run(stamp)
+        why = self._stop_reason(time)
+        if not self._instruction:
+            why = "no instruction was given by then: give one with --instruction"
+        if why:
+            self.refuse(why)
+            return None
+        try:
+            images = {camera: np.array(image_to_rgb(self._newest[camera])) for camera in self._cameras}
+        except ObservationError as error:
+            self.refuse(f"a picture cannot be used: {error}")
+            return None
+        values = np.array([self._values[name] for name in self._spec.names], np.float32)
+        moment = Moment(
+            number=self._count,
+            time=(time_ns - self._reader.start_ns) * 1e-9,
+            stamp=stamp,
+            clock=self._now(time),
+            observation=Observation(images, values, self._instruction),
+            begins=self._ends,
+            recorded=self._history.action(stamp, time_ns),
+        )
+        self._count += 1
+        if self._ends:
+            self._episode_began = self._now(time)
+        self._used_places = self._places(time)
+        self._ends = ""
+        return moment
+
+    def _follow_recorded_run(self, stamp: int) -> None:
+        """End the episode where the recorded run's, or its scene's, ended."""
+        node, scene = self._history.episode(stamp), self._history.scene(stamp)
+        for place, (what, now) in enumerate(
+            (("the node was reset or had stopped", node), ("the scene was reset", scene))
+        ):
+            before = self._episodes[place]
+            if now is not None:
+                if before is not None and now != before:
+                    self.end_episode(f"{what} when it was recorded")
+                self._episodes[place] = now
+
+    def _refuse(self, reason: str) -> None:
+        """Count a reason; those that differ in numbers alone are one."""
+        refusal = self.refused.setdefault(re.sub(r"[-+]?\d[\d.e+-]*", "#", reason), Refusal(reason))
+        refusal.count += 1

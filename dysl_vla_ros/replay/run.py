@@ -1,0 +1,169 @@
+"""Replays moments through several sides at once, each as if it were driving: the policy's own chunks, in bag time.
+
+Between two inferences a side has played so many actions of its own last chunk as action time steps went by in the
+recording. That is what its guidance observes, so that a replay depends on the recording alone, not on this machine's
+speed: the same bag gives the same numbers, bit for bit on one machine. Only milliseconds differ.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dysl_vla_ros.errors import NonFiniteActionError, ObservationError
+from dysl_vla_ros.interfaces import ActionSpec, FloatArray, StepResult
+from dysl_vla_ros.replay.deviation import normalised_distance, translation_mm
+from dysl_vla_ros.replay.moments import Moment
+from dysl_vla_ros.replay.pictures import Album
+from dysl_vla_ros.replay.tracks import Columns, Track
+from dysl_vla_ros.runtime.step import Runtime
+from dysl_vla_ros.settings import RuntimeSettings
+
+FULL, SKIPPING, OTHER_FULL, OTHER = "full depth", "skipping", "other, full depth", "other"
+Watcher = Callable[[Moment, dict[str, StepResult]], None]
+
+
+class Playback:
+    """Counts which actions of the newest chunk were played in bag time."""
+
+    def __init__(self, action: ActionSpec) -> None:
+        """Begin with no chunk."""
+        self._action = action
+        self.begin(0.0)
+
+    def begin(self, clock: float) -> None:
+        """Begin an episode at ``clock`` (s): nothing was played."""
+        self._began = clock
+        self._counted = 0  # action time steps since then
+        self._chunk: FloatArray | None = None  # (H, A)
+        self._gap = False
+
+    def take(self, clock: float) -> tuple[FloatArray, bool]:
+        """Return the actions (n, A) played since the last call, and whether a gap lay before them.
+
+        Time steps are counted from the episode's beginning, so that rounding does not add up. Beyond the chunk's end
+        nothing is played: a gap before whatever comes next.
+        """
+        counted = round((clock - self._began) / self._action.time_step)
+        passed, self._counted = counted - self._counted, counted
+        if self._chunk is None:
+            return np.zeros((0, self._action.dimensions), np.float32), False
+        gap, self._gap = self._gap, passed > len(self._chunk)
+        return self._chunk[:passed], gap
+
+    def offer(self, chunk: FloatArray) -> None:
+        """Take the chunk (H, A) that is played from now on, from its first action."""
+        self._chunk = chunk
+
+
+class Side:
+    """One way of running the policy, with the state of its own episode."""
+
+    def __init__(self, name: str, runtime: Runtime, settings: RuntimeSettings) -> None:
+        """Use ``runtime`` for this side alone; policies and modules may be shared with others."""
+        self.name, self.runtime, self.settings = name, runtime, settings
+        self.description = runtime.description
+        self.track = Track(name, self.description)
+        self._playback = Playback(self.description.action)
+
+    def begin(self, clock: float) -> None:
+        """Begin an episode."""
+        self.runtime.reset()
+        self._playback.begin(clock)
+
+    def step(self, moment: Moment) -> tuple[StepResult, int, bool]:
+        """Compute one inference; return it with the number of actions observed and whether a gap lay before them."""
+        played, gap = self._playback.take(moment.clock)
+        result = self.runtime.step(moment.observation, played, self.settings, gap)
+        self._playback.offer(result.chunk.actions)
+        return result, len(played), gap
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A stretch of the recording that guidance spans."""
+
+    number: int
+    instruction: str
+    begins: str  # why
+
+
+@dataclass
+class Replay:
+    """Everything that a replay gave, but the milliseconds' meaning and the files."""
+
+    action: ActionSpec
+    sides: dict[str, Side]
+    moments: Columns
+    episodes: list[Episode] = field(default_factory=list)
+    album: Album = field(default_factory=Album)
+
+    def track(self, name: str) -> Track:
+        """Return the results of one side."""
+        return self.sides[name].track
+
+
+def replay(
+    moments: Iterable[Moment],
+    sides: Sequence[Side],
+    refuse: Callable[[str], None],
+    watch: Sequence[Watcher] = (),
+) -> Replay:
+    """Run every side on every moment.
+
+    Args:
+        moments: of the bag, in order.
+        sides: the first is full depth, which the second and the pictures are judged by.
+        refuse: told why a moment did not serve after all; the next one then begins an episode.
+        watch: shown each moment with every side's result.
+    """
+    action = sides[0].description.action
+    done = Replay(action, {side.name: side for side in sides}, Columns(_moment_type(action, sides)))
+    for moment in moments:
+        if moment.begins:
+            done.episodes.append(Episode(len(done.episodes), moment.observation.instruction, moment.begins))
+            for side in sides:
+                side.begin(moment.clock)
+        try:
+            steps = {side.name: side.step(moment) for side in sides}
+        except (NonFiniteActionError, ObservationError) as error:
+            refuse(f"inference failed: {error}")
+            continue
+        for side in sides:
+            side.track.append(*steps[side.name])
+        results = {name: result for name, (result, _, _) in steps.items()}
+        _keep(done, moment, results)
+        for watcher in watch:
+            watcher(moment, results)
+    return done
+
+
+def _moment_type(action: ActionSpec, sides: Sequence[Side]) -> list[Any]:
+    return [
+        ("time", np.float64),  # s of bag time since the bag's begin
+        ("stamp", np.int64),  # ns
+        ("episode", np.int32),
+        ("recorded", np.float32, (action.dimensions,)),  # NaN: the bag has none
+        ("recorded_full", np.float32, (action.dimensions,)),  # the full-depth action of the same place in the chunk
+        ("recorded_skipping", np.float32, (action.dimensions,)),
+        ("chunk_mm", np.float64, (len(sides),)),  # mean over the chunk of the distance to the first side
+    ]
+
+
+def _keep(done: Replay, moment: Moment, results: dict[str, StepResult]) -> None:
+    chunks = [result.chunk.actions for result in results.values()]
+    values: dict[str, Any] = {"recorded": np.nan, "recorded_full": np.nan, "recorded_skipping": np.nan}
+    if (recorded := moment.recorded) is not None and recorded.index < min(len(chunk) for chunk in chunks[:2]):
+        values = {"recorded": recorded.action, "recorded_full": chunks[0][recorded.index]}
+        values["recorded_skipping"] = chunks[1 if len(chunks) > 1 else 0][recorded.index]
+    alike = [min(len(chunks[0]), len(chunk)) for chunk in chunks]
+    done.moments.append(
+        time=moment.time,
+        stamp=moment.stamp,
+        episode=len(done.episodes) - 1,
+        chunk_mm=[translation_mm(chunk[:n], chunks[0][:n]).mean() for n, chunk in zip(alike, chunks, strict=True)],
+        **values,
+    )
+    distance = normalised_distance(chunks[1 if len(chunks) > 1 else 0][0], chunks[0][0], done.action)
+    done.album.watch(moment.observation, len(done.moments) - 1, len(done.episodes) - 1, float(distance))

@@ -1,0 +1,98 @@
+"""From an open bag to its moments: topics found, the recorded run read, the streams joined."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dysl_vla_ros.errors import BagError
+from dysl_vla_ros.interfaces import PolicyDescription
+from dysl_vla_ros.replay.history import History, read_history
+from dysl_vla_ros.replay.moments import Moments
+from dysl_vla_ros.replay.topics import BagTopics, find_topics
+from dysl_vla_ros.settings import SafetySettings
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What of a bag is to be used, and how.
+
+    Attributes:
+        remapped: role -> topic, where names do not say it (:func:`~dysl_vla_ros.replay.topics.remaps`).
+        instruction: in place of the bag's; "": the bag's.
+        every: each n-th frame of the first camera.
+        spacing: s of bag time between two frames that are used; 0: no such limit.
+        chosen: further choice among the frames, by their number.
+    """
+
+    remapped: Mapping[str, str] = field(default_factory=dict)
+    instruction: str = ""
+    every: int = 1
+    spacing: float = 0.0
+    chosen: Callable[[int], bool] = lambda frame: True
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a bag has for a policy."""
+
+    topics: BagTopics
+    history: History
+    moments: Moments
+
+
+def open_source(
+    reader: Any, description: PolicyDescription, safety: SafetySettings, choice: Choice, *, history: bool = True
+) -> Source:
+    """Find what serves a policy in an open bag.
+
+    Args:
+        reader: an open :class:`~dysl_vla_ros.bags.reader.BagReader`.
+        description: the policy's.
+        safety: the ages that end an episode.
+        choice: what is to be used.
+        history: false: neither recorded actions nor resets are looked for.
+
+    Raises:
+        BagError: an input of the policy is not there.
+    """
+    topics = find_topics(
+        reader.topics,
+        description,
+        choice.remapped,
+        instruction=choice.instruction,
+        seconds=(reader.end_ns - reader.start_ns) * 1e-9,
+        first_message=lambda topic: _first_message(reader, topic),
+    )
+    recorded = read_history(reader, topics.outputs, description.action) if history else History()
+    moments = Moments(
+        reader,
+        topics,
+        description,
+        safety,
+        every=choice.every,
+        spacing=choice.spacing,
+        chosen=choice.chosen,
+        instruction=choice.instruction,
+        history=recorded,
+    )
+    return Source(topics, recorded, moments)
+
+
+def require_moments(count: int, moments: Moments, path: Any) -> None:
+    """Refuse a bag of which no frame served.
+
+    Raises:
+        BagError: says why, the commonest reason first.
+    """
+    if count:
+        return
+    refusals = sorted(moments.refused.values(), key=lambda refusal: -refusal.count)[:3]
+    why = "; ".join(f"{refusal.count} times: {refusal.example}" for refusal in refusals)
+    raise BagError(f"{path}: none of {moments.frames} frames can serve: {why or 'there are none'}")
+
+
+def _first_message(reader: Any, topic: str) -> Any:
+    try:
+        return next((entry.message for entry in reader.messages([topic])), None)
+    except BagError:
+        return None
