@@ -75,3 +75,18 @@ def sha256(path: Path) -> str:
         while block := source.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def shared(relative: str) -> Path:
+    """Return a file or folder that comes with the package (``checkpoints/reference``): as installed, else a checkout's.
+
+    Raises:
+        DataError: it was installed without it.
+    """
+    here = Path(__file__).absolute()
+    places = [parent / "share" / "dysl_vla_ros" / relative for parent in here.parents]
+    places.append(here.resolve().parents[1] / relative)
+    found = next((place for place in places if place.exists()), None)
+    if found is None:
+        raise DataError(f"{relative} did not come with this installation of dysl_vla_ros; name one of your own")
+    return found

@@ -35,6 +35,7 @@ VERBS = {
     "calibrate": Verb("dysl_vla_ros.commands.calibrate", "choose static layers and guidance thresholds"),
     "distill": Verb("dysl_vla_ros.commands.distill", "train adapters and controllers that skip the other layers"),
     "evaluate": Verb("dysl_vla_ros.commands.evaluate", "measure success, depth and time in simulation", "mujoco"),
+    "replay": Verb("dysl_vla_ros.commands.replay", "prove on a recording what skipping costs and saves"),
     "describe": Verb("dysl_vla_ros.commands.describe", "say what a checkpoint wants, gives, and may skip"),
 }
 

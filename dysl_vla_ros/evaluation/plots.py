@@ -45,12 +45,12 @@ _STYLE = {
 }
 
 
-def executed_layers(episode: EpisodeRecord) -> str:
+def executed_layers(episode: EpisodeRecord, title: str = "Layers executed") -> str:
     """Draw which layers each inference ran: time across, layers up, verified inferences in orange."""
     grid = np.array([inference.trace.executed for inference in episode.inferences], dtype=int).T  # (L, inferences)
     verified = np.array([inference.trace.verified for inference in episode.inferences])
     grid = grid * np.where(verified, 2, 1)
-    with _chart("Layers executed", "layer") as chart:
+    with chart_of(title, "layer") as chart:
         chart.axes.pcolormesh(
             _edges(episode),
             np.arange(grid.shape[0] + 1) - 0.5,
@@ -70,7 +70,7 @@ def executed_layers(episode: EpisodeRecord) -> str:
 def layer_calls(episode: EpisodeRecord) -> str:
     """Draw how many layers each inference ran, the second pass of a verification on top."""
     times, calls = _times(episode), episode.layer_calls
-    with _chart("Layer calls per inference", "layers") as chart:
+    with chart_of("Layer calls per inference", "layers") as chart:
         chart.axes.step(times, calls, where="post", color=RAN, linewidth=1.3)
         _mark_verified(chart.axes, episode, calls)
         chart.axes.axhline(episode.layers_total, color=FAINT, linestyle="--", linewidth=0.9)
@@ -84,7 +84,7 @@ def layer_calls(episode: EpisodeRecord) -> str:
 def continuity(episode: EpisodeRecord) -> str:
     """Draw the trajectory's continuity C, and where its fall was verified."""
     values = np.array([inference.trace.continuity for inference in episode.inferences])
-    with _chart("Continuity C (higher: smoother)", "C") as chart:
+    with chart_of("Continuity C (higher: smoother)", "C") as chart:
         chart.axes.plot(_times(episode), values, color=RAN, linewidth=1.3)
         _mark_verified(chart.axes, episode, values)
         chart.legend([(RAN, "C"), (VERIFIED, "verified")])
@@ -94,7 +94,7 @@ def continuity(episode: EpisodeRecord) -> str:
 def allow_points(episode: EpisodeRecord) -> str:
     """Draw each block's allow point: at its band's lower edge all may be skipped, at its upper edge nothing."""
     points = np.array([inference.trace.allow_points for inference in episode.inferences])  # (inferences, blocks)
-    with _chart("Allow points (top of a band: block closed)", "layer") as chart:
+    with chart_of("Allow points (top of a band: block closed)", "layer") as chart:
         for number, (first, end) in enumerate(episode.blocks):
             colour = BLOCK_COLOURS[number % len(BLOCK_COLOURS)]
             chart.axes.axhspan(first, end, color=colour, alpha=0.09, linewidth=0)
@@ -108,7 +108,7 @@ def allow_points(episode: EpisodeRecord) -> str:
 
 def allow_point_shares(histograms: Sequence[Mapping[str, Any]]) -> str:
     """Draw how often each layer was its block's allow point; the last, hatched bar of a block is "closed"."""
-    with _chart("Allow points, all episodes", "% of inferences", "layer") as chart:
+    with chart_of("Allow points, all episodes", "% of inferences", "layer") as chart:
         for number, block in enumerate(histograms):
             counts = np.array(block["counts"], dtype=float)
             layers = np.arange(block["first"], block["end"] + 1) - 0.38 * (np.arange(counts.size) == counts.size - 1)
@@ -125,7 +125,7 @@ def allow_point_shares(histograms: Sequence[Mapping[str, Any]]) -> str:
 def latency(episode: EpisodeRecord) -> str:
     """Draw the milliseconds of each inference by part, and the age that its image had reached."""
     times = _times(episode)
-    with _chart("Milliseconds per inference", "ms") as chart:
+    with chart_of("Milliseconds per inference", "ms") as chart:
         parts = np.array([[getattr(record.timings, part) for record in episode.inferences] for part in PART_COLOURS])
         chart.axes.stackplot(times, parts, colors=list(PART_COLOURS.values()), step="post", linewidth=0)
         legend = [(colour, part) for part, colour in PART_COLOURS.items()]
@@ -143,7 +143,7 @@ def latency_histogram(inferences: Sequence[InferenceRecord]) -> str:
     total = np.array([inference.timings.total for inference in inferences])
     verified = np.array([inference.trace.verified for inference in inferences], dtype=bool)
     limit = float(np.percentile(total, 99.5)) * 1.05 or 1.0
-    with _chart("Total milliseconds, all inferences", "inferences", "ms") as chart:
+    with chart_of("Total milliseconds, all inferences", "inferences", "ms") as chart:
         values = [np.minimum(total[~verified], limit), np.minimum(total[verified], limit)]
         chart.axes.hist(values, bins=40, range=(0, limit), stacked=True, color=[RAN, VERIFIED])
         for share, style in ((50, "-"), (99, "--")):
@@ -159,7 +159,7 @@ def age_histogram(inferences: Sequence[InferenceRecord]) -> str:
     if not ages.size:
         return ""
     limit = float(np.percentile(ages, 99.5)) * 1.05 or 1.0
-    with _chart("Age of the image when its action was ready", "inferences", "ms") as chart:
+    with chart_of("Age of the image when its action was ready", "inferences", "ms") as chart:
         chart.axes.hist(np.minimum(ages, limit), bins=40, range=(0, limit), color=RAN)
         for share, style in ((50, "-"), (99, "--")):
             chart.axes.axvline(float(np.percentile(ages, share)), color=INK, linewidth=0.9, linestyle=style)
@@ -171,7 +171,7 @@ def layers_histogram(inferences: Sequence[InferenceRecord]) -> str:
     """Draw how many layers inferences ran, over all episodes."""
     calls = np.array([inference.trace.layer_calls for inference in inferences])
     verified = np.array([inference.trace.verified for inference in inferences], dtype=bool)
-    with _chart("Layer calls, all inferences", "inferences", "layers") as chart:
+    with chart_of("Layer calls, all inferences", "inferences", "layers") as chart:
         bins = [count - 0.5 for count in range(int(calls.max()) + 2)]
         chart.axes.hist([calls[~verified], calls[verified]], bins=bins, stacked=True, color=[RAN, VERIFIED])
         total = inferences[0].trace.layers_total
@@ -180,7 +180,7 @@ def layers_histogram(inferences: Sequence[InferenceRecord]) -> str:
     return chart.image
 
 
-class _chart:
+class chart_of:
     """A figure of the common size; on leaving the block it becomes an image for an ``src`` attribute."""
 
     def __init__(self, title: str, y_label: str, x_label: str = "s") -> None:
@@ -188,7 +188,7 @@ class _chart:
         self._labels = (title, y_label, x_label)
         self._style = matplotlib.rc_context(_STYLE)
 
-    def __enter__(self) -> "_chart":
+    def __enter__(self) -> "chart_of":
         self._style.__enter__()
         self._figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained", dpi=150)
         self.axes: Axes = self._figure.add_subplot()

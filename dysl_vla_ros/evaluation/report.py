@@ -32,22 +32,33 @@ def write_report(path: Path, episodes: Sequence[EpisodeRecord], summary: Mapping
 
 def render_report(episodes: Sequence[EpisodeRecord], summary: Mapping[str, Any]) -> str:
     """Return the page's HTML."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["number"] = _number
-    template = importlib.resources.files("dysl_vla_ros.evaluation").joinpath("report.html.j2").read_text("utf-8")
     inferences = [inference for episode in episodes for inference in episode.inferences]
     histograms = {task["instruction"]: task["allow_points"] for task in summary["tasks"]}
     overview = []
     if inferences:
         charts = (plots.layers_histogram, plots.latency_histogram, plots.age_histogram)
         overview = [draw(inferences) for draw in charts]
-    return environment.from_string(template).render(
+    return page_template("dysl_vla_ros.evaluation", "report.html.j2").render(
         summary=summary,
         overview=[chart for chart in overview if chart],
         sections=[_section(episode, histograms[episode.instruction]) for episode in shown_episodes(episodes)],
     )
+
+
+def page_template(package: str, name: str) -> jinja2.Template:
+    """Return a page's template; the look of all pages is its variable ``style``, figures are written by ``number``."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = _number
+    look = importlib.resources.files("dysl_vla_ros.evaluation").joinpath("report.css").read_text("utf-8")
+    environment.globals["style"] = look
+    return environment.from_string(importlib.resources.files(package).joinpath(name).read_text("utf-8"))
+
+
+def image_source(jpeg: bytes) -> str:
+    """Return a JPEG for an ``src`` attribute, so that the page loads nothing."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def shown_episodes(episodes: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
@@ -72,7 +83,7 @@ def _section(episode: EpisodeRecord, histograms: Sequence[Mapping[str, Any]]) ->
         "episode": episode,
         "charts": charts,
         "film": [
-            {"time": picture.time, "src": "data:image/jpeg;base64," + base64.b64encode(picture.jpeg).decode()}
+            {"time": picture.time, "src": image_source(picture.jpeg)}
             for picture in _evenly(episode.pictures, _FILM_PICTURES)
         ],
     }

@@ -1,5 +1,6 @@
 """What calibration and distillation take from bags: full-depth runs, and observations drawn from all of it."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def full_depth_runs(
         bags: recordings.
         runtime: of the policy; its episode is forgotten. Adapters do not matter.
         m: actions played of each chunk, as deployed.
-        choice: topics and instruction; its spacing is set here.
+        choice: topics and instruction; ``actions_between`` is set here.
         safety: the ages that end an episode; None: the node's defaults.
         limit: inferences in all.
 
@@ -42,7 +43,7 @@ def full_depth_runs(
         BagError: a bag cannot serve.
     """
     choice = choice or Choice()
-    spaced = Choice(choice.remapped, choice.instruction, choice.every, m * runtime.description.action.time_step)
+    spaced = dataclasses.replace(choice, actions_between=m)
     settings = RuntimeSettings(skipping=SkippingSettings(enabled=False), actions_per_inference=m)
     runs: list[FullDepthRun] = []
     bar = tqdm(desc="full depth", unit="frame", total=limit)
@@ -102,7 +103,7 @@ def observations(
         numbers = frozenset((drawn[(drawn >= before) & (drawn < before + own)] - before).tolist())
         before += own
         with BagReader(path) as reader:
-            among = Choice(choice.remapped, choice.instruction, chosen=numbers.__contains__)
+            among = dataclasses.replace(choice, chosen=numbers.__contains__)
             source = open_source(reader, description, safety or SafetySettings(), among, history=False)
             served = 0
             for moment in source.moments:

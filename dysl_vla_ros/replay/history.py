@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dysl_vla_ros.errors import BagError
-from dysl_vla_ros.interfaces import ActionSpec, FloatArray
+from dysl_vla_ros.interfaces import ActionSpec, FloatArray, PolicyDescription
 from dysl_vla_ros.replay.topics import Served
 
 TWIST_REACH = 2  # action time steps after a frame within which the twist that answers it must come
@@ -41,6 +41,7 @@ class History:
     _action: ActionSpec | None = None
     _episodes: dict[int, int] = field(default_factory=dict)  # stamp of a frame, ns -> the node's episode
     _actions: dict[int, RecordedAction] = field(default_factory=dict)  # stamp of a frame, ns -> action
+    _executed: dict[int, tuple[bool, ...]] = field(default_factory=dict)  # stamp of a frame, ns -> layers that ran
     _scenes: list[tuple[int, int]] = field(default_factory=list)  # (stamp of the state, ns; the scene's episode)
     _twists: list[tuple[int, FloatArray]] = field(default_factory=list)  # (receive time, ns; (6,) m/s, rad/s)
     _grippers: list[tuple[int, float]] = field(default_factory=list)  # (receive time, ns; opening)
@@ -53,6 +54,10 @@ class History:
         """Return the simulated scene's episode at a frame's stamp; None where the bag does not say."""
         place = bisect.bisect_right(self._scenes, (stamp, 2**62))
         return self._scenes[place - 1][1] if place else None
+
+    def executed(self, stamp: int) -> tuple[bool, ...] | None:
+        """Return which layers the recorded run executed on a frame, where its base weights were this policy's."""
+        return self._executed.get(stamp)
 
     def action(self, stamp: int, time: int) -> RecordedAction | None:
         """Return the recorded action that answers the frame of this stamp and receive time (ns), if there is one."""
@@ -72,14 +77,15 @@ class History:
         return RecordedAction(0, np.append(parts, np.float32(gripper)).astype(np.float32))
 
 
-def read_history(reader: Any, outputs: Mapping[str, Served], action: ActionSpec) -> History:
+def read_history(reader: Any, outputs: Mapping[str, Served], description: PolicyDescription) -> History:
     """Read the topics that carry commands and reports.
 
     Args:
         reader: an open bag.
         outputs: of :class:`~dysl_vla_ros.replay.topics.BagTopics`.
-        action: what the policy's actions are.
+        description: the policy that is replayed.
     """
+    action = description.action
     history = History(_action=action)
     roles = {served.topic: role for role, served in outputs.items()}
     for entry in reader.messages(list(roles)) if roles else ():
@@ -96,7 +102,7 @@ def read_history(reader: Any, outputs: Mapping[str, Served], action: ActionSpec)
         elif role == "twist":
             _take_twist(history, entry.time_ns, message, action)
         else:
-            _take_own(history, role, message, action)
+            _take_own(history, role, message, description)
     history._scenes.sort()
     known = {"action_chunk": history._actions, "action": history._actions, "twist": history._twists}
     history.source = next((source for source in SOURCES if source in outputs and known[source]), "")
@@ -117,12 +123,16 @@ def _take_twist(history: History, time: int, message: Any, action: ActionSpec) -
     history._twists.append((time, np.array(values, np.float32)))
 
 
-def _take_own(history: History, role: str, message: Any, action: ActionSpec) -> None:
+def _take_own(history: History, role: str, message: Any, description: PolicyDescription) -> None:
+    action = description.action
     stamp = nanoseconds(message.image_stamp)
     if not stamp:
         return  # a stop answers no image
     history._episodes.setdefault(stamp, int(message.episode))
-    if role == "action_chunk":
+    if role == "skip_report":
+        if message.model_hash == description.model_hash:
+            history._executed.setdefault(stamp, tuple(map(bool, message.executed)))
+    elif role == "action_chunk":
         if not math.isclose(message.time_step, action.time_step) or bool(len(message.rotation)) != action.has_rotation:
             history.note = "the recorded chunks are of another kind than this policy's actions"
             return

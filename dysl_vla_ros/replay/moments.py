@@ -39,6 +39,7 @@ class Moment:
     observation: Observation
     begins: str  # why an episode begins with this moment; "" where one goes on
     recorded: RecordedAction | None
+    executed: tuple[bool, ...] | None  # layers that the recorded run executed on this frame
 
 
 @dataclass
@@ -67,8 +68,9 @@ class Moments:
         description: PolicyDescription,
         safety: SafetySettings,
         *,
+        tick: float = 0.05,
         every: int = 1,
-        spacing: float = 0.0,
+        actions_between: int = 0,
         chosen: Callable[[int], bool] = lambda frame: True,
         instruction: str = "",
         history: History | None = None,
@@ -80,8 +82,9 @@ class Moments:
             topics: which topic serves what.
             description: the policy's.
             safety: the ages after which the node stops.
+            tick: s of a control tick of the node: how long an input must be at fault for the node to notice.
             every: use each n-th frame of the first camera.
-            spacing: s of bag time between two frames that are used, kept on average, within an episode; 0: none.
+            actions_between: action time steps between two frames that are used, within an episode; 0: any number.
             chosen: further choice among the frames, by their number.
             instruction: in place of the bag's; "": the bag's.
             history: the recorded run; None: nothing is known of it.
@@ -91,7 +94,10 @@ class Moments:
         self.refused: dict[str, Refusal] = {}
         self.own_clock = False
         self._reader, self._roles, self._safety = reader, topics.role_of(), safety
-        self._every, self._spacing, self._chosen = every, spacing, chosen
+        self._every, self._actions_between, self._chosen = every, actions_between, chosen
+        self._tick = tick
+        self._faulty_since: float | None = None  # s
+        self._time_step = description.action.time_step
         self._cameras = description.cameras
         self._spec = description.proprioception
         self._carried = proprioception_roles(self._spec.names)
@@ -104,18 +110,20 @@ class Moments:
         self._newest_stamp = 0.0  # s, of any camera
         self._watch = ClockWatch()
         self._ends = FIRST  # why the next moment begins an episode; "": it goes on
-        self._episodes: list[int | None] = [None, None]  # the node's and the scene's, as recorded, of the last frame
+        self._recorded: dict[str, int] = {}  # the recorded run's and its scene's episode, of this episode's last frame
         self._count = 0
         self._episode_began = 0.0  # s, on the clock that actions are counted by
-        self._used_places = 0
+        self._used_step = 0
 
     def __iter__(self) -> Iterator[Moment]:
         """Yield the moments in the order of bag time."""
-        self._freshness.start(self._reader.start_ns * 1e-9)
+        before = self._reader.start_ns * 1e-9
+        self._freshness.start(before)
         for entry in self._reader.messages(list(self._roles)):
             time = entry.time_ns * 1e-9
             role = self._roles[entry.topic]
-            self._note_silence(time)
+            self._watch_inputs(time, before)
+            before = time
             try:
                 message = entry.message
             except BagError as error:
@@ -126,14 +134,12 @@ class Moments:
                 self._hear_instruction(entry.topic, message.data)
             elif role not in self._cameras:
                 self._hear_values(role, time, message)
-            else:
-                heard = self._hear_image(role, time, message)
-                if role != self._cameras[0] or not heard:
-                    continue
+            elif self._hear_image(role, time, message) and role == self._cameras[0]:
                 if not self._wanted(time):
                     self.left_out += 1
                 elif (moment := self._moment(entry.time_ns, message)) is not None:
                     yield moment
+            self._watch_inputs(time, before)
 
     def end_episode(self, reason: str) -> None:
         """Let the next moment begin an episode: what became of the last one would have stopped the node."""
@@ -146,10 +152,24 @@ class Moments:
 
     # -- hearing -----------------------------------------------------------------------------------------------------
 
-    def _note_silence(self, time: float) -> None:
-        """End the episode where the node, whose ticks do not wait for messages, would have stopped by now."""
-        if not self._ends:
-            self._ends = self._stop_reason(time)
+    def _watch_inputs(self, time: float, before: float) -> None:
+        """End the episode where a fault of the inputs lasted for a control tick: the node would have stopped.
+
+        Args:
+            time: s, now; called before and after a message is taken.
+            before: s, of the last call: nothing came since.
+        """
+        if self._ends:
+            return
+        reason = self._stop_reason(time)
+        earlier = self._stop_reason(time - self._tick) if reason and time - before > self._tick else ""
+        if not reason:
+            self._faulty_since = None
+        elif earlier or (self._faulty_since is not None and time - self._faulty_since >= self._tick):
+            self._ends = (earlier or reason).partition(";")[0]  # the first input at fault, without the mend
+            self._faulty_since = None
+        elif self._faulty_since is None:
+            self._faulty_since = time
 
     def _stop_reason(self, time: float) -> str:
         return self._freshness.stop_reason(time, self._now(time), self._safety, self._watch.rate)
@@ -210,11 +230,11 @@ class Moments:
         number = self.frames - 1
         if number % self._every or not self._chosen(number):
             return False
-        return not self._spacing or bool(self._ends) or self._places(time) > self._used_places
+        return bool(self._ends) or self._steps(time) >= self._used_step + self._actions_between
 
-    def _places(self, time: float) -> int:
-        """Return how many spacings lie behind in this episode."""
-        return round((self._now(time) - self._episode_began) / self._spacing) if self._spacing else 0
+    def _steps(self, time: float) -> int:
+        """Return how many action time steps of this episode lie behind."""
+        return round((self._now(time) - self._episode_began) / self._time_step)
 
     def _moment(self, time_ns: int, frame: Any) -> Moment | None:
         time, stamp = time_ns * 1e-9, nanoseconds(frame.header.stamp)
@@ -223,7 +243,7 @@ class Moments:
         if not self._instruction:
             why = "no instruction was given by then: give one with --instruction"
         if why:
-            self.refuse(why)
+            self._refuse(why)
             return None
         try:
             images = {camera: np.array(image_to_rgb(self._newest[camera])) for camera in self._cameras}
@@ -239,25 +259,29 @@ class Moments:
             observation=Observation(images, values, self._instruction),
             begins=self._ends,
             recorded=self._history.action(stamp, time_ns),
+            executed=self._history.executed(stamp),
         )
         self._count += 1
         if self._ends:
             self._episode_began = self._now(time)
-        self._used_places = self._places(time)
+        self._used_step = self._steps(time)
         self._ends = ""
         return moment
 
     def _follow_recorded_run(self, stamp: int) -> None:
-        """End the episode where the recorded run's, or its scene's, ended."""
-        node, scene = self._history.episode(stamp), self._history.scene(stamp)
-        for place, (what, now) in enumerate(
-            (("the node was reset or had stopped", node), ("the scene was reset", scene))
-        ):
-            before = self._episodes[place]
-            if now is not None:
-                if before is not None and now != before:
-                    self.end_episode(f"{what} when it was recorded")
-                self._episodes[place] = now
+        """End the episode where the recorded run's, or its scene's, ended.
+
+        Frames that the node did not answer belong to the episode before, so that nothing ends twice.
+        """
+        known = {"the node was reset or had stopped": self._history.episode(stamp)}
+        known["the scene was reset"] = self._history.scene(stamp)
+        for what, now in known.items():
+            before = self._recorded.get(what)
+            if now is not None and before is not None and now != before:
+                self.end_episode(f"{what} when it was recorded")
+        if self._ends:
+            self._recorded.clear()
+        self._recorded |= {what: now for what, now in known.items() if now is not None}
 
     def _refuse(self, reason: str) -> None:
         """Count a reason; those that differ in numbers alone are one."""

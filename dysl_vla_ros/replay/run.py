@@ -147,6 +147,8 @@ def _moment_type(action: ActionSpec, sides: Sequence[Side]) -> list[Any]:
         ("recorded", np.float32, (action.dimensions,)),  # NaN: the bag has none
         ("recorded_full", np.float32, (action.dimensions,)),  # the full-depth action of the same place in the chunk
         ("recorded_skipping", np.float32, (action.dimensions,)),
+        ("recorded_layers", np.int32),  # that ran on this frame when it was recorded; 0: the bag does not say
+        ("same_layers", bool),  # and are those that skipping runs here
         ("chunk_mm", np.float64, (len(sides),)),  # mean over the chunk of the distance to the first side
     ]
 
@@ -157,6 +159,9 @@ def _keep(done: Replay, moment: Moment, results: dict[str, StepResult]) -> None:
     if (recorded := moment.recorded) is not None and recorded.index < min(len(chunk) for chunk in chunks[:2]):
         values = {"recorded": recorded.action, "recorded_full": chunks[0][recorded.index]}
         values["recorded_skipping"] = chunks[1 if len(chunks) > 1 else 0][recorded.index]
+    if moment.executed is not None:
+        skipping = list(results.values())[1 if len(chunks) > 1 else 0].trace.executed
+        values |= {"recorded_layers": sum(moment.executed), "same_layers": moment.executed == skipping}
     alike = [min(len(chunks[0]), len(chunk)) for chunk in chunks]
     done.moments.append(
         time=moment.time,

@@ -9,7 +9,7 @@ from dysl_vla_ros.interfaces import PolicyDescription
 from dysl_vla_ros.replay.history import History, read_history
 from dysl_vla_ros.replay.moments import Moments
 from dysl_vla_ros.replay.topics import BagTopics, find_topics
-from dysl_vla_ros.settings import SafetySettings
+from dysl_vla_ros.settings import ControlSettings, SafetySettings
 
 
 @dataclass(frozen=True)
@@ -19,15 +19,17 @@ class Choice:
     Attributes:
         remapped: role -> topic, where names do not say it (:func:`~dysl_vla_ros.replay.topics.remaps`).
         instruction: in place of the bag's; "": the bag's.
+        rate: of the node's control ticks, Hz (control.rate).
         every: each n-th frame of the first camera.
-        spacing: s of bag time between two frames that are used; 0: no such limit.
+        actions_between: action time steps between two frames that are used; 0: any number.
         chosen: further choice among the frames, by their number.
     """
 
     remapped: Mapping[str, str] = field(default_factory=dict)
     instruction: str = ""
+    rate: float = ControlSettings.rate
     every: int = 1
-    spacing: float = 0.0
+    actions_between: int = 0
     chosen: Callable[[int], bool] = lambda frame: True
 
 
@@ -63,14 +65,15 @@ def open_source(
         seconds=(reader.end_ns - reader.start_ns) * 1e-9,
         first_message=lambda topic: _first_message(reader, topic),
     )
-    recorded = read_history(reader, topics.outputs, description.action) if history else History()
+    recorded = read_history(reader, topics.outputs, description) if history else History()
     moments = Moments(
         reader,
         topics,
         description,
         safety,
+        tick=1.0 / choice.rate,
         every=choice.every,
-        spacing=choice.spacing,
+        actions_between=choice.actions_between,
         chosen=choice.chosen,
         instruction=choice.instruction,
         history=recorded,

@@ -3,7 +3,7 @@
 A *side* is one way of running the policy: at full depth, with skipping, with another checkpoint or other settings.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,19 @@ class Track:
             milliseconds=[getattr(result.timings, part) for part in PARTS],
             played=played,
             gap=gap,
+        )
+
+    def append_entry(self, entry: Mapping[str, Any], milliseconds: Sequence[float]) -> None:
+        """Add what :func:`~dysl_vla_ros.replay.results.side_entry` wrote."""
+        floats = ("action", "controllers", "continuity", "change", "candidate")
+        alike = ("calls", "allow", "skip", "verified", "played", "gap")
+        self.columns.append(
+            **{name: np.array(entry[name], dtype=np.float64) for name in floats},  # null becomes NaN
+            **{name: entry[name] for name in alike},
+            executed=[flag == "1" for flag in entry["executed"]],
+            verify_reason=self._number(entry["verify_reason"]),
+            full_depth_reason=self._number(entry["full_depth_reason"]),
+            milliseconds=milliseconds,
         )
 
     def text(self, column: str, row: int) -> str:

@@ -1,0 +1,99 @@
+"""``dysl_vla replay``: thin over :func:`dysl_vla_ros.replay.job.run_replay`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dysl_vla_ros.errors import SettingError
+
+CRITERIA_FAILED = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.description = (
+        "Run a recording through the policy at full depth and with skipping, in bag time, and report what skipping "
+        "costs and saves. Exit code 0: within the criteria; 1: not, the first that failed is named; 2: the bag, or "
+        "what it is to be compared with, cannot serve."
+    )
+    parser.add_argument("bag", type=Path, help="folder of `ros2 bag record`, or one .mcap or .db3 file")
+    parser.add_argument("--checkpoint", type=Path, help="folder of the policy (default: the one that is shipped)")
+    parser.add_argument("--adapters", default="", help="DySL folder (default: the checkpoint's own `dysl`)")
+    parser.add_argument("--params", type=Path, metavar="FILE", help="ROS parameter file: skipping, guidance, control")
+    parser.add_argument(
+        "--topic", action="append", default=[], metavar="INPUT:=TOPIC", help="such as image:=/camera/color/image_raw"
+    )
+    parser.add_argument("--instruction", default="", metavar="TEXT", help="in place of what the bag says")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="use each n-th frame of the first camera")
+    parser.add_argument(
+        "--against", type=Path, metavar="OTHER", help="checkpoint, DySL folder, parameter file or replay.json"
+    )
+    parser.add_argument("--out", type=Path, default=Path("replay_out"), help="folder for replay.json and replay.html")
+    parser.add_argument("--rerun", type=Path, metavar="FILE.rrd", help="also write a recording for the Rerun viewer")
+    parser.add_argument(
+        "--max-deviation", type=float, metavar="MM", help="largest p95 of the first action's translation deviation"
+    )
+    parser.add_argument("--max-p99-ms", type=float, metavar="MS", help="largest p99 of an inference with skipping")
+    parser.add_argument(
+        "--min-layer-reduction", type=float, metavar="SHARE", help="least share of the layers saved, such as 0.5"
+    )
+    parser.add_argument("--strict", action="store_true", help="a bag with losses cannot serve (exit code 2)")
+    parser.add_argument("--threads", type=int, default=1, help="compute threads; the figures' last bits depend on it")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Replay, print a summary; return 0, or 1 where a criterion failed."""
+    from dysl_vla_ros.files import shared
+    from dysl_vla_ros.replay.job import ReplayOptions, run_replay
+    from dysl_vla_ros.replay.table import print_outcome
+    from dysl_vla_ros.replay.topics import remaps
+
+    _check(arguments)
+    # resolved: `colcon build --symlink-install` lays links, and a checkpoint's files must lie in its folder themselves
+    shipped = shared("checkpoints/reference/config.json").resolve().parent
+    outcome = run_replay(
+        ReplayOptions(
+            bag=arguments.bag,
+            checkpoint=arguments.checkpoint or shipped,
+            adapters=arguments.adapters,
+            parameters=arguments.params,
+            against=arguments.against,
+            remapped=remaps(arguments.topic),
+            instruction=arguments.instruction.strip(),
+            every=arguments.every,
+            output=arguments.out,
+            rerun=arguments.rerun,
+            max_deviation=arguments.max_deviation,
+            max_p99_ms=arguments.max_p99_ms,
+            min_layer_reduction=arguments.min_layer_reduction,
+            strict=arguments.strict,
+            threads=arguments.threads,
+        )
+    )
+    print_outcome(outcome, arguments.out)
+    if outcome.failure is None:
+        return 0
+    print(f"dysl_vla replay: failed: {outcome.failure.text} (--{outcome.failure.name})", file=sys.stderr)
+    return CRITERIA_FAILED
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse numbers that make no sense, all at once."""
+    faults = [
+        f"--{name} must be {what}, not {value}"
+        for name, value, good, what in (
+            ("every", arguments.every, arguments.every >= 1, "at least 1"),
+            ("threads", arguments.threads, arguments.threads >= 1, "at least 1"),
+            *(
+                (name, value, value is None or low <= value <= high, f"from {low:g} to {high:g}")
+                for name, value, low, high in (
+                    ("max-deviation", arguments.max_deviation, 0.0, 1e4),
+                    ("max-p99-ms", arguments.max_p99_ms, 0.0, 1e6),
+                    ("min-layer-reduction", arguments.min_layer_reduction, 0.0, 1.0),
+                )
+            ),
+        )
+        if not good
+    ]
+    if faults:
+        raise SettingError("; ".join(faults))

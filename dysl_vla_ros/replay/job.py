@@ -1,0 +1,255 @@
+"""One replay from beginning to end, in the order of execution: what ``dysl_vla replay`` does."""
+
+import contextlib
+import dataclasses
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rosbags
+import torch
+from tqdm import tqdm
+
+import dysl_vla_ros
+from dysl_vla_ros.bags.reader import BagReader
+from dysl_vla_ros.errors import BagError
+from dysl_vla_ros.files import require_writable, sha256
+from dysl_vla_ros.interfaces import StepResult
+from dysl_vla_ros.replay import against as others
+from dysl_vla_ros.replay.history import SOURCES
+from dysl_vla_ros.replay.moments import Moment, Moments
+from dysl_vla_ros.replay.parameters import ReplaySettings, read_parameters
+from dysl_vla_ros.replay.report import write_report
+from dysl_vla_ros.replay.rerun_log import RerunLog
+from dysl_vla_ros.replay.results import Criterion, judge, phase_of, summarise, timing_figures, write_replay
+from dysl_vla_ros.replay.run import FULL, SKIPPING, Replay, Side, Watcher, replay
+from dysl_vla_ros.replay.source import Choice, Source, open_source, require_moments
+from dysl_vla_ros.runtime.folder import WEIGHTS
+from dysl_vla_ros.runtime.step import Runtime
+
+JSON, PAGE = "replay.json", "replay.html"
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """What the user asked for."""
+
+    bag: Path
+    checkpoint: Path
+    adapters: str = ""  # DySL folder; "": the checkpoint's own
+    parameters: Path | None = None
+    against: Path | None = None
+    remapped: Mapping[str, str] = field(default_factory=dict)
+    instruction: str = ""
+    every: int = 1
+    output: Path = Path("replay_out")
+    rerun: Path | None = None
+    max_deviation: float | None = None  # mm
+    max_p99_ms: float | None = None
+    min_layer_reduction: float | None = None  # share of the layers
+    strict: bool = False
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a replay came to."""
+
+    about: Mapping[str, Any]  # replay.json but its moments and timings
+    timings: Mapping[str, Any]
+    criteria: Sequence[Criterion]
+    damage: Sequence[str]  # what of the bag was lost
+    replay: Replay
+
+    @property
+    def failure(self) -> Criterion | None:
+        """The first criterion that failed."""
+        return next((criterion for criterion in self.criteria if not criterion.passed), None)
+
+
+def run_replay(options: ReplayOptions) -> Outcome:
+    """Replay a bag and write ``replay.json`` and ``replay.html``.
+
+    Raises:
+        BagError: the bag cannot serve, or what it is to be compared with.
+        CheckpointError, SettingError, DataError: weights, parameters or the output folder are at fault.
+    """
+    require_writable(options.output, "name another folder with --out")
+    settings = read_parameters(options.parameters) if options.parameters else ReplaySettings()
+    runtime = Runtime.load(str(options.checkpoint), options.adapters, threads=options.threads)
+    compared = others.load_against(options.against, runtime, settings, options.threads) if options.against else None
+    sides = [
+        Side(FULL, Runtime(runtime.policy, runtime.dysl), settings.full_depth),
+        Side(SKIPPING, runtime, settings.runtime),
+    ]
+    sides += compared.sides if compared else []
+    for side in sides:
+        side.runtime.warm_up()
+    with BagReader(options.bag) as reader, contextlib.ExitStack() as stack:
+        if options.strict and reader.damage:
+            raise BagError(f"{options.bag} is damaged, which --strict does not accept: {'; '.join(reader.damage)}")
+        choice = Choice(options.remapped, options.instruction, settings.control.rate, options.every)
+        source = open_source(reader, runtime.description, settings.safety, choice)
+        frames = source.topics.inputs[runtime.description.cameras[0]].count
+        watchers = [_progress(stack, -(-frames // options.every))]
+        if options.rerun:
+            watchers.append(stack.enter_context(RerunLog(options.rerun, runtime.description)).watch)
+        done = replay(source.moments, sides, source.moments.refuse, watchers)
+        require_moments(len(done.moments), source.moments, options.bag)
+        bag = _bag_entry(options, reader, source)
+        damage = [*reader.damage, *_unreadable(source.moments)]
+    outcome = _conclude(options, settings, runtime, compared, source, bag, damage, done)
+    if options.strict and damage:
+        raise BagError(f"{options.bag} is damaged, which --strict does not accept: {'; '.join(damage)}")
+    return outcome
+
+
+def _conclude(
+    options: ReplayOptions,
+    settings: ReplaySettings,
+    runtime: Runtime,
+    compared: others.Against | None,
+    source: Source,
+    bag: dict[str, Any],
+    damage: list[str],
+    done: Replay,
+) -> Outcome:
+    """Judge what was replayed and write it down."""
+    phase = phase_of(done)
+    summary = summarise(done, phase)
+    timings: dict[str, Any] = {name: timing_figures(done.track(name)) for name in (FULL, SKIPPING)}
+    pair = others.compare(done, compared) if compared else None
+    criteria = judge(summary, timings, options.max_deviation, options.max_p99_ms, options.min_layer_reduction)
+    timed = [criterion for criterion in criteria if criterion.name == "max-p99-ms"]
+    timings |= {"machine": _machine(), "criteria": [dataclasses.asdict(criterion) for criterion in timed]}
+    about = {
+        "bag": bag,
+        "policy": _policy_entry(options, runtime),
+        "parameters": _parameters(settings, runtime),
+        "every": options.every,
+        "threads": options.threads,
+        "versions": _versions(),
+        "notes": _notes(source, damage, settings, done),
+        **summary,
+        "against": others.comparison_figures(done, compared, pair, phase) if compared and pair else None,
+        "criteria": [dataclasses.asdict(criterion) for criterion in criteria if criterion not in timed],
+        "episodes": [dataclasses.asdict(episode) for episode in done.episodes],
+    }
+    if pair:
+        timings["against"] = others.comparison_timings(done, pair)
+    write_replay(options.output / JSON, about, timings, done, phase)
+    write_report(options.output / PAGE, about, timings, done, phase, pair)
+    return Outcome(about, timings, criteria, damage, done)
+
+
+def _progress(stack: contextlib.ExitStack, total: int) -> Watcher:
+    bar = stack.enter_context(tqdm(desc="replay", unit="frame", total=total))
+
+    def watch(moment: Moment, results: dict[str, StepResult]) -> None:
+        bar.update()
+
+    return watch
+
+
+def _bag_entry(options: ReplayOptions, reader: BagReader, source: Source) -> dict[str, Any]:
+    moments = source.moments
+    refusals = sorted(moments.refused.values(), key=lambda refusal: -refusal.count)
+    return {
+        "path": str(options.bag),
+        "start_ns": reader.start_ns,
+        "seconds": (reader.end_ns - reader.start_ns) * 1e-9,
+        "damage": list(reader.damage),
+        "topics": {role: dataclasses.asdict(served) for role, served in source.topics.inputs.items()},
+        "recorded_actions": SOURCES.get(source.history.source, source.history.note),
+        "stamps": "another clock than the bag's, as in simulation" if moments.own_clock else "the bag's clock",
+        "frames": {
+            "seen": moments.frames,
+            "left_out": moments.left_out,
+            "unreadable": moments.unreadable,
+            "refused": [{"reason": refusal.example, "count": refusal.count} for refusal in refusals],
+        },
+    }
+
+
+def _unreadable(moments: Moments) -> list[str]:
+    return [f"{moments.unreadable} messages could not be read: their bytes are damaged"] if moments.unreadable else []
+
+
+def _policy_entry(options: ReplayOptions, runtime: Runtime) -> dict[str, Any]:
+    description = runtime.description
+    folder = Path(options.adapters) if options.adapters else options.checkpoint / "dysl"
+    adapters = f"{folder}, SHA-256 {sha256(folder / WEIGHTS)}" if runtime.dysl else "none: every layer runs"
+    return {
+        "checkpoint": str(options.checkpoint),
+        "family": description.family,
+        "model_hash": description.model_hash,
+        "adapters": adapters,
+        "cameras": description.cameras,
+        "layers_total": description.layers_total,
+        "static_layers": description.static_layers,
+        "blocks": description.blocks,
+    }
+
+
+def _parameters(settings: ReplaySettings, runtime: Runtime) -> dict[str, Any]:
+    """Return the values in effect of everything that a replay depends on."""
+    guidance = settings.guidance.resolved(runtime.dysl.calibrated) if runtime.dysl else settings.guidance
+    groups = {"skipping": settings.skipping, "guidance": guidance}
+    flat = {f"{name}.{key}": value for name, group in groups.items() for key, value in vars(group).items()}
+    flat["control.actions_per_inference"] = settings.control.actions_per_inference
+    ages = ("max_arrival_age", "max_stamp_age", "max_clock_skew", "max_camera_skew")
+    return flat | {f"safety.{name}": getattr(settings.safety, name) for name in ages}
+
+
+def _notes(source: Source, damage: Sequence[str], settings: ReplaySettings, done: Replay) -> list[str]:
+    """Return what a reader must know before the figures."""
+    notes = [f"The bag is damaged: {text}" for text in damage]
+    notes += [
+        f"{served.role} is taken from {served.topic}, {served.how}."
+        for served in source.topics.inputs.values()
+        if served.how == "the only one of its type"
+    ]
+    refused = sum(refusal.count for refusal in source.moments.refused.values())
+    if refused:
+        worst = max(source.moments.refused.values(), key=lambda refusal: refusal.count)
+        notes.append(f"{refused} messages or frames could not serve; {worst.count} of them: {worst.example}")
+    if source.history.note and not source.history.source:
+        notes.append(f"Recorded actions are not compared: {source.history.note}.")
+    played = done.track(SKIPPING).columns["played"]
+    usual, m = (
+        (float(np.median(played[played > 0])) if (played > 0).any() else 0.0),
+        settings.control.actions_per_inference,
+    )
+    if usual and usual != m:
+        notes.append(
+            f"Between two inferences {usual:g} actions are played here, control.actions_per_inference is {m}: "
+            f"set it, or --every, to what the robot will do."
+        )
+    gaps = int(done.track(SKIPPING).columns["gap"].sum())
+    if gaps:
+        notes.append(f"{gaps} times the chunk ran dry before the next frame.")
+    return notes
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "dysl_vla_ros": dysl_vla_ros.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "rosbags": getattr(rosbags, "__version__", "unknown"),
+    }
+
+
+def _machine() -> str:
+    """Name the processor, for whoever compares milliseconds."""
+    name = platform.processor() or platform.machine()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+            name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return name

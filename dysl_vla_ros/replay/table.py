@@ -1,0 +1,106 @@
+"""What a replay came to, as tables in the terminal."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dysl_vla_ros.replay.deviation import PHASES
+from dysl_vla_ros.replay.job import Outcome
+from dysl_vla_ros.replay.run import FULL, SKIPPING
+
+
+def print_outcome(outcome: Outcome, folder: Path, console: Console | None = None) -> None:
+    """Print topics, notes, the two sides, the phases, the verdict, and where the report is."""
+    console = console or Console()
+    about = outcome.about
+    console.print(_topics(about))
+    for note in about["notes"]:
+        console.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+    if about["against"]:
+        against = about["against"]
+        text = f"other: {against['name']} ({against['kind']}), on the {against['moments']} frames that both have"
+        console.print(text, markup=False, soft_wrap=True)
+    console.print(_sides(outcome))
+    console.print(_phases(about))
+    if reports := about["recorded_layers"]:
+        text = f"skip reports of {reports['frames']} frames: {reports['mean']:.1f} layers ran when it was recorded, "
+        text += f"{reports['mean_here']:.1f} here; the very same ones on {reports['same_share']:.0%}"
+        console.print(text, soft_wrap=True)
+    for criterion in outcome.criteria:
+        verdict = "[green]passed[/]" if criterion.passed else "[red]FAILED[/]"
+        console.print(f"--{criterion.name}: {verdict}: {escape(criterion.text)}", soft_wrap=True)
+    console.print(
+        f"report: {folder / 'replay.html'}, figures: {folder / 'replay.json'}", highlight=False, soft_wrap=True
+    )
+
+
+def _table(*columns: str, title: str = "") -> Table:
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, collapse_padding=True)
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    return table
+
+
+def _topics(about: Mapping[str, Any]) -> Table:
+    bag = about["bag"]
+    frames = f"{about['moments']} of {bag['frames']['seen']} frames used, {len(about['episodes'])} episodes"
+    table = _table("input", "topic", "messages", "found", title=f"{bag['path']}: {bag['seconds']:.1f} s, {frames}")
+    for role, served in bag["topics"].items():
+        table.add_row(role, served["topic"], str(served["count"]), served["how"])
+    return table
+
+
+def _sides(outcome: Outcome) -> Table:
+    about, timings = outcome.about, outcome.timings
+    against = about["against"]
+    table = _table("", "layers", "verified", "mm p95", "max", "grip p95", "ms p50", "p99")
+    total = about["layers"]["total"]
+    full = timings[FULL]["total"]
+    table.add_row(FULL, f"{total} / {total}", "", "", "", "", f"{full['p50']:.1f}", f"{full['p99']:.1f}")
+    table.add_row(SKIPPING, *_side(about["layers"], about["deviation"]["all"], timings[SKIPPING]["total"]))
+    if against:
+        other = against["other"]
+        cells = _side(other["layers"], other["deviation"]["all"], timings["against"]["other"]["total"])
+        table.add_row("other", *cells)
+    return table
+
+
+def _side(layers: Mapping[str, Any], deviation: Mapping[str, Any], total: Mapping[str, Any]) -> tuple[str, ...]:
+    moved, gripper = deviation["translation_mm"], deviation["gripper"]
+    return (
+        f"{layers['mean']:.1f} / {layers['total']}",
+        f"{layers['verified_share']:.0%}",
+        f"{moved['p95']:.2f}",
+        f"{moved['max']:.2f}",
+        f"{gripper['p95']:.3f}",
+        f"{total['p50']:.1f}",
+        f"{total['p99']:.1f}",
+    )
+
+
+def _phases(about: Mapping[str, Any]) -> Table:
+    recorded = about["recorded"]
+    columns = ["phase", "frames", "mm", "mm p95", "deg p95", "grip p95"]
+    columns += ["rec-full", "rec-skip"] if recorded else []
+    title = "skipping against full depth, the action played first"
+    table = _table(*columns, title=title + ("; rec: recorded, mm p95" if recorded else ""))
+    for name in (*PHASES, "all"):
+        row = about["deviation"][name]
+        cells = [name, str(row["moments"])]
+        moved = row["translation_mm"]
+        cells += ["", "", "", ""] if moved is None else [
+            f"{moved['p50']:.2f}",
+            f"{moved['p95']:.2f}",
+            f"{row['rotation_degrees']['p95']:.2f}",
+            f"{row['gripper']['p95']:.3f}",
+        ]  # fmt: skip
+        for side in ("full", "skipping") if recorded else ():
+            entry = recorded[side][name]["translation_mm"]
+            cells.append("" if entry is None else f"{entry['p95']:.2f}")
+        table.add_row(*cells, style="bold" if name == "all" else None)
+    return table
