@@ -67,6 +67,17 @@ class ControlSettings:
     ramp_in: float = setting(
         0.0, "time over which commands grow to full size after a start or a stop", unit="s", low=0.0, high=10.0
     )
+    max_linear_seam: float = setting(
+        0.1,
+        "largest jump of the speed where a new chunk, or motion after standing still, begins; the rest of the "
+        "difference is worked off by as much a tick; 0: no bound",
+        unit="m/s",
+        low=0.0,
+        high=5.0,
+    )
+    max_angular_seam: float = setting(
+        0.4, "the same of the turning speed; 0: no bound", unit="rad/s", low=0.0, high=20.0
+    )
     command_frame: str = setting("", "frame_id of the commands; empty: the policy's own frame")
     instruction: str = setting(
         "", "instruction in force from activation until another is heard; empty: wait for the topic `instruction`"

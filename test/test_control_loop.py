@@ -207,7 +207,7 @@ def test_an_underrun_stays_in_the_episode_and_is_told_as_a_gap():
     world.loop.tick()
     world.see()
     assert {request.episode for request in world.requests} == {world.requests[0].episode}
-    assert [request.gap for request in world.requests] == [False, False, True]
+    assert [request.gaps for request in world.requests] == [(), (), (0,)]
     assert [len(request.played) for request in world.requests] == [0, H, 1]
 
 
@@ -240,7 +240,7 @@ def test_a_new_episode_begins_with_nothing_played_and_may_use_the_newest_image_a
     world.loop.tick()
     world.loop.hear_instruction("pull")
     request = world.requests[-1]
-    assert (request.sequence, len(request.played), request.gap) == (1, 0, False)
+    assert (request.sequence, len(request.played), request.gaps) == (1, 0, ())
     assert request.observation.instruction == "pull" and request.episode > world.requests[0].episode
 
 

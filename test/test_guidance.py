@@ -124,7 +124,7 @@ def test_without_rotation_its_weight_means_nothing() -> None:
 
 def test_the_difference_across_an_underrun_is_not_counted_but_those_after_it_are() -> None:
     made = after(guidance(), 0.0, 1.0)
-    made.observe(along_x(50.0, 53.0), gap=True)
+    made.observe(along_x(50.0, 53.0), gaps=(0,))
     assert made.continuity == -2.0
     made.observe(along_x(55.0))
     assert made.continuity == -2.0
@@ -132,15 +132,24 @@ def test_the_difference_across_an_underrun_is_not_counted_but_those_after_it_are
 
 def test_an_underrun_before_which_nothing_came_holds_for_the_next_actions() -> None:
     made = after(guidance(), 0.0, 1.0)
-    made.observe(NOTHING, gap=True)
+    made.observe(NOTHING, gaps=(0,))
     made.observe(along_x(50.0))
     assert (made.continuity, made.continuity_change) == (-1.0, 0.0)
+
+
+def test_an_underrun_among_the_actions_parts_them_and_all_count_at_once() -> None:
+    made = after(guidance(), 0.0, 1.0)
+    made.observe(along_x(3.0, 50.0, 53.0, 90.0, 91.0), gaps=(1, 3))
+    assert made.continuity == -(1.0 + 2.0 + 3.0 + 1.0) / 4
+    made.observe(along_x(92.0, 95.0), gaps=(2,))
+    made.observe(along_x(20.0, 26.0))
+    assert made.continuity == -(3.0 + 1.0 + 1.0 + 3.0 + 6.0) / 5
 
 
 def test_an_underrun_resets_neither_history_nor_points_nor_warm_up() -> None:
     made = after(guidance(replace(BASE, warmup=2)), 0.0, 2.0, 6.0, 7.0)
     points = made.allow_points()
-    made.observe(along_x(90.0), gap=True)
+    made.observe(along_x(90.0), gaps=(0,))
     assert made.allow_points() == points and not made.warming_up
 
 

@@ -36,11 +36,11 @@ class FromTheText:
         self.pending_gap = False
         self.later = [0.0 for _ in self.blocks]  # how much later than the first layer each point is
 
-    def with_actions(self, actions: FloatArray, gap: bool) -> list[tuple[list[float], bool]]:
+    def with_actions(self, actions: FloatArray, gaps: tuple[int, ...]) -> list[tuple[list[float], bool]]:
         added = []
         for number, action in enumerate(actions):
             values = [(float(a) - c) / s for a, c, s in zip(action, self.spec.center, self.spec.scale, strict=True)]
-            added.append((values, gap and number == 0))
+            added.append((values, number in gaps or (number == 0 and self.pending_gap)))
         return self.played + added
 
     def difference(self, one: list[float], two: list[float]) -> float:
@@ -55,11 +55,10 @@ class FromTheText:
         n = min(self.chosen.window * self.m, len(differences))
         return -sum(differences[len(differences) - n :]) / n if n else None
 
-    def inference(self, actions: FloatArray, gap: bool) -> None:
+    def inference(self, actions: FloatArray, gaps: tuple[int, ...]) -> None:
         self.inferences += 1
-        gap = gap or self.pending_gap
-        self.played = self.with_actions(actions, gap)
-        self.pending_gap = gap and len(actions) == 0
+        self.played = self.with_actions(actions, gaps)
+        self.pending_gap = len(actions) in gaps or (self.pending_gap and len(actions) == 0)
         now = self.continuity(self.played)
         if now is not None:
             self.values.append(now)
@@ -87,7 +86,7 @@ class FromTheText:
         now = self.continuity(self.played)
         if now is None:
             return 0.0
-        then = self.continuity(self.with_actions(candidate, self.pending_gap))
+        then = self.continuity(self.with_actions(candidate, ()))
         return then - now
 
     def verdict(self, candidate: FloatArray) -> str:
@@ -107,7 +106,7 @@ class Episode:
 
     resets: list[bool]
     played: list[FloatArray]
-    gaps: list[bool]
+    gaps: list[tuple[int, ...]]
     candidates: list[FloatArray]
 
 
@@ -131,7 +130,10 @@ def episode(seed: int, spec: ActionSpec, m: int, inferences: int, smoothness: fl
         for number in range(inferences)
     ]
     played = [play(count) for count in counts]
-    gaps = [bool(number and not resets[number] and random.random() < 0.15) for number in range(inferences)]
+    gaps = [
+        tuple(place for place in range(counts[number] + 1) if number and not resets[number] and random.random() < 0.1)
+        for number in range(inferences)
+    ]
     return Episode(resets, played, gaps, [play(m) for _ in range(inferences)])
 
 
@@ -163,12 +165,12 @@ def test_a_random_episode_goes_as_the_formulas_say(
     made.configure(chosen, m)
     happens = episode(seed, spec, m, 25, smoothness)
     steps = zip(happens.resets, happens.played, happens.gaps, happens.candidates, strict=True)
-    for reset, played, gap, candidate in steps:
+    for reset, played, gaps, candidate in steps:
         if reset:
             made.reset()
             text.reset()
-        made.observe(played, gap)
-        text.inference(played, gap)
+        made.observe(played, gaps)
+        text.inference(played, gaps)
         value = text.continuity(text.played)
         assert made.continuity == pytest.approx(math.nan if value is None else value, rel=1e-5, abs=1e-6, nan_ok=True)
         assert made.continuity_change == pytest.approx(text.change, rel=1e-5, abs=1e-6)

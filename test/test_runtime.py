@@ -238,10 +238,10 @@ def test_played_actions_reach_guidance_once_each(family: str) -> None:
     alone = PriorPostGuidance(PARTITION.blocks, policy.action)
     alone.configure(GuidanceSettings().resolved(CALIBRATED), 2)
     chosen = RuntimeSettings(actions_per_inference=2)
-    played, gaps = nothing(policy), [False, False, True, False, False]
-    for seed, gap in enumerate(gaps):
-        result = tested.step(observation(policy, seed), played, chosen, gap)
-        alone.observe(played, gap)
+    played, underruns = nothing(policy), [(), (), (0,), (1,), (0, 2)]
+    for seed, gaps in enumerate(underruns):
+        result = tested.step(observation(policy, seed), played, chosen, gaps)
+        alone.observe(played, gaps)
         assert repr(result.trace.continuity) == repr(alone.continuity)
         assert result.trace.continuity_change == alone.continuity_change
         assert result.trace.allow_points == alone.allow_points()
@@ -254,6 +254,13 @@ def test_played_actions_of_another_shape_are_refused(family: str, shape: tuple[i
     policy, tested = policy_of(family), runtime(family)
     with pytest.raises(ObservationError, match="played actions of shape"):
         tested.step(observation(policy), np.zeros(shape, dtype=np.float32), UNGUIDED)
+
+
+@pytest.mark.parametrize("gaps", [(3,), (-1,), (1, 0), (1, 1)])
+def test_gaps_that_are_no_places_are_refused(gaps: tuple[int, ...]) -> None:
+    policy, tested = policy_of("reference"), runtime("reference")
+    with pytest.raises(ObservationError, match="must be ascending places from 0 to 2"):
+        tested.step(observation(policy), still(policy)[:2], UNGUIDED, gaps)
 
 
 @families

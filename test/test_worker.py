@@ -126,9 +126,9 @@ def test_a_step_gives_what_the_runtime_gives_bit_for_bit(worker: Worker, checkpo
         if number == 3:
             runtime.reset()
             played = no_actions()
-        moment, gap = observation(number), number == 2
-        ours = worker.step(episode=episode, observation=moment, played=played, gap=gap, first_index=number % 2).result
-        theirs = runtime.step(moment, played, RuntimeSettings(), gap=gap, first_index=number % 2)
+        moment, gaps = observation(number), {2: (0,), 4: (1, 2)}.get(number, ())
+        ours = worker.step(episode=episode, observation=moment, played=played, gaps=gaps, first_index=number % 2).result
+        theirs = runtime.step(moment, played, RuntimeSettings(), gaps=gaps, first_index=number % 2)
         assert ours is not None
         assert ours.chunk.actions.tobytes() == theirs.chunk.actions.tobytes()
         assert repr(ours.trace) == repr(theirs.trace)  # repr: NaN is equal to itself there

@@ -54,7 +54,7 @@ STEP = Step(
     proprioception=np.array([0.1, np.pi], np.float32),
     instruction="push the puck",
     played=np.zeros((0, 4), np.float32),
-    gap=True,
+    gaps=(0, 2),
     first_index=2,
     settings=RuntimeSettings(SkippingSettings(threshold=0.7), GuidanceSettings(stride="integral"), 4),
 )
@@ -170,7 +170,7 @@ ARRAY = {"shape": [1], "dtype": "float32", "bytes": b"\0" * 4}
 WRONG = {
     "an unknown field": (changed("more", 1), "step must have the fields episode, sequence"),
     "a text for a number": (changed("episode", "3"), "step.episode must be int, not '3'"),
-    "a number for a flag": (changed("gap", 1), "step.gap must be bool, not 1"),
+    "a number for a flag": (changed("settings.guidance.prior", 1), "step.settings.guidance.prior must be bool, not 1"),
     "a nested wrong type": (changed("settings.guidance.window", 1.5), "step.settings.guidance.window must be int"),
     "a pair of three": (changed("frames", {"image": [1, 2, 3]}), "step.frames must be"),
     "another dtype": (changed("played", ARRAY | {"dtype": "uint8", "bytes": b"\0"}), "array of float32, not of uint8"),

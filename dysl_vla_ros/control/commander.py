@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dysl_vla_ros.control.limits import Limiter
+from dysl_vla_ros.control.played import PlayedActions
 from dysl_vla_ros.errors import NonFiniteActionError, SettingError
 from dysl_vla_ros.interfaces import ActionChunk, ActionSpec, FloatArray
 from dysl_vla_ros.settings import ControlSettings, SafetySettings
@@ -48,14 +49,6 @@ class _Chunk:
     verified: bool
 
 
-@dataclass(frozen=True, eq=False)
-class _Segment:
-    """Actions played without an interruption."""
-
-    gap: bool  # an underrun or a stop lay before them
-    actions: list[FloatArray]
-
-
 class Commander:
     """Plays the current chunk. Not thread-safe: its owner calls every method under one lock.
 
@@ -64,7 +57,6 @@ class Commander:
     ``offer`` its chunk.
 
     Attributes:
-        actions_played: actions begun since ``reset``; what ``observed_at`` refers to.
         late_chunks: chunks offered too late to play any of their actions, since construction.
         image_stamp: as given to ``offer``, of the action being played; None while nothing plays.
     """
@@ -77,6 +69,7 @@ class Commander:
         """
         self._action = action
         self._limiter = Limiter(action)
+        self._played = PlayedActions(action.dimensions)
         self.late_chunks = 0
         self.configure(control, safety)
         self.reset()
@@ -92,17 +85,18 @@ class Commander:
         self._safety = safety
 
     def reset(self) -> None:
-        """Forget everything, ``actions_played`` included, but where the gripper is: a new episode, starting at rest."""
+        """Begin an episode: forget everything, ``actions_played`` included, but the last command to arm and gripper.
+
+        The arm goes on at its last speed until ``tick`` or ``hold`` say otherwise; motion ramps in again.
+        """
         self._chunk: _Chunk | None = None  # where the next action comes from
         self._playing: tuple[_Chunk, int] | None = None  # the action at hand
         self._ticks_done = 0  # of the action at hand
         self._chunk_played = 0  # actions of the chunk played since it was offered
-        self._last: FloatArray | None = None  # (A,) last action played since a stop
-        self._segments: list[_Segment] = []
-        self._gap = False
-        self.actions_played = 0
+        self._last: tuple[_Chunk, FloatArray] | None = None  # last action (A,) played since the arm stood still
+        self._played.clear()
         self.image_stamp: Any = None
-        self._limiter.restart()
+        self._limiter.ramp_again()
 
     def set_gripper(self, opening: float) -> None:
         """Say where the gripper is before the first command, so that this one is rate-limited too."""
@@ -119,8 +113,9 @@ class Commander:
 
         Returns:
             The seam: length of the difference between the chunk's first playable action and the last played one, in
-            normalised units. NaN where nothing was played since a stop, or where the chunk comes too late to play any
-            of it; then it is not taken and ``late_chunks`` counts it.
+            normalised units, before ``control.max_linear_seam`` and ``control.max_angular_seam``. NaN where the arm
+            stands still, by a stop or an underrun, or where the chunk comes too late to play any of it; then it is not
+            taken and ``late_chunks`` counts it.
 
         Raises:
             NonFiniteActionError: the chunk holds NaN or infinity; the chunk before stays.
@@ -139,7 +134,7 @@ class Commander:
         self._chunk_played = 0
         if self._last is None:
             return math.nan
-        pair = self._action.normalise(np.stack([self._last, actions[first]])).astype(np.float64)
+        pair = self._action.normalise(np.stack([self._last[1], actions[first]])).astype(np.float64)
         return float(np.linalg.norm(pair[1] - pair[0]))
 
     def tick(self) -> Command | None:
@@ -152,11 +147,14 @@ class Commander:
             return None
         chunk, index = self._playing
         action = chunk.actions[index]
-        motion = self._limiter.limit(action, self._control, self._safety)
+        new_chunk = self._last is None or self._last[0] is not chunk
+        motion = self._limiter.limit(action, self._control, self._safety, new_chunk)
         first_tick = self._ticks_done == 0
         self._ticks_done += 1
         if first_tick:
-            self._count(action)
+            self._last = (chunk, action)
+            self._played.add(action)
+            self._chunk_played += 1
         self.image_stamp = chunk.image_stamp
         return Command(
             linear=motion.linear,
@@ -199,24 +197,25 @@ class Commander:
 
         What was played and not yet taken stays; ``reset`` as well where guidance is reset.
         """
-        self._chunk = self._playing = self._last = None
+        self._chunk = self._playing = None
         self._chunk_played = 0
         self._interrupted()
-        self._limiter.restart()
+        self._limiter.ramp_again()
         return self.hold(reason)
 
-    def take_played(self) -> tuple[FloatArray, bool]:
+    def take_played(self) -> tuple[FloatArray, tuple[int, ...]]:
         """Hand over, once, the actions played since the last call, as the policy gave them.
 
         Returns:
-            Actions (n, A), n may be 0, and whether an underrun or a stop lay before them. Where one lay among them,
-            those after it come with the next call, so that no difference is ever taken across a gap. With one call an
-            offered chunk no more than one such piece is ever behind: only a chunk ends an underrun.
+            Actions (n, A), n may be 0, and the places i, ascending in 0 .. n - 1, of those before which an underrun or
+            a stop lay: no difference is to be taken across them.
         """
-        if not self._segments:
-            return np.zeros((0, self._action.dimensions), np.float32), False
-        segment = self._segments.pop(0)
-        return np.stack(segment.actions), segment.gap
+        return self._played.take()
+
+    @property
+    def actions_played(self) -> int:
+        """Actions begun since ``reset``; what ``observed_at`` refers to."""
+        return self._played.count
 
     @property
     def next_image_stamp(self) -> Any:
@@ -243,18 +242,9 @@ class Commander:
         index = self.actions_played - self._chunk.observed_at
         return (self._chunk, index) if index < len(self._chunk.actions) else None
 
-    def _count(self, action: FloatArray) -> None:
-        """Note that ``action`` is played, exactly once."""
-        if self._gap or not self._segments:
-            self._segments.append(_Segment(self._gap, []))
-        self._gap = False
-        self._segments[-1].actions.append(action.copy())
-        self._last = action
-        self.actions_played += 1
-        self._chunk_played += 1
-
     def _interrupted(self) -> None:
-        self._gap = self.actions_played > 0
+        self._played.interrupt()
+        self._last = None
         self.image_stamp = None
         self._limiter.rest()
 

@@ -1,22 +1,22 @@
-"""What bounds every command: scale, ramp-in, speed, acceleration, gripper. numpy only.
+"""What bounds every command: scale, ramp-in, speed, seams between chunks, acceleration, gripper. numpy only.
 
-Order: ``action_scale`` and ramp-in make the motion smaller, then the speed limit shortens it, then the acceleration
-limit bounds its change from one tick to the next; directions are kept by shortening vectors, not single axes. A speed
-limit that is lowered during motion holds at once, also where that brakes harder than the acceleration limit allows. A
-stop is a zero twist at once: braking is never limited.
+Order: ``action_scale`` and ramp-in make the motion smaller, then the speed limit shortens it, then a new chunk is
+joined to the command before (``seam``), then the acceleration limit bounds the change from one tick to the next;
+directions are kept by shortening vectors, not single axes. A speed limit that is lowered during motion holds at once,
+also where that brakes harder than the other limits allow. A stop is a zero twist at once: braking is never limited.
+
+The gripper is not blended at a seam: its action is a position to go to, mostly open or closed, and a half-way one would
+be a loosened grasp that no chunk asked for. ``safety.max_gripper_speed`` alone says how fast it gets there.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dysl_vla_ros.control.seam import ROUNDING, SeamBlend, Vector, shortened
 from dysl_vla_ros.errors import NonFiniteActionError
 from dysl_vla_ros.interfaces import ActionSpec, FloatArray
 from dysl_vla_ros.settings import ControlSettings, SafetySettings
-
-Vector = NDArray[np.float64]
-ROUNDING = 1e-12  # relative; a vector that was shortened to its limit is not reported as above it
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,24 +35,34 @@ class Limiter:
     def __init__(self, action: ActionSpec) -> None:
         self._action = action
         self._gripper: float | None = None
-        self.restart()
+        self._linear_part, self._angular_part = _Part("linear"), _Part("angular")
+        self.rest()
+        self.ramp_again()
 
     def rest(self) -> None:
-        """The arm was told to stand still for this tick: the next motion accelerates from rest."""
-        self._linear: Vector = np.zeros(3)
-        self._angular: Vector = np.zeros(3)
+        """The arm was told to stand still for this tick: the next motion starts from rest."""
+        self._linear_part.rest()
+        self._angular_part.rest()
+        self._resting = True
 
-    def restart(self) -> None:
-        """Come to rest, and ramp in from here; the last gripper command is kept."""
-        self.rest()
-        self._moving_for = 0.0  # s of commanded motion since the start or stop
+    def ramp_again(self) -> None:
+        """Ramp in from here. The last command stays known: only a zero twist (``rest``) brings the arm to rest."""
+        self._moving_for = 0.0  # s of commanded motion since the ramp began
 
     def set_gripper(self, opening: float | None) -> None:
         """Say where the gripper is; None or not finite: unknown, the next command is not rate-limited."""
         self._gripper = float(np.clip(opening, 0.0, 1.0)) if opening is not None and np.isfinite(opening) else None
 
-    def limit(self, action: FloatArray, control: ControlSettings, safety: SafetySettings) -> LimitedMotion:
+    def limit(
+        self, action: FloatArray, control: ControlSettings, safety: SafetySettings, new_chunk: bool = False
+    ) -> LimitedMotion:
         """Bound one tick of ``action`` (A,), physical units, and remember it as the command before the next.
+
+        Args:
+            action: as the policy gave it.
+            control: scale, ramp-in, bounds at a seam.
+            safety: limits of speed, acceleration, gripper.
+            new_chunk: the command before came from another chunk.
 
         Raises:
             NonFiniteActionError: a value is NaN or infinite; nothing is remembered.
@@ -65,12 +75,11 @@ class Limiter:
         values = np.asarray(action, dtype=np.float64)
         velocity = factor * values[:-1] / self._action.time_step
         linear, angular = velocity[:3], velocity[3:] if self._action.has_rotation else np.zeros(3)
-        linear = _bounded(
-            linear, self._linear, safety.max_linear_speed, safety.max_linear_acceleration * tick, "linear", acted
-        )
-        angular = _bounded(
-            angular, self._angular, safety.max_angular_speed, safety.max_angular_acceleration * tick, "angular", acted
-        )
+        joint = new_chunk or self._resting
+        linear_bounds = (safety.max_linear_speed, control.max_linear_seam, safety.max_linear_acceleration * tick)
+        linear = self._linear_part.limit(linear, *linear_bounds, joint, acted)
+        angular_bounds = (safety.max_angular_speed, control.max_angular_seam, safety.max_angular_acceleration * tick)
+        angular = self._angular_part.limit(angular, *angular_bounds, joint, acted)
         gripper = float(np.clip(values[-1], 0.0, 1.0))
         if self._gripper is not None:
             step = safety.max_gripper_speed * tick
@@ -78,7 +87,8 @@ class Limiter:
             if reachable != gripper:
                 acted.append("safety.max_gripper_speed")
             gripper = reachable
-        self._linear, self._angular, self._gripper = linear, angular, gripper
+        self._gripper = gripper
+        self._resting = False
         self._moving_for += tick
         return LimitedMotion(linear.copy(), angular.copy(), gripper, tuple(acted))
 
@@ -94,24 +104,31 @@ class Limiter:
         return factor
 
 
-def _bounded(wanted: Vector, before: Vector, speed: float, change: float, kind: str, acted: list[str]) -> Vector:
-    """Return ``wanted`` with at most ``speed`` and, from ``before``, at most ``change`` of difference."""
-    velocity = _shortened(wanted, speed)
-    if velocity is not wanted:
-        acted.append(f"safety.max_{kind}_speed")
-    difference = velocity - before
-    allowed = _shortened(difference, change)
-    if allowed is difference:
-        return velocity
-    acted.append(f"safety.max_{kind}_acceleration")
-    # Between two velocities within the limit lies none above it, but the limit may have been lowered since.
-    return _shortened(before + allowed, speed)
+class _Part:
+    """Translation or rotation: the velocity commanded before, and what is left to join of a seam."""
 
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self.rest()
 
-def _shortened(vector: Vector, longest: float) -> Vector:
-    """Return ``vector`` itself, or one of its direction and the length ``longest`` where it is longer."""
-    largest = float(np.max(np.abs(vector), initial=0.0))
-    if largest == 0.0:
-        return vector
-    length = largest * float(np.linalg.norm(vector / largest))  # this way it overflows for no finite action
-    return vector if length <= longest * (1.0 + ROUNDING) else (vector / largest) * (longest / (length / largest))
+    def rest(self) -> None:
+        self._before: Vector = np.zeros(3)
+        self._blend = SeamBlend()
+
+    def limit(self, wanted: Vector, speed: float, seam: float, change: float, joint: bool, acted: list[str]) -> Vector:
+        """Return ``wanted`` within ``speed``, joined to the command before, at most ``change`` away from it."""
+        target = shortened(wanted, speed)
+        if target is not wanted:
+            acted.append(f"safety.max_{self._kind}_speed")
+        velocity = self._blend.blend(target, self._before, seam, joint)
+        if velocity is not target:
+            acted.append(f"control.max_{self._kind}_seam")
+        difference = velocity - self._before
+        allowed = shortened(difference, change)
+        if allowed is not difference:
+            acted.append(f"safety.max_{self._kind}_acceleration")
+            velocity = self._before + allowed
+        # Between two velocities within the speed limit lies none above it, but an offset goes on beside a chunk that
+        # moves on, and the limit may have been lowered since.
+        self._before = shortened(velocity, speed)
+        return self._before

@@ -69,8 +69,8 @@ def play_episode(
     while record.ticks < settings.max_ticks and not scene.success:
         if commander.due:
             observation = scene.observe().with_instruction(instruction)
-            played, gap = commander.take_played()
-            result = runtime.step(observation, played, settings.runtime, gap)
+            played, gaps = commander.take_played()
+            result = runtime.step(observation, played, settings.runtime, gaps)
             number = len(record.inferences)
             seam = commander.offer(result.chunk, commander.actions_played, number, number)
             record.inferences.append(

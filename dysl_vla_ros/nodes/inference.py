@@ -101,7 +101,7 @@ class Inferences:
             begun = moment.begun
         if at_rest and (opening := self._inputs.gripper_opening) is not None:
             self._commander.set_gripper(opening)
-        played, gap = self._commander.take_played()
+        played, gaps = self._commander.take_played()
         self._sequence += 1
         self._in_flight = InFlight(moment, instruction, begun)
         meanwhile = self._commander.actions_played - begun.actions_played
@@ -111,7 +111,7 @@ class Inferences:
                 self._sequence,
                 moment.observation,
                 played,
-                gap,
+                gaps,
                 min(meanwhile + self._expected_first_index(begun.time), self._description.action.horizon - 1),
                 settings,
             )

@@ -5,7 +5,7 @@ rule; the head decodes; where guidance doubts the action, the stack is completed
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ class Runtime:
         observation: Observation,
         played: FloatArray,
         settings: RuntimeSettings,
-        gap: bool = False,
+        gaps: Sequence[int] = (),
         first_index: int = 0,
     ) -> StepResult:
         """Compute one action chunk.
@@ -117,18 +117,20 @@ class Runtime:
             observation: one moment, with every camera that the policy names.
             played: (n, A) physical units: actions played since the last step, each once, as the policy gave them.
             settings: the snapshot for this step.
-            gap: an underrun lay before ``played``.
+            gaps: places, ascending in 0 .. n, of the actions in ``played`` before which an underrun lay; n: before the
+                next ones.
             first_index: place in the chunk of the first action that will be played: the number of actions played
                 since the observation was taken.
 
         Raises:
-            ObservationError: the policy cannot use ``observation``, or ``played`` is not (n, A) finite numbers.
+            ObservationError: the policy cannot use ``observation``, ``played`` is not (n, A) finite numbers, or
+                ``gaps`` are not places in it.
             SettingError: a setting that guidance needs is neither set nor calibrated.
             NonFiniteActionError: the model returned NaN or infinity.
         """
         watch = Stopwatch()
         with torch.inference_mode():
-            self._observe(played, gap, settings)
+            self._observe(played, tuple(gaps), settings)
             guidance = self._guidance
             points = guidance.allow_points()
             full_depth_reason = self._full_depth_reason(settings)
@@ -207,7 +209,7 @@ class Runtime:
         if floor.resume_point:
             self._decode(self._stack.resume(floor.resume_point, context), context)
 
-    def _observe(self, played: FloatArray, gap: bool, settings: RuntimeSettings) -> None:
+    def _observe(self, played: FloatArray, gaps: tuple[int, ...], settings: RuntimeSettings) -> None:
         played = np.asarray(played, dtype=np.float32)
         wanted = self.policy.action.dimensions
         if played.ndim != 2 or played.shape[1] != wanted or not np.isfinite(played).all():
@@ -215,10 +217,12 @@ class Runtime:
                 f"played actions of shape {played.shape} must be (n, {wanted}) finite numbers; "
                 "hand back the chunk's own rows"
             )
+        if list(gaps) != sorted(set(gaps)) or not all(0 <= gap <= len(played) for gap in gaps):
+            raise ObservationError(f"gaps at {list(gaps)} must be ascending places from 0 to {len(played)}")
         try:
             self._configure(settings)
         finally:
-            self._guidance.observe(played, gap)
+            self._guidance.observe(played, gaps)
 
     def _configure(self, settings: RuntimeSettings) -> None:
         wanted = (settings.guidance, settings.actions_per_inference)

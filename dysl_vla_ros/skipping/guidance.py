@@ -14,6 +14,8 @@ A pure state machine, numpy only: tested without a model, replayed from a bag.
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -79,18 +81,22 @@ class PriorPostGuidance:
         self._continuity = math.nan
         self._continuity_change = 0.0
 
-    def observe(self, actions: FloatArray, gap: bool = False) -> None:
+    def observe(self, actions: FloatArray, gaps: Sequence[int] = ()) -> None:
         """Take in what was played since the last inference; call exactly once before each inference.
 
         Args:
             actions: (n, A) in physical units, each once, as the policy gave them; n may be 0.
-            gap: an underrun (a zero twist without a reset) lay before ``actions``: the difference across it is not
-                counted, those after it are. With n = 0 it holds for the next actions.
+            gaps: places, ascending in 0 .. n, of the actions before which an underrun lay (a zero twist without a
+                reset): the difference across it is not counted, those after it are. n stands for the next actions.
         """
+        assert list(gaps) == sorted(set(gaps)) and all(0 <= gap <= len(actions) for gap in gaps), f"gaps {gaps}"
         before = self._mean_continuity(self._differences)
-        if gap:
-            self._last = None
-        differences, self._last = self._differences_of(actions)
+        differences: list[Difference] = []
+        for start, end in pairwise((0, *gaps, len(actions))):
+            if start in gaps:
+                self._last = None
+            added, self._last = self._differences_of(actions[start:end])
+            differences += added
         self._differences = (self._differences + differences)[-HISTORY:]
         self._inferences += 1
         self._continuity = self._mean_continuity(self._differences)

@@ -54,7 +54,7 @@ class StepRequest:
     sequence: int
     observation: Observation
     played: FloatArray  # (n, A) physical units, as the policy gave them
-    gap: bool  # an underrun lay before these actions
+    gaps: tuple[int, ...]  # places in played before which an underrun lay
     first_index: int  # of the chunk's first action that will be played
     settings: RuntimeSettings
 
@@ -318,7 +318,7 @@ def _step(request: StepRequest, frames: dict[str, tuple[int, int]]) -> Step:
         proprioception=np.asarray(request.observation.proprioception, np.float32),
         instruction=request.observation.instruction,
         played=np.asarray(request.played, np.float32),
-        gap=request.gap,
+        gaps=request.gaps,
         first_index=request.first_index,
         settings=request.settings,
     )

@@ -31,7 +31,7 @@ from dysl_vla_ros.errors import WorkerError
 from dysl_vla_ros.interfaces import FloatArray, PolicyDescription, StepResult
 from dysl_vla_ros.settings import RuntimeSettings
 
-PROTOCOL = 1  # raised by every change of a message
+PROTOCOL = 2  # raised by every change of a message
 MESSAGE_LIMIT = 1 << 20  # bytes; the largest real one, a description, has a few thousand
 LENGTH = struct.Struct("<I")
 
@@ -65,7 +65,7 @@ class Step:
     proprioception: FloatArray  # (P,)
     instruction: str
     played: FloatArray  # (n, A)
-    gap: bool
+    gaps: tuple[int, ...]  # places in played before which an underrun lay
     first_index: int
     settings: RuntimeSettings
 

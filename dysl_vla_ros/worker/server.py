@@ -75,7 +75,7 @@ def answer(runtime: "Runtime", step: Step, slots: FrameSlots, *, fresh: bool) ->
         if fresh:
             runtime.reset()
         observation = Observation(slots.read(step.frames), step.proprioception, step.instruction)
-        result = runtime.step(observation, step.played, step.settings, gap=step.gap, first_index=step.first_index)
+        result = runtime.step(observation, step.played, step.settings, gaps=step.gaps, first_index=step.first_index)
     except Exception as error:
         return Answer(step.episode, step.sequence, None, reason(error))
     return Answer(step.episode, step.sequence, result, "")
