@@ -56,7 +56,7 @@ class Worker:
 
     def request(self, **changes: object) -> StepRequest:
         self.sequence += 1
-        usual = StepRequest(0, self.sequence, observation(), no_actions(), False, 0, RuntimeSettings())
+        usual = StepRequest(0, self.sequence, observation(), no_actions(), (), 0, RuntimeSettings())
         return dataclasses.replace(usual, **changes)  # type: ignore[arg-type]
 
     def step(self, **changes: object) -> StepReply:

@@ -76,6 +76,8 @@ def _inference(node_name: str, settings: Settings, session: "Session") -> Diagno
         values[f"{part} ms p50, p95, max"] = f"{p50:.2f}, {p95:.2f}, {largest:.2f}"
     if (shares := statistics.skipping(window)) is not None:
         values |= {"share of layers skipped": shares[0], "share verified": shares[1]}
+    if (seams := statistics.seams(window)) is not None:
+        values |= {"seam p95": seams[0], "seam largest": seams[1]}
     values |= {
         "missed deadlines": statistics.missed_deadlines,
         "failures": statistics.failures,

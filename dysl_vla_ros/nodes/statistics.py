@@ -1,5 +1,6 @@
 """What the control loop counts for ``/diagnostics``. Not thread-safe: written and read under the loop's lock."""
 
+import math
 from collections import Counter, deque
 
 import numpy as np
@@ -9,6 +10,7 @@ from dysl_vla_ros.nodes.outputs import InferenceRecord
 
 LONGEST_WINDOW = 10000  # inferences; the upper end of diagnostics.window
 LATENCY_SAMPLES = 5  # of the latest inferences that the next one is expected to take as long as
+FEWEST_LATENCIES = 3  # of which the median is still itself where one of them is an outlier
 LATE_TICK = 1.5  # periods between two ticks that count as an overrun
 PARTS = ("convert", "transfer", "vision", "stack", "head", "verify", "total", "image age")
 
@@ -19,6 +21,8 @@ class Statistics:
     def __init__(self) -> None:
         """Start at zero."""
         self._inferences: deque[tuple[float, ...]] = deque(maxlen=LONGEST_WINDOW)  # one value a part, ms
+        self._latencies: deque[float] = deque(maxlen=LATENCY_SAMPLES)  # ms
+        self._seams: deque[float] = deque(maxlen=LONGEST_WINDOW)  # one an inference, NaN: none
         self._skipping: deque[tuple[int, int, bool]] = deque(maxlen=LONGEST_WINDOW)  # layer calls, layers, verified
         self.inferences = 0
         self.missed_deadlines = 0
@@ -53,6 +57,9 @@ class Statistics:
                 record.image_age_ms,
             )
         )
+        if record.inference > 1:  # the first of an episode may be a cold start: caches, clocks, a lazy camera
+            self._latencies.append(record.total_ms)
+        self._seams.append(record.seam)
         self._skipping.append((trace.layer_calls, trace.layers_total, trace.verified))
 
     def failed(self, text: str) -> None:
@@ -92,9 +99,12 @@ class Statistics:
         return reason
 
     def typical_latency(self) -> float:
-        """Return the median time of the latest inferences in seconds, 0.0 before the first."""
-        latest = [self._inferences[-1 - back][PARTS.index("total")] for back in range(self._count(LATENCY_SAMPLES))]
-        return float(np.median(latest)) * 1e-3 if latest else 0.0
+        """Return the median time of the latest inferences in seconds, 0.0 while there are too few to tell.
+
+        The first inference of an episode does not count, and one that took ten times as long moves the median to a
+        neighbour: neither a cold start nor an outlier is taken for what is usual.
+        """
+        return float(np.median(self._latencies)) * 1e-3 if len(self._latencies) >= FEWEST_LATENCIES else 0.0
 
     def _count(self, window: int) -> int:
         return min(window, len(self._inferences))
@@ -107,6 +117,15 @@ class Statistics:
         table = np.array([self._inferences[-1 - back] for back in range(count)])  # (count, parts)
         p50, p95 = np.percentile(table, [50, 95], axis=0)
         return {part: (p50[i], p95[i], table[:, i].max()) for i, part in enumerate(PARTS)}
+
+    def seams(self, window: int) -> tuple[float, float] | None:
+        """Return p95 and the largest seam between chunks over the last ``window`` inferences; None: there was none.
+
+        In normalised action units, before ``control.max_linear_seam`` and ``max_angular_seam`` bound them.
+        """
+        latest = [self._seams[-1 - back] for back in range(self._count(window))]
+        met = [seam for seam in latest if not math.isnan(seam)]
+        return (float(np.percentile(met, 95)), max(met)) if met else None
 
     def skipping(self, window: int) -> tuple[float, float] | None:
         """Return the share of layers skipped and the share verified over the last ``window`` inferences."""

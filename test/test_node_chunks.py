@@ -1,0 +1,173 @@
+"""Chunks do not jump, over real DDS: the real policy behind a delay, read off ``~/action`` alone.
+
+What holds in every story: a command at the beginning of a chunk, or after standing still, differs from the command
+before by no more than ``control.max_linear_seam``; no action is played twice, none of an earlier chunk after a later
+one; and a chunk begins at the number of actions played since its picture.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from faulty_worker import FaultyWorker
+from harness import wait_until
+from vla_rig import ACTION, LIMIT, REPORT, Rig, gentle, running_rig
+
+pytestmark = pytest.mark.ros
+
+BOUND = 0.03  # m/s, far below what random weights ask for
+TICK = 0.05  # s
+STEADY = 3 * TICK
+HORIZON = 8
+NAME = "control.max_linear_seam"
+WAITING = "the policy has not answered yet"
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> FaultyWorker:
+    return FaultyWorker(tmp_path_factory.mktemp("worker"))
+
+
+@pytest.fixture(scope="module")
+def module_rig(ros_domain: int, faulty: FaultyWorker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    from tiny_checkpoint import make_tiny_checkpoint
+
+    checkpoint = make_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+    fast = {"safety.max_linear_speed": 5.0, "safety.max_linear_acceleration": 1000.0, NAME: BOUND}
+    with running_rig(gentle(checkpoint) | fast | {"model.python": faulty.python}) as rig:
+        yield rig
+
+
+@pytest.fixture
+def rig(module_rig: Rig, faulty: FaultyWorker) -> Iterator[Rig]:
+    """The rig moving, from rest, behind a steady delay of three ticks; afterwards every command since is judged."""
+    faulty.set("delay", seconds=STEADY)
+    module_rig.robot.silent.clear()
+    module_rig.bring_to("inactive")
+    assert module_rig.set(control__actions_per_inference=1, control__max_linear_seam=BOUND)[0]
+    begun = module_rig.heard(ACTION)
+    module_rig.move()
+    yield module_rig
+    judge(module_rig, begun)
+
+
+def velocity(action: Any) -> np.ndarray:
+    return np.array([action.translation.x, action.translation.y, action.translation.z]) / action.time_step
+
+
+def inference_of(action: Any) -> tuple[int, int]:
+    return action.episode, action.inference
+
+
+def judge(rig: Rig, begun: int) -> None:
+    """Hold what the module's docstring says for all messages from number ``begun`` on."""
+    actions = rig.peer.received(ACTION)[begun:]
+    before, last = np.zeros(3), None
+    played: list[tuple[int, int, int]] = []
+    counts: Counter[int] = Counter()  # actions played of each episode
+    observed_at: dict[tuple[int, int], int] = {}
+    for action in (action for action in actions if action.stop_reason or action.first_tick):
+        if action.stop_reason:
+            assert not velocity(action).any()
+        else:
+            if last is None or last.stop_reason or inference_of(last) != inference_of(action):
+                assert np.linalg.norm(velocity(action) - before) <= BOUND + 1e-9, (last, action)
+            place = (*inference_of(action), action.chunk_index)
+            assert not played or place > played[-1], f"{place} after {played[-1]}"
+            played.append(place)
+            at = counts[action.episode] - action.chunk_index  # actions played when the picture was taken
+            assert observed_at.setdefault(inference_of(action), at) == at
+            counts[action.episode] += 1
+        before, last = velocity(action), action
+    for (episode, inference), at in observed_at.items():
+        assert at >= max((other for (e, i), other in observed_at.items() if e == episode and i < inference), default=0)
+
+
+def after(rig: Rig, begun: int) -> list[Any]:
+    return rig.peer.received(ACTION)[begun:]
+
+
+def wait_for_inferences(rig: Rig, count: int) -> list[Any]:
+    """Return the reports of the next ``count`` inferences."""
+    begun = rig.heard(REPORT)
+    wait_until(lambda: rig.heard(REPORT) >= begun + count, LIMIT, f"{count} inferences")
+    return rig.peer.received(REPORT)[begun:]
+
+
+@pytest.mark.parametrize(("m", "ticks"), [(1, 3), (3, 2)])
+def test_behind_a_steady_delay_chunks_are_joined_within_the_bound(rig, faulty, m, ticks):
+    faulty.set("delay", seconds=(ticks - 0.5) * TICK)  # with the model's own time, answers come ticks after
+    assert rig.set(control__actions_per_inference=m)[0]
+    wait_for_inferences(rig, 2)
+    begun = rig.heard(ACTION)
+    reports = wait_for_inferences(rig, 6)
+    told = after(rig, begun)
+    assert {action.episode for action in told} == {told[0].episode}
+    joined = [a for b, a in zip(told, told[1:], strict=False) if inference_of(a) != inference_of(b)]
+    assert len(joined) >= 4 and all(action.chunk_index > 0 for action in joined)  # those before were played
+    assert sum(NAME in action.limits for action in joined) >= 1
+    assert all(np.isfinite(report.seam) and report.seam > 0.0 for report in reports)
+
+
+def test_one_latency_ten_times_the_mean_runs_dry_and_goes_on_in_the_same_episode(rig, faulty):
+    wait_for_inferences(rig, 3)
+    begun = rig.heard(ACTION)
+    faulty.set("delay", seconds=10 * STEADY, times=1)
+    dry = rig.wait_for_stop(WAITING, begun)
+    faulty.set("delay", seconds=STEADY)
+    again = rig.wait_for_motion()
+    assert again.episode == dry.episode and 0 < again.chunk_index < HORIZON
+    assert NAME in again.limits
+    wait_for_inferences(rig, 3)
+
+
+def test_a_queue_that_runs_dry_again_and_again_starts_gently_each_time(rig, faulty):
+    faulty.set("delay", seconds=12 * TICK)
+    begun = rig.heard(ACTION)
+    wait_for_inferences(rig, 4)
+    told = after(rig, begun)
+    pairs = list(zip(told, told[1:], strict=False))
+    starts = [a for b, a in pairs if b.stop_reason and not a.stop_reason]
+    assert len(starts) >= 2 and {action.episode for action in told} == {told[0].episode}
+    assert all(WAITING in action.stop_reason for action in told if action.stop_reason)
+
+
+@pytest.mark.parametrize("delay", [0.0, STEADY], ids=["within the tick", "three ticks"])
+def test_a_new_instruction_in_the_middle_of_a_chunk_plays_nothing_of_the_old_one(rig, faulty, delay):
+    faulty.set("delay", seconds=delay)
+    wait_for_inferences(rig, 3)
+    begun = rig.heard(ACTION)
+    old = rig.peer.wait_for(ACTION, lambda action: action.chunk_index >= (2 if delay else 0), LIMIT, "a chunk", begun)
+    rig.instruct("open the drawer")
+    rig.peer.wait_for(
+        ACTION,
+        lambda action: action.episode > old.episode and not action.stop_reason,
+        LIMIT,
+        "the new episode",
+        begun,
+    )
+    told = after(rig, begun)
+    assert [action.episode for action in told] == sorted(action.episode for action in told)
+    rig.instruct()
+
+
+def test_a_pause_by_deactivating_ends_with_one_zero_and_resumes_with_a_new_chunk(rig):
+    assert rig.change("deactivate")
+    begun = rig.heard(ACTION)
+    assert rig.change("activate")
+    resumed = rig.wait_for_motion()
+    assert resumed.inference == 1 and resumed.chunk_index == 0
+    assert not any(action.stop_reason == "" and action.episode < resumed.episode for action in after(rig, begun))
+
+
+def test_a_pause_by_a_silent_camera_resumes_with_a_new_chunk(rig):
+    rig.robot.silent.add("image")
+    stop = rig.wait_for_stop("has stopped")
+    begun = rig.heard(ACTION)
+    rig.robot.silent.clear()
+    resumed = rig.wait_for_motion()
+    assert resumed.episode >= stop.episode and resumed.inference == 1 and resumed.chunk_index == 0
+    assert not any(action.stop_reason == "" and action.episode < resumed.episode for action in after(rig, begun))
