@@ -19,7 +19,7 @@ from dysl_vla_ros.control.clock_watch import ClockWatch
 from dysl_vla_ros.control.freshness import Freshness
 from dysl_vla_ros.errors import BagError, ObservationError
 from dysl_vla_ros.interfaces import Observation, PolicyDescription
-from dysl_vla_ros.readings import image_to_rgb, instruction_fault, opening_value, pose_values
+from dysl_vla_ros.readings import instruction_fault, opening_value, picture, pose_values
 from dysl_vla_ros.replay.history import History, RecordedAction, nanoseconds
 from dysl_vla_ros.replay.topics import BagTopics, proprioception_roles
 from dysl_vla_ros.settings import SafetySettings
@@ -246,7 +246,7 @@ class Moments:
             self._refuse(why)
             return None
         try:
-            images = {camera: np.array(image_to_rgb(self._newest[camera])) for camera in self._cameras}
+            images = {camera: np.array(picture(self._newest[camera])) for camera in self._cameras}
         except ObservationError as error:
             self.refuse(f"a picture cannot be used: {error}")
             return None

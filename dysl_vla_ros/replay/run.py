@@ -47,7 +47,7 @@ class Playback:
         """
         counted = round((clock - self._began) / self._action.time_step)
         passed, self._counted = counted - self._counted, counted
-        if self._chunk is None:
+        if self._chunk is None or passed <= 0:
             return np.zeros((0, self._action.dimensions), np.float32), False
         gap, self._gap = self._gap, passed > len(self._chunk)
         return self._chunk[:passed], gap
@@ -75,7 +75,7 @@ class Side:
     def step(self, moment: Moment) -> tuple[StepResult, int, bool]:
         """Compute one inference; return it with the number of actions observed and whether a gap lay before them."""
         played, gap = self._playback.take(moment.clock)
-        result = self.runtime.step(moment.observation, played, self.settings, gap)
+        result = self.runtime.step(moment.observation, played, self.settings, gaps=(0,) if gap else ())
         self._playback.offer(result.chunk.actions)
         return result, len(played), gap
 
