@@ -15,7 +15,7 @@ from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 from dysl_vla_ros.bags.message_types import known_store
 from dysl_vla_ros.bags.reader import BagReader
 from dysl_vla_ros.errors import BagError
-from dysl_vla_ros.readings import image_to_rgb
+from dysl_vla_ros.readings import picture
 from small_bags import (
     SECOND,
     STRING,
@@ -232,7 +232,7 @@ def test_pictures_come_back_as_the_node_reads_them(tmp_path, storage):
     image = store.types[kind](header, 6, 5, "rgb8", 0, 20, padded.reshape(-1))
     write_typed(tmp_path / "bag", kind, bytes(store.serialize_cdr(image, kind)), storage)
     with BagReader(tmp_path / "bag") as bag:
-        assert np.array_equal(image_to_rgb(next(bag.messages(["/typed"])).message), pixels)
+        assert np.array_equal(picture(next(bag.messages(["/typed"])).message), pixels)
 
 
 def test_a_compressed_picture_keeps_its_bytes(tmp_path):
