@@ -1,6 +1,6 @@
 """A second family for the tests: transformers' Llama layers with random weights, and a decoder that has a state."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -32,6 +32,11 @@ class StatefulPolicy:
         self.joints = nn.Linear(2, WIDTH).requires_grad_(False)
         self.head = nn.Linear(WIDTH, 5 * 7).requires_grad_(False)
         self.layers = self.stack.layers
+
+    def parts(self) -> Mapping[str, Sequence[Tensor]]:
+        modules = {"vision": self.patches, "instruction": self.words, "proprioception": self.joints, "head": self.head}
+        weights = {name: tuple(module.parameters()) for name, module in modules.items()}
+        return weights | {"stack": tuple(self.stack.model.layers.parameters())}
 
     def prepare(self, observation: Observation) -> tuple[Tensor, Context]:
         words = observation.instruction.split()[:WORDS]

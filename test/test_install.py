@@ -13,7 +13,6 @@ import dysl_vla_ros
 from dysl_vla_ros.commands import main
 from dysl_vla_ros.commands.main import VERBS, available_verbs
 from harness import install_prefix
-from tiny_checkpoint import make_tiny_checkpoint
 
 CHECKOUT = Path(__file__).parents[1]
 PROGRAMS = [
@@ -112,7 +111,7 @@ def test_a_wrong_command_line_ends_with_2_and_says_what_there_is(arguments: list
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("verb", ["describe", "evaluate"])
+@pytest.mark.parametrize("verb", ["inspect", "evaluate"])
 def test_a_users_mistake_is_one_line_with_the_verb_and_exit_code_2(verb: str, tmp_path: Path) -> None:
     done = run(str(program("dysl_vla")), verb, str(tmp_path / "nowhere"))
     assert done.returncode == 2, done.stderr
@@ -121,24 +120,14 @@ def test_a_users_mistake_is_one_line_with_the_verb_and_exit_code_2(verb: str, tm
     assert "nowhere" in done.stderr
 
 
-def test_describe_names_inputs_outputs_and_layers_of_a_checkpoint(tmp_path: Path) -> None:
-    checkpoint = make_tiny_checkpoint(tmp_path / "tiny", layers=6)
-    done = run(str(program("dysl_vla")), "describe", str(checkpoint))
-    assert done.returncode == 0, done.stderr
-    facts = dict(line.split(":", 1) for line in done.stdout.splitlines())
-    assert facts["cameras"].strip().startswith("image, wrist_image")
-    assert facts["layers"].strip() == "6, of which 0 may be skipped"
-    assert "no DySL folder" in facts["blocks"]
-
-
 def test_a_verb_whose_ground_is_missing_says_what_to_install(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(main.VERBS, "describe", main.VERBS["describe"]._replace(needs="rclpy_is_not_here"))
+    monkeypatch.setitem(main.VERBS, "inspect", main.VERBS["inspect"]._replace(needs="rclpy_is_not_here"))
     monkeypatch.setitem(main.MENDS, "rclpy_is_not_here", "install it")
-    assert main.main(["describe", "somewhere"]) == 2
+    assert main.main(["inspect", "somewhere"]) == 2
     assert capsys.readouterr().err == (
-        "dysl_vla describe: error: rclpy_is_not_here is not installed here; install it\n"
+        "dysl_vla inspect: error: rclpy_is_not_here is not installed here; install it\n"
     )
 
 
@@ -146,6 +135,6 @@ def test_an_interrupted_verb_ends_with_130(capsys: pytest.CaptureFixture[str], m
     def interrupted(arguments: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dysl_vla_ros.commands.describe.run", interrupted)
-    assert main.main(["describe", "somewhere"]) == 130
-    assert capsys.readouterr().err == "dysl_vla describe: interrupted\n"
+    monkeypatch.setattr("dysl_vla_ros.commands.inspect.run", interrupted)
+    assert main.main(["inspect", "somewhere"]) == 130
+    assert capsys.readouterr().err == "dysl_vla inspect: interrupted\n"

@@ -50,6 +50,14 @@ def test_a_family_is_a_policy(family: str) -> None:
 
 
 @families
+def test_a_family_tells_each_of_its_weights_to_one_part(family: str) -> None:
+    parts = policy_of(family).parts()
+    assert "stack" in parts and all(parts.values())
+    places = [weight.data_ptr() for weights in parts.values() for weight in weights]
+    assert len(places) == len(set(places)), "a weight is named twice"
+
+
+@families
 def test_a_family_computes_in_a_batch_what_it_computes_alone(family: str) -> None:
     policy = policy_of(family)
     with torch.inference_mode():

@@ -36,7 +36,7 @@ VERBS = {
     "distill": Verb("dysl_vla_ros.commands.distill", "train adapters and controllers that skip the other layers"),
     "evaluate": Verb("dysl_vla_ros.commands.evaluate", "measure success, depth and time in simulation", "mujoco"),
     "replay": Verb("dysl_vla_ros.commands.replay", "prove on a recording what skipping costs and saves"),
-    "describe": Verb("dysl_vla_ros.commands.describe", "say what a checkpoint wants, gives, and may skip"),
+    "inspect": Verb("dysl_vla_ros.commands.inspect", "say what a checkpoint is, and how long a step takes here"),
 }
 
 MENDS = {
@@ -113,6 +113,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"dysl_vla {chosen}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # `dysl_vla describe X | head`: the reader has what it wants
+    except BrokenPipeError:  # `dysl_vla inspect X | head`: the reader has what it wants
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -4,7 +4,7 @@ A new family is one file that has these, and one line in :mod:`dysl_vla_ros.poli
 its library's layers and neither patches nor copies that library's model file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -28,6 +28,10 @@ class VlaPolicy(Protocol):
     @property
     def layers(self) -> Sequence[Layer]:
         """The stack: L callables ``(hidden, context) -> hidden`` of shape (B, T, D)."""
+        ...
+
+    def parts(self) -> Mapping[str, Sequence[Tensor]]:
+        """Return the weights by what they are for, in the order of use, each weight once; ``stack`` is the layers'."""
         ...
 
     def prepare(self, observation: Observation) -> tuple[Tensor, StackContext]:

@@ -6,7 +6,7 @@ Checked with transformers 5.20 to 5.24, whose ``LlamaDecoderLayer`` runs unchang
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -247,6 +247,18 @@ class ReferencePolicy:
     def layers(self) -> Sequence[Layer]:
         """The stack's layers, bound to the way that they are called."""
         return [partial(self.network.run_layer, index) for index in range(len(self.network.layers))]
+
+    def parts(self) -> Mapping[str, Sequence[Tensor]]:
+        """Return the weights by part; ``places`` are positions and action queries."""
+        network = self.network
+        return {
+            "vision": tuple(network.stems.parameters()),
+            "instruction": tuple(network.words.parameters()),
+            "proprioception": tuple(network.proprioception.parameters()),
+            "places": (network.places,),
+            "stack": tuple(network.layers.parameters()),
+            "head": (*network.norm.parameters(), *network.head.parameters()),
+        }
 
     def prepare(self, observation: Observation) -> tuple[Tensor, ReferenceContext]:
         """Embed one observation: (1, T, D)."""

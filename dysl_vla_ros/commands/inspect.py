@@ -1,0 +1,182 @@
+"""``dysl_vla inspect``: what a checkpoint is and how long it takes here; thin over ``runtime.inspection``."""
+
+import argparse
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dysl_vla_ros.errors import SettingError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from dysl_vla_ros.runtime.inspection import Latency
+
+MOST_POINTS = 12  # of a calibration front that are shown; --json has all
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("checkpoint", type=Path, help="folder of the base checkpoint")
+    parser.add_argument("--adapters", default="", help="DySL folder (default: the checkpoint's own `dysl`)")
+    parser.add_argument("--threads", type=int, default=0, help="compute threads; 0: half the cores, as the node does")
+    parser.add_argument("--steps", type=int, default=20, help="steps timed at each depth; 0: measure nothing")
+    parser.add_argument("--json", action="store_true", help="print plain values in place of tables")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Load the checkpoint, every hash checked, and print what it is."""
+    from dysl_vla_ros.runtime.inspection import facts, measure, threads_in_use
+    from dysl_vla_ros.runtime.step import Runtime
+    from dysl_vla_ros.worker.process import compute_threads
+
+    for name, value, low, high in (("--threads", arguments.threads, 0, 256), ("--steps", arguments.steps, 0, 10_000)):
+        if not low <= value <= high:
+            raise SettingError(f"{name} must be from {low} to {high}, not {value}")
+    runtime = Runtime.load(str(arguments.checkpoint), arguments.adapters, threads=compute_threads(arguments.threads))
+    folder = Path(arguments.adapters) if arguments.adapters else arguments.checkpoint / "dysl"
+    found = facts(runtime, arguments.checkpoint, folder if runtime.dysl else None)
+    latency = measure(runtime, arguments.steps) if arguments.steps else {}
+    if arguments.json:
+        print(json.dumps(found | {"latency": _latency_values(latency, threads_in_use())}, indent=2))
+    else:
+        show(found, latency, threads_in_use())
+    return 0
+
+
+def _latency_values(latency: Mapping[str, "Latency"], threads: int) -> dict[str, Any]:
+    depths = {
+        name: {"layers": it.layers, "ms_per_layer": it.per_layer, "p50_ms": dict(it.p50), "p95_ms": dict(it.p95)}
+        for name, it in latency.items()
+    }
+    return {"threads": threads, "depths": depths}
+
+
+def show(found: Mapping[str, Any], latency: Mapping[str, "Latency"], threads: int) -> None:
+    """Print the facts as tables a person likes to read."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    for table in _tables(found):
+        console.print(table)
+    if found["dysl"]:
+        for table in _dysl_tables(found["dysl"]):
+            console.print(table)
+    else:
+        console.print("no DySL folder: every layer always runs; make one with `dysl_vla calibrate` and `distill`\n")
+    if latency:
+        console.print(_latency_table(latency, threads))
+
+
+def _table(title: str, *columns: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number == 0, overflow="fold")
+    return table
+
+
+def _listing(title: str, rows: Mapping[str, str]) -> "Table":
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    table.add_row()
+    return table
+
+
+def _tables(found: Mapping[str, Any]) -> list["Table"]:
+    layers, inputs, action = found["layers"], found["inputs"], found["action"]
+    dynamic = sum(end - first for first, end in layers["blocks"])
+    blocks = ", ".join(f"{first}-{end - 1}" for first, end in layers["blocks"]) or "none"
+    names = ", ".join(f"{value['name']} [{value['unit']}]" for value in inputs["proprioception"])
+    about = {
+        "family": found["family"],
+        "model hash": found["model_hash"],
+        "layers": f"{layers['total']} of width {layers['width']}, of which {dynamic} may be skipped",
+        "static layers": ", ".join(map(str, layers["static"])) if dynamic else "all",
+        "blocks": blocks,
+        "cameras": f"{', '.join(inputs['cameras'])} (the first one paces inference)",
+        "proprioception": f"{names}, frame {inputs['frame']}",
+        "instructions": "; ".join(inputs["instructions"]) or "none named",
+        "trained": ", ".join(f"{name} {value}" for name, value in found["training"].items()) or "not said",
+    }
+    weights = _table("weights", "part", "parameters", "share", "fp32", "fp16, bf16")
+    for name, count in found["parts"].items():
+        share = f"{100 * count / found['parameters']:.1f} %"
+        weights.add_row(name, f"{count:,}", share, *_memory(found, count))
+    weights.add_row("all", f"{found['parameters']:,}", "", *_memory(found, found["parameters"]), style="bold")
+    weights.caption = f"{_bytes(found['disk_bytes'])} on disk"
+    seconds = action["horizon"] * action["time_step"]
+    actions = _table(
+        f"actions: {action['horizon']} a chunk, {action['time_step']:g} s each ({seconds:g} s), "
+        f"frame {action['frame']}",
+        "value", "unit", "center", "scale",
+    )  # fmt: skip
+    for value in action["values"]:
+        actions.add_row(value["name"], value["unit"], f"{value['center']:.4g}", f"{value['scale']:.4g}")
+    return [_listing(found["checkpoint"], about), weights, actions]
+
+
+def _memory(found: Mapping[str, Any], count: int) -> list[str]:
+    total, memory = max(found["parameters"], 1), found["memory_bytes"]
+    return [_bytes(round(memory[kind] * count / total)) for kind in ("fp32", "fp16")]
+
+
+def _dysl_tables(dysl: Mapping[str, Any]) -> list["Table"]:
+    parts = ", ".join(f"{name} {count:,}" for name, count in dysl["parts"].items())
+    memory = f"{_bytes(dysl['memory_bytes']['fp32'])} in fp32, {_bytes(dysl['memory_bytes']['fp16'])} in fp16 or bf16"
+    about = {
+        "parameters": f"{dysl['parameters']:,} ({parts})",
+        "memory": f"{memory}; {_bytes(dysl['disk_bytes'])} on disk",
+        "static layers by": dysl["choice"] or "not said",
+        "calibrated": ", ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in dysl["calibrated"].items()
+        ),
+        "made by": f"dysl_vla_ros {dysl['package_version']}",
+    }
+    tables = [_listing(f"DySL folder {dysl['folder']}", about)]
+    if front := sorted(dysl["front"], key=lambda point: point.get("layers", math.inf)):
+        table = _table("calibration front", "layers", "action error", "worst", "verified", "step", "verify threshold")
+        for point in front[:MOST_POINTS]:
+            guidance = point.get("guidance", {})
+            values = [point.get(name, math.nan) for name in ("layers", "error", "worst_error", "verified_share")]
+            table.add_row(
+                f"{values[0]:.1f}", f"{values[1]:.4f}", f"{values[2]:.4f}", f"{100 * values[3]:.0f} %",
+                f"{guidance.get('step', math.nan):.3g}", f"{guidance.get('verify_threshold', math.nan):.3g}",
+            )  # fmt: skip
+        if len(front) > MOST_POINTS:
+            table.caption = f"{len(front) - MOST_POINTS} more with --json"
+        tables.append(table)
+    return tables
+
+
+def _latency_table(latency: Mapping[str, "Latency"], threads: int) -> "Table":
+    table = _table(
+        f"milliseconds of a step on this machine, {threads} thread{'s' * (threads != 1)}: p50",
+        "depth", "layers", "vision", "stack", "a layer", "head", "total", "p95", "Hz",
+    )  # fmt: skip
+    for name, it in latency.items():
+        p50 = {part: f"{milliseconds:.1f}" for part, milliseconds in it.p50.items()}
+        table.add_row(
+            name, str(it.layers), p50["vision"], p50["stack"], f"{it.per_layer:.2f}", p50["head"], p50["total"],
+            f"{it.p95['total']:.1f}", f"{1e3 / it.p50['total']:.0f}",
+        )  # fmt: skip
+    return table
+
+
+def _bytes(size: int) -> str:
+    value = float(size)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000.0:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000.0
+    return f"{value:.2f} GB"
