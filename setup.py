@@ -27,10 +27,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(
-        include=["dysl_vla_ros", "dysl_vla_ros.*"], exclude=["dysl_vla_ros.nodes", "dysl_vla_ros.demo"]
+        include=["dysl_vla_ros", "dysl_vla_ros.*"],
+        exclude=["dysl_vla_ros.nodes", "dysl_vla_ros.demo"],
     ),
     package_data={"": ["*.j2", "*.html", "*.css", "*.json", "*.yaml", "py.typed"]},
-    data_files=files_below("config") + files_below("checkpoints"),
+    data_files=files_below("config") + files_below("checkpoints") + files_below("requirements"),
     install_requires=lines("requirements/runtime.txt"),
     extras_require={"simulation": lines("requirements/simulation.txt")},
     entry_points={"console_scripts": [program for program, _, place in programs if place == "bin"]},

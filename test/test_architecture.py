@@ -35,11 +35,26 @@ ARROWS = {
     "bags": set(),
     "replay": {"bags", "control", "evaluation", "runtime"},
     "distillation": {"replay", "runtime", "training"},
-    "demo": {"nodes", "bags", "evaluation", "simulation"},
-    "commands": {"demo", "nodes", "worker", "evaluation", "distillation", "training", "bags", "replay", "simulation"},
+    "terminal": set(),
+    "monitor": {"terminal"},
+    "doctor": {"runtime", "monitor"},
+    "demo": {"nodes", "bags", "evaluation", "simulation", "terminal"},
+    "commands": {
+        "demo",
+        "nodes",
+        "worker",
+        "evaluation",
+        "distillation",
+        "training",
+        "bags",
+        "replay",
+        "simulation",
+        "monitor",
+        "doctor",
+    },
 }
 WITHOUT_TORCH = ("nodes", "control", "worker.client")
-ABOVE_ROS = ("nodes", "demo", "commands")  # the only ones that may import rclpy
+ABOVE_ROS = ("nodes", "demo", "monitor", "doctor", "commands")  # the only ones that may import rclpy
 GENERATED = {"msg", "srv"}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dysl_vla_ros.commands.main import main
 from harness import install_prefix
 from tiny_checkpoint import INSTRUCTION, make_tiny_checkpoint, make_tiny_dysl
 
@@ -51,12 +52,13 @@ def test_parameters_are_those_of_the_files_and_each_belongs_to_one_part() -> Non
     assert found["latency"]["depths"] == {}
 
 
-def test_the_table_names_inputs_outputs_layers_and_the_time_at_both_depths(tmp_path: Path) -> None:
+def test_the_table_names_inputs_outputs_layers_and_the_time_at_both_depths(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     checkpoint = make_tiny_checkpoint(tmp_path / "tiny", layers=6)
     make_tiny_dysl(checkpoint / "dysl", checkpoint)
-    done = inspect(checkpoint, "--steps", 2)
-    assert done.returncode == 0, done.stderr
-    text = " ".join(done.stdout.split())
+    assert main(["inspect", str(checkpoint), "--steps", "2", "--threads", "1"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
     for words in (
         "6 of width 32, of which",
         "image, wrist_image (the first one paces inference)",
@@ -71,12 +73,11 @@ def test_the_table_names_inputs_outputs_layers_and_the_time_at_both_depths(tmp_p
         assert words in text, words
 
 
-def test_the_time_is_that_of_the_depth_it_names(tmp_path: Path) -> None:
+def test_the_time_is_that_of_the_depth_it_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = make_tiny_checkpoint(tmp_path / "tiny", layers=6)
     make_tiny_dysl(checkpoint / "dysl", checkpoint)
-    done = inspect(checkpoint, "--json", "--steps", 3, "--threads", 1)
-    assert done.returncode == 0, done.stderr
-    latency = json.loads(done.stdout)["latency"]
+    assert main(["inspect", str(checkpoint), "--json", "--steps", "3", "--threads", "1"]) == 0
+    latency = json.loads(capsys.readouterr().out)["latency"]
     assert latency["threads"] == 1
     full, floor = latency["depths"]["full depth"], latency["depths"]["floor"]
     assert (full["layers"], floor["layers"]) == (6, 3)
@@ -85,14 +86,14 @@ def test_the_time_is_that_of_the_depth_it_names(tmp_path: Path) -> None:
         assert depth["ms_per_layer"] == pytest.approx(depth["p50_ms"]["stack"] / depth["layers"])
 
 
-def test_without_a_dysl_folder_it_says_how_to_make_one(tmp_path: Path) -> None:
-    done = inspect(make_tiny_checkpoint(tmp_path / "tiny", layers=6), "--steps", 0)
-    assert done.returncode == 0, done.stderr
-    assert "6 of width 32, of which 0 may be skipped" in done.stdout
-    assert "no DySL folder: every layer always runs; make one with `dysl_vla calibrate`" in done.stdout
+def test_without_a_dysl_folder_it_says_how_to_make_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = make_tiny_checkpoint(tmp_path / "tiny", layers=6)
+    assert main(["inspect", str(checkpoint), "--steps", "0", "--threads", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "6 of width 32, of which 0 may be skipped" in text
+    assert "no DySL folder: every layer always runs; make one with `dysl_vla calibrate`" in text
 
 
-def test_nonsense_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
-    done = inspect(tmp_path / "nowhere", "--steps", -1)
-    assert done.returncode == 2
-    assert "--steps must be from 0 to 10000, not -1" in done.stderr
+def test_nonsense_is_refused_before_anything_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(tmp_path / "nowhere"), "--steps", "-1"]) == 2
+    assert "--steps must be from 0 to 10000, not -1" in capsys.readouterr().err

@@ -36,6 +36,10 @@ VERBS = {
     "distill": Verb("dysl_vla_ros.commands.distill", "train adapters and controllers that skip the other layers"),
     "evaluate": Verb("dysl_vla_ros.commands.evaluate", "measure success, depth and time in simulation", "mujoco"),
     "replay": Verb("dysl_vla_ros.commands.replay", "prove on a recording what skipping costs and saves"),
+    "monitor": Verb("dysl_vla_ros.commands.monitor", "watch a running node live: layers, latency, stops", "rclpy"),
+    "doctor": Verb(
+        "dysl_vla_ros.commands.doctor", "check machine, transport, cameras, clocks and files, with the mend"
+    ),
     "inspect": Verb("dysl_vla_ros.commands.inspect", "say what a checkpoint is, and how long a step takes here"),
 }
 
@@ -56,7 +60,9 @@ from nothing to a policy that skips layers, in this order:
   dysl_vla evaluate --help           success and depth, full and skipping side by side
 
 see it first:  dysl_vla demo
+what is wrong? dysl_vla doctor --live
 on a robot:    ros2 launch dysl_vla_ros dysl_vla.launch.py checkpoint:=FOLDER image:=/camera/color/image_raw
+               dysl_vla monitor
 
 exit codes: 0 done; 1 ran, but failed its criteria; 2 what you gave is wrong (one line says what); 130 interrupted"""
 
@@ -116,3 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `dysl_vla inspect X | head`: the reader has what it wants
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+if __name__ == "__main__":  # for another Python, the worker's: PYTHON -m dysl_vla_ros.commands.main doctor
+    sys.exit(main())

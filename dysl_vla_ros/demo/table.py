@@ -11,6 +11,7 @@ from rich.text import Text
 
 from dysl_vla_ros.evaluation.summary import summarise
 from dysl_vla_ros.evaluation.trace import EpisodeRecord
+from dysl_vla_ros.terminal.strips import layers, symbols_for
 
 REFRESH = 4.0  # Hz: the table costs the nodes' cores time
 RECENT = 20  # inferences that the live figures are taken over: one second
@@ -111,14 +112,11 @@ class LiveTable:
     def _lines(self, running: EpisodeRecord | None) -> list[Text]:
         lines = [Text(self._status)]
         if running is not None and running.inferences:
-            last = running.inferences[-1]
-            full = "█" if (self._console.encoding or "").lower().startswith("utf") else "#"
-            colour = "dark_orange" if last.trace.verified else "dodger_blue2"
+            trace = running.inferences[-1].trace
             strip = Text("layers  ")
-            for ran in last.trace.executed:
-                strip.append(full if ran else "·" if full != "#" else ".", style=colour if ran else "grey50")
-            strip.append(f"  {last.trace.layer_calls} of {last.trace.layers_total}")
-            strip.append("  verified" if last.trace.verified else "")
+            strip.append_text(layers(trace.executed, symbols_for(self._console), verified=trace.verified))
+            strip.append(f"  {trace.layer_calls} of {trace.layers_total}")
+            strip.append("  verified" if trace.verified else "")
             lines.append(strip)
         return lines
 

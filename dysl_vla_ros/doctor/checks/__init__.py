@@ -1,0 +1,1 @@
+"""One file a subject; each check is a function from an examination to its findings."""

@@ -1,0 +1,105 @@
+"""The checkpoint and its DySL folder: every hash, and whether they belong together."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from dysl_vla_ros.doctor.examination import Examination
+from dysl_vla_ros.doctor.finding import Finding, fail, ok, warn
+from dysl_vla_ros.errors import CheckpointError
+from dysl_vla_ros.files import sha256
+
+GET_AGAIN = "name another folder with --checkpoint, or get the files again (with git: `git lfs pull`)"
+REMAKE = "name another DySL folder with --adapters, or make it again with `dysl_vla calibrate` and `dysl_vla distill`"
+
+
+def base(examination: Examination) -> Iterator[Finding]:
+    """Check the base checkpoint's files against their hashes; without torch too."""
+    folder = examination.checkpoint
+    if fault := hash_fault(folder) or _read_fault(folder):
+        yield fail("checkpoint", fault, GET_AGAIN)
+        return
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    yield ok(
+        "checkpoint", f"{folder}: family {config.get('family')}, {len(config['files'])} files as they were written"
+    )
+
+
+def dysl_folder(examination: Examination) -> Iterator[Finding]:
+    """Check the DySL folder's hashes, and that it was made for this base."""
+    checkpoint = examination.checkpoint
+    folder = Path(examination.adapters) if examination.adapters else checkpoint / "dysl"
+    if not examination.adapters and not folder.is_dir():
+        yield warn(
+            "adapters",
+            f"{checkpoint} has no DySL folder: every layer will run",
+            "make one with `dysl_vla calibrate` and `dysl_vla distill`, or name one with --adapters",
+        )
+        return
+    if fault := hash_fault(folder):
+        yield fail("adapters", fault, REMAKE)
+        return
+    if hash_fault(checkpoint) or _read_fault(checkpoint):
+        yield warn("adapters", f"{folder}: not compared with a base that is refused", "see the line checkpoint")
+        return
+    base_hashes = _hashes(checkpoint)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    wanted = config.get("base", {}).get("sha256", "")
+    if base_hashes and wanted not in base_hashes.values():
+        found = ", ".join(f"{name} {digest[:12]}" for name, digest in base_hashes.items())
+        yield fail("adapters", f"{folder}: made for the base {str(wanted)[:12]}, this checkpoint has {found}", REMAKE)
+        return
+    if fault := _load_fault(checkpoint, folder):
+        yield fail("adapters", fault, REMAKE)
+    else:
+        static = config.get("partition", {}).get("static", [])
+        yield ok("adapters", f"{folder}: belongs to this base, {len(static)} static layers")
+
+
+def hash_fault(folder: Path) -> str:
+    """Return why a folder's files are not those that its config.json names, "" where they are."""
+    try:
+        hashes = _hashes(folder)
+    except (OSError, ValueError) as error:
+        return f"{folder / 'config.json'} cannot be read: {error}"
+    if not hashes:
+        return f"{folder / 'config.json'} names no files with their hashes"
+    for name, wanted in hashes.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{path} is missing"
+        if (found := sha256(path)) != wanted:
+            return f"{path} is not the file that was written: its SHA-256 begins {found[:12]}, expected {wanted[:12]}"
+    return ""
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    files = config.get("files") if isinstance(config, dict) else None
+    return {str(name): str(digest) for name, digest in files.items()} if isinstance(files, dict) else {}
+
+
+def _read_fault(folder: Path) -> str:
+    """Return what the worker would refuse before it reads any weight; "" where torch is not here to import it."""
+    try:
+        from dysl_vla_ros.policies.checkpoint import read_checkpoint
+    except ImportError:
+        return ""
+    try:
+        read_checkpoint(folder)
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
+def _load_fault(checkpoint: Path, folder: Path) -> str:
+    """Load both as the worker does and return what it would refuse; "" where torch is not here to do so."""
+    try:
+        from dysl_vla_ros.runtime.step import Runtime
+    except ImportError:
+        return ""
+    try:
+        Runtime.load(str(checkpoint), str(folder))
+    except CheckpointError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,369 @@
+"""`dysl_vla doctor`: each fault made on purpose, on real topics and files, is found and its mend is named."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+import dysl_vla_ros
+from dysl_vla_ros.doctor.checks import cameras, clocks, machine, packages, qos, transport
+from dysl_vla_ros.doctor.dds_profile import DEFAULT_SEGMENT
+from dysl_vla_ros.doctor.dds_profile import transport as transport_of
+from dysl_vla_ros.doctor.examination import Examination
+from dysl_vla_ros.doctor.finding import Level, fail, ok, warn
+from dysl_vla_ros.doctor.graph import Camera, Mismatch, Reading, Snapshot, VlaNode
+from dysl_vla_ros.doctor.report import lines
+from dysl_vla_ros.doctor.requirements import read
+from dysl_vla_ros.transport import CHOICES_OF_THE_USER, VARIABLE, VARIABLE_BEFORE_KILTED
+from harness import RosPeer, install_prefix
+from tiny_checkpoint import make_tiny_checkpoint, make_tiny_dysl
+
+CONFIG = Path(__file__).parents[1] / "config"
+LIMIT = 60.0  # s for one run of the doctor
+
+
+def doctor(*arguments, environment=None):
+    """Run the real command; return its exit code and its findings as (level, subject, text, mend)."""
+    command = [str(install_prefix() / "bin" / "dysl_vla"), "doctor", *map(str, arguments)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=LIMIT, check=False, stdin=subprocess.DEVNULL,
+        cwd=install_prefix(), env=environment,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr + done.stdout, done.stderr + done.stdout
+    return done.returncode, findings_in(done.stdout)
+
+
+def findings_in(text):
+    found = []
+    for line in text.splitlines():
+        if match := re.match(r"(OK|WARN|FAIL) +(\S+(?: \S+)?)  +(.*)", line):
+            found.append([*match.groups(), ""])
+        elif found and "mend: " in line:
+            found[-1][3] = line.partition("mend: ")[2]
+    return found
+
+
+def one(findings, subject, text=""):
+    fitting = [it for it in findings if it[1] == subject and text in it[2]]
+    assert len(fitting) == 1, (subject, text, findings)
+    return fitting[0]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = make_tiny_checkpoint(tmp_path_factory.mktemp("doctor") / "tiny")
+    make_tiny_dysl(folder / "dysl", folder)
+    return folder
+
+
+class Driver:
+    """A camera driver in this process, in its own thread: its stamps can be shifted."""
+
+    def __init__(self, peer, topic, shift, rate=30.0, size=(64, 48)):
+        from rclpy.qos import qos_profile_sensor_data
+        from sensor_msgs.msg import Image
+
+        self.publisher = peer.node.create_publisher(Image, topic, qos_profile_sensor_data)
+        self.peer, self.shift, self.period = peer, shift, 1.0 / rate
+        self.size = size
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self):
+        from rclpy.duration import Duration
+        from sensor_msgs.msg import Image
+
+        width, height = self.size
+        image = Image(height=height, width=width, encoding="rgb8", step=3 * width, data=bytes(3 * width * height))
+        due = time.monotonic()
+        while not self.ended.wait(max(due - time.monotonic(), 0.0)):
+            image.header.stamp = (self.peer.node.get_clock().now() + Duration(seconds=self.shift)).to_msg()
+            self.publisher.publish(image)
+            due += self.period
+
+    def close(self):
+        self.ended.set()
+        self.thread.join(5.0)
+
+
+@pytest.mark.ros
+def test_faults_of_a_living_graph_are_found_by_one_run(peer, checkpoint, tmp_path):
+    """In an environment that names no profile, with stamps ahead and behind, a camera too large and one that is not
+    there, a best-effort publisher under a reliable subscription, two types on one topic, another base's adapters."""
+    from rclpy.qos import qos_profile_sensor_data
+    from std_msgs.msg import Float64, String
+
+    drivers = [
+        Driver(peer, "/good", 0.0),
+        Driver(peer, "/ahead", 3.0),
+        Driver(peer, "/behind", -3.0),
+        Driver(peer, "/large", 0.0, rate=5.0, size=(640, 480)),
+    ]
+    images = [word for name in ("good", "ahead", "behind", "large", "nowhere") for word in ("--image", name)]
+    kept = [
+        peer.node.create_publisher(String, "/deaf", qos_profile_sensor_data),
+        peer.node.create_subscription(String, "/deaf", lambda message: None, 10),
+        peer.node.create_publisher(String, "/two_types", 10),
+    ]
+    other = make_tiny_checkpoint(tmp_path / "other", seed=1)
+    defaults = {name: value for name, value in os.environ.items() if name not in CHOICES_OF_THE_USER}
+    try:
+        with RosPeer() as second:  # one process may not use a topic with two types
+            second.listen("/two_types", Float64)
+            files = ("--checkpoint", other, "--adapters", checkpoint / "dysl")
+            code, found = doctor("--live", 1.5, *images, *files, environment=defaults)
+    finally:
+        for driver in drivers:
+            driver.close()
+    assert code == 1 and kept
+    level, _, text, _ = one(found, "camera", "/good: ")
+    assert float(re.search(r"([\d.]+) Hz", text)[1]) == pytest.approx(30.0, rel=0.15), text
+    assert "64x48 rgb8" in text and "jitter" in text
+    assert one(found, "camera", "/nowhere: nobody publishes it")[0] == "FAIL"
+    assert one(found, "stamps", "/good: ")[0] == "OK"
+    ahead, behind = one(found, "stamps", "/ahead"), one(found, "stamps", "/behind")
+    assert ahead[0] == behind[0] == "FAIL"
+    assert "2.9" in ahead[2] or "3.0" in ahead[2]
+    assert "safety.max_clock_skew" in ahead[2] and "safety.max_stamp_age" in behind[2] and "chrony" in ahead[3]
+    level, _, text, mend = one(found, "transport")
+    assert level == "FAIL" and "640x480 rgb8" in text and "3.5 MiB are needed" in text
+    assert re.search(rf"export {VARIABLE}=\S*/config/dds.xml$", mend)
+    level, _, text, mend = one(found, "QoS", "/deaf")
+    assert level == "WARN" and peer.node.get_name() in text and "best effort" in mend
+    assert one(found, "types", "/two_types")[0] == "WARN"
+    level, _, text, mend = one(found, "adapters")
+    assert level == "FAIL" and "--adapters" in mend
+    for folder in (checkpoint, other):
+        assert json.loads((folder / "config.json").read_text())["files"]["model.safetensors"][:12] in text
+    for subject in ("checkpoint", "memory", "ROS", "RMW", "clock"):
+        assert one(found, subject)[0] == "OK", found
+    assert all(mend for level, _, _, mend in found if level != "OK")
+
+
+def test_without_ros_and_without_any_package_every_line_still_comes(checkpoint):
+    """No site-packages: neither rclpy nor torch, rich, tqdm or numpy."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("AMENT_PREFIX_PATH",)}
+    environment["PYTHONPATH"] = str(Path(dysl_vla_ros.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "dysl_vla_ros.commands.main", "doctor", "--checkpoint", str(checkpoint)],
+        capture_output=True, text=True, timeout=LIMIT, check=False, cwd="/", env=environment,
+    )  # fmt: skip
+    assert not done.stderr
+    found = findings_in(done.stdout)
+    assert done.returncode == 1
+    assert one(found, "ROS")[0] == "WARN" and "were not looked at" in one(found, "ROS")[2]
+    assert one(found, "torch")[0] == "FAIL"
+    assert one(found, "checkpoint")[0] == one(found, "adapters")[0] == "OK"
+    assert one(found, "memory")[0] == "OK"
+
+
+# -- packages ----------------------------------------------------------------------------------------------------------
+
+
+def requirement(tmp_path, line):
+    (tmp_path / "requirements.txt").write_text(f"# a comment\n{line}\n")
+    (found,) = read(tmp_path / "requirements.txt")
+    return found
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path):
+    (finding,) = packages.compare(requirement(tmp_path, "no-such-package-of-ours>=1.2,<2"))
+    assert finding.level is Level.FAIL
+    assert "no-such-package-of-ours is not installed" in finding.text
+    assert "pip install 'no-such-package-of-ours>=1.2,<2'" in finding.mend
+
+
+def test_a_version_out_of_the_tested_range_is_a_warning(tmp_path):
+    (finding,) = packages.compare(requirement(tmp_path, "numpy>=0.1,<0.2"))
+    assert finding.level is Level.WARN and ">=0.1,<0.2" in finding.text
+    assert not list(packages.compare(requirement(tmp_path, "numpy>=1.0")))
+
+
+@pytest.mark.parametrize(
+    ("version", "fits"), [("2.13.0+cpu", True), ("2.12.9", False), ("3", False), ("3.0.0", False), ("2.13", True)]
+)
+def test_ranges_are_compared_as_numbers(tmp_path, version, fits):
+    assert requirement(tmp_path, "torch>=2.13,<3").fits(version) is fits
+
+
+def test_every_line_of_the_requirements_is_read():
+    path = Path(__file__).parents[1] / "requirements" / "runtime.txt"
+    wanted = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    assert len(read(path)) == len(wanted) > 10
+
+
+def test_a_package_of_the_worker_may_be_missing_where_the_worker_has_its_own_python(monkeypatch, tmp_path):
+    monkeypatch.setattr(packages, "installed", lambda name: None)
+    (finding,) = packages.compare(requirement(tmp_path, "torch>=2.13,<3"), "/opt/worker/bin/python")
+    assert finding.level is Level.WARN and "/opt/worker/bin/python" in finding.mend
+
+
+# -- transport ---------------------------------------------------------------------------------------------------------
+
+FULL_HD = 1920 * 1080 * 3
+
+
+def test_the_shipped_profiles_differ_in_their_segment_alone():
+    sizes = {}
+    for segment, name in transport.PROFILES.items():
+        chosen = transport_of({VARIABLE: str(CONFIG / name)}, "kilted")
+        assert (chosen.segment, chosen.fault) == (segment, "")
+        root = ElementTree.parse(CONFIG / name).getroot()
+        next(element for element in root.iter() if element.tag.endswith("segment_size")).text = ""
+        sizes[name] = ElementTree.tostring(root)
+    assert len(set(sizes.values())) == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "segment"),
+    [
+        ({}, DEFAULT_SEGMENT),
+        ({"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}, None),
+        ({"FASTDDS_BUILTIN_TRANSPORTS": "SHM"}, DEFAULT_SEGMENT),
+        ({VARIABLE_BEFORE_KILTED: str(CONFIG / "dds.xml")}, 8 * 2**20),
+    ],
+)
+def test_the_segment_of_an_environment_is_known(environment, segment):
+    assert transport_of(environment).segment == segment
+
+
+def test_too_small_a_segment_is_found_and_the_mend_makes_one_that_is_large_enough(tmp_path):
+    chosen = transport_of({}, "kilted")
+    finding = transport.judge(chosen, FULL_HD, "1920x1080 rgb8", "kilted")
+    assert finding.level is Level.FAIL and "dds_large_images.xml" in finding.mend and VARIABLE in finding.mend
+    assert VARIABLE_BEFORE_KILTED in transport.judge(chosen, FULL_HD, "1920x1080 rgb8", "jazzy").mend
+    small = transport_of({VARIABLE: str(CONFIG / "dds.xml")}, "kilted")
+    assert transport.judge(small, FULL_HD, "1920x1080 rgb8", "kilted").level is Level.WARN
+    assert transport.judge(small, 640 * 480 * 3, "640x480 rgb8", "kilted").level is Level.OK
+    # larger than both shipped profiles: the command itself is carried out
+    huge = 4 * FULL_HD
+    mend = transport.judge(small, huge, "3840x2160 rgb8", "kilted").mend
+    subprocess.run(["bash", "-c", mend.partition(",")[0]], check=True, cwd=tmp_path, timeout=10)
+    made = transport_of({VARIABLE: str(tmp_path / "dds.xml")}, "kilted")
+    assert made.segment >= 4 * huge
+    assert transport.judge(made, huge, "3840x2160 rgb8", "kilted").level is Level.OK
+
+
+def test_a_profile_that_fast_dds_would_pass_over_is_found(tmp_path):
+    for content, said in (("", "cannot be read"), ("<dds></dds>", "is_default_profile")):
+        (tmp_path / "dds.xml").write_text(content)
+        finding = transport.judge(transport_of({VARIABLE: str(tmp_path / "dds.xml")}), 1000, "small", "kilted")
+        assert finding.level is Level.FAIL and said in finding.text
+    assert "cannot be read" in transport_of({VARIABLE: str(tmp_path / "none.xml")}).fault
+
+
+def test_large_data_is_ignored_on_localhost():
+    chosen = transport_of({"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"})
+    assert transport.judge(chosen, FULL_HD, "1920x1080 rgb8", "kilted").level is Level.OK
+    assert transport.judge(chosen, FULL_HD, "", "kilted", discovery="LOCALHOST").level is Level.WARN
+
+
+def test_room_in_shared_memory_is_counted_for_every_sender():
+    assert transport.judge_room(24 * 2**20, 64 * 2**20, 8 * 2**20).level is Level.OK
+    finding = transport.judge_room(10 * 2**20, 64 * 2**20, 8 * 2**20)
+    assert finding.level is Level.FAIL and "size=78m" in finding.mend
+
+
+# -- cameras and clocks ------------------------------------------------------------------------------------------------
+
+
+def camera(arrivals, stamps=None, sim=math.nan):
+    stamps = arrivals if stamps is None else stamps
+    readings = [
+        Reading(stamp, arrival + 0.02, sim, arrival, 100, "8x4 rgb8")
+        for stamp, arrival in zip(stamps, arrivals, strict=True)
+    ]
+    return Camera("/image", ("/driver",), tuple(readings))
+
+
+EVEN = [1000.0 + number / 30.0 for number in range(60)]
+
+
+def test_loss_gaps_and_jitter_are_told_apart():
+    assert cameras.judge(camera(EVEN), 2.0, 0.3).level is Level.OK
+    lost = [stamp for number, stamp in enumerate(EVEN) if number % 5 in (0, 1)]
+    assert camera(lost).lost() == pytest.approx(0.6, abs=0.03)
+    trembling = [stamp + 0.008 * (-1) ** number for number, stamp in enumerate(EVEN)]
+    assert camera(trembling).lost() == 0.0
+    finding = cameras.judge(camera(lost), 2.0, 0.3)
+    assert finding.level is Level.FAIL and "30.0 Hz" in finding.text and "lost" in finding.text
+    gap = [stamp + (0.5 if number == 59 else 0.0) for number, stamp in enumerate(EVEN)]
+    assert "safety.max_arrival_age" in cameras.judge(camera(gap, EVEN), 2.0, 0.3).text
+    uneven = [stamp + (0.028 if number % 2 else 0.0) for number, stamp in enumerate(EVEN)]
+    assert cameras.judge(camera(uneven, EVEN), 2.0, 0.3).level is Level.WARN
+    assert cameras.judge(camera(EVEN[:3]), 2.0, 0.3).level is Level.FAIL
+
+
+def test_a_stamp_that_stands_still_and_one_that_is_zero_are_found():
+    assert "frozen" in clocks.judge(camera(EVEN, [1000.0] * 60), False, 0.05, 0.5).text
+    assert "stamp 0" in clocks.judge(camera(EVEN, [0.0] * 60), False, 0.05, 0.5).text
+
+
+def test_stamps_are_compared_with_the_simulated_clock_where_it_rules():
+    simulated = camera(EVEN, [5.0 + number / 30.0 for number in range(60)], sim=6.0)
+    assert clocks.judge(simulated, True, 0.05, 5.0).level is Level.OK
+    assert clocks.judge(simulated, False, 0.05, 5.0).level is Level.FAIL
+
+
+@pytest.mark.parametrize(
+    ("sim", "publishers", "level"),
+    [(True, (), Level.FAIL), (False, ("/bag",), Level.WARN), (True, ("/a", "/b"), Level.FAIL), (False, (), Level.OK)],
+)
+def test_use_sim_time_and_the_publishers_of_clock_must_agree(sim, publishers, level):
+    examination = Examination()
+    node = VlaNode("/dysl_vla", {"use_sim_time": sim})
+    snapshot = Snapshot("rmw_fastrtps_cpp", 1.0, vla_nodes=(node,), clock_publishers=publishers)
+    examination.__dict__["_looked"] = (snapshot, "")
+    (finding,) = clocks.sim_time(examination)
+    assert finding.level is level
+
+
+# -- the rest ----------------------------------------------------------------------------------------------------------
+
+
+def test_memory_is_judged_by_what_the_checkpoint_needs(checkpoint):
+    counted = machine.count_values(checkpoint / "model.safetensors")
+    assert counted > 10_000
+    assert machine.judge_memory(100, 200).level is Level.FAIL
+    assert machine.judge_memory(250, 200).level is Level.WARN
+    assert machine.judge_memory(400, 200).level is Level.OK
+    assert machine.free_memory() > 0
+
+
+def test_a_report_has_every_mend_and_a_count():
+    text = lines([ok("a", "well"), warn("bb", "doubtful", "look"), fail("c", "broken", "mend it")])
+    assert text[0] == "OK    a   well"
+    assert text[2].strip() == "mend: look" and text[4].strip() == "mend: mend it"
+    assert text[-1] == "1 OK, 1 WARN, 1 FAIL"
+
+
+def test_choices_of_the_transport_are_those_that_launch_leaves_alone():
+    for name in CHOICES_OF_THE_USER:
+        assert transport_of({name: str(CONFIG / "dds.xml")}).source.startswith(name)
+
+
+def test_a_mismatch_that_concerns_the_node_or_a_camera_is_a_failure():
+    mismatches = (
+        Mismatch("/image", "/driver", "/viewer", "Best effort publisher and reliable subscription"),
+        Mismatch("/dysl_vla/twist", "/dysl_vla", "/servo", "Volatile publisher and transient local subscription"),
+        Mismatch("/else", "/a", "/b", "Deadline of the publisher is longer"),
+    )
+    examination = Examination()
+    snapshot = Snapshot(
+        "rmw_fastrtps_cpp", 1.0, vla_nodes=(VlaNode("/dysl_vla"),), cameras=(Camera("/image"),), mismatches=mismatches
+    )
+    examination.__dict__["_looked"] = (snapshot, "")
+    found = list(qos.quality_of_service(examination))
+    assert [finding.level for finding in found] == [Level.FAIL, Level.FAIL, Level.WARN]
+    assert [finding.mend.split(",")[0] for finding in found] == [
+        "subscribe best effort", "subscribe volatile", "let the subscription ask for no deadline"
+    ]  # fmt: skip
