@@ -4,7 +4,8 @@
     ros2 topic echo /dysl_vla/skip_report
     ros2 service call /sim/reset dysl_vla_ros/srv/ResetScene "{task: push, seed: 3}"
 
-The scene is on sim/scene_image (rqt_image_view, Foxglove). Needs the simulator (requirements/simulation.txt).
+The scene is on /sim/scene_image (rqt_image_view, Foxglove). `record:=DIR` writes a bag of everything a robot
+would record. Needs the simulator (requirements/simulation.txt).
 """
 
 from launch import LaunchContext, LaunchDescription
@@ -16,12 +17,12 @@ from dysl_vla_ros.launching.arguments import demo_arguments, demo_programs
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Describe the launch: the arguments, the DDS transport for images, both nodes and the transitions."""
+    """Describe the launch: the arguments, the DDS transport for images, the nodes and the transitions."""
     return LaunchDescription([*declared(demo_arguments()), *transport(), OpaqueFunction(function=start)])
 
 
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Make both nodes from the arguments, which are known by now."""
+    """Make the nodes from the arguments, which are known by now."""
     values = values_of(context, demo_arguments())
-    robot, policy = demo_programs(values)
-    return [plain(robot), *supervised(policy, values)]
+    others, policy = demo_programs(values)
+    return [*(plain(program) for program in others), *supervised(policy, values)]

@@ -1,4 +1,4 @@
-"""Runs one of the package's launch files with arguments given as NAME:=VALUE, as `ros2 launch` does: FILE NAME:=VALUE..."""
+"""Runs a launch file of the package as `ros2 launch` does; arguments: FILE NAME:=VALUE..."""
 
 import sys
 

@@ -35,6 +35,7 @@ ARROWS = {
     "bags": set(),
     "replay": {"bags", "control", "evaluation", "runtime"},
     "distillation": {"replay", "runtime", "training"},
+    "launching": {"simulation.tasks"},
     "terminal": set(),
     "monitor": {"terminal"},
     "doctor": {"runtime", "monitor"},
@@ -152,6 +153,8 @@ def test_imports_follow_the_arrows(module: str) -> None:
         ("control.commander", "interfaces", True),
         ("control.commander", "msg", False),
         ("nodes.outputs", "msg", True),
+        ("launching.arguments", "simulation.tasks", True),
+        ("launching.arguments", "simulation.scene", False),
         ("interfaces", "skipping.stack", False),
     ],
 )
@@ -180,7 +183,10 @@ def below(part: str) -> list[str]:
     return [module for module in MODULES if f"{module}.".startswith(f"{part}.")]
 
 
-@pytest.mark.parametrize("module", ["control.commander", "control.freshness", "worker.client", "skipping.guidance"])
+@pytest.mark.parametrize(
+    "module",
+    ["control.commander", "control.freshness", "worker.client", "skipping.guidance", "launching.arguments"],
+)
 def test_loads_neither_torch_nor_ros(module: str) -> None:
     assert not loaded_by(module) & {"torch", "transformers", "rclpy", "mujoco"}
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import ProcessId, RosPeer, descendants, is_alive, wait_until
+from dysl_vla_ros.bags.reader import BagReader
+from harness import ProcessId, RosPeer, descendants, install_prefix, is_alive, wait_until
 
 pytestmark = [
     pytest.mark.ros,
@@ -100,8 +101,26 @@ def launched(folder: Path, file: str, *arguments: str) -> Iterator[Launched]:
             os.kill(left.pid, signal.SIGKILL)
 
 
-# A killed process stays in the graph for 20 s of everyone who knew it, and a question may go to it: whoever asks the one
-# that took its place is a newcomer.
+@pytest.mark.parametrize("file", ["dysl_vla.launch.py", "demo.launch.py", "replay.launch.py"])
+def test_show_args_describes_every_argument(file: str) -> None:
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    from dysl_vla_ros.launching.arguments import REPLAY_ARGUMENTS, VLA_ARGUMENTS, demo_arguments
+
+    source = PythonLaunchDescriptionSource(str(install_prefix() / "share/dysl_vla_ros/launch" / file))
+    shown = {
+        argument.name: argument
+        for argument in source.try_get_launch_description_without_context().get_launch_arguments()
+    }
+    wanted = {"dysl_vla.launch.py": VLA_ARGUMENTS, "replay.launch.py": REPLAY_ARGUMENTS}.get(file) or demo_arguments()
+    assert list(shown) == list(wanted)
+    for name, argument in wanted.items():
+        assert shown[name].description.startswith(argument.description)
+        assert "".join(part.text for part in shown[name].default_value) == argument.default
+
+
+# A killed process stays in the graph, for 20 s, of everyone who knew it, and a question may go to it: whoever asks the
+# one that took its place is a newcomer.
 def wait_for_state(peer: RosPeer, state: str, node: str = "/dysl_vla") -> None:
     wait_until(lambda: peer.state(node, CONFIGURE_LIMIT) == state, CONFIGURE_LIMIT, f"the state {state}")
 
@@ -114,7 +133,9 @@ def test_a_launch_configures_and_activates_and_leaves_nothing_behind(
         wait_for_state(peer, "active", "/left/dysl_vla")
         wait_until(lambda: peer.node.count_subscribers("/color/image_raw") == 1, LIMIT, "the camera's subscriber")
         assert peer.get_parameter("/left/dysl_vla", "model.checkpoint", LIMIT) == str(checkpoint)
-        assert peer.get_parameter("/left/dysl_vla", "control.instruction", LIMIT) == "1", "a text, whatever it reads like"
+        assert peer.get_parameter("/left/dysl_vla", "control.instruction", LIMIT) == "1", (
+            "a text, whatever it reads like"
+        )
         assert len(descendants(launch.process.pid)) >= 2, "the node and its policy worker"
         assert launch.ctrl_c() == 0, launch.output
 
@@ -217,8 +238,13 @@ def test_the_demo_moves_the_simulated_arm(peer: RosPeer, tmp_path: Path, checkpo
 
     peer.listen("/arm/sim/state", SceneState)
     arguments = [f"checkpoint:={checkpoint}", "namespace:=arm", "task:=push", "instruction:=push the puck"]
+    arguments.append(f"record:={tmp_path}/bag")
     with launched(tmp_path, "demo.launch.py", *arguments) as launch:
         wait_for_state(peer, "active", "/arm/dysl_vla")
         state = peer.wait_for("/arm/sim/state", lambda state: state.commanded, LIMIT, "a commanded arm")
         assert state.task == "push"
         assert launch.ctrl_c() == 0
+    with BagReader(tmp_path / "bag") as bag:
+        recorded = {topic for topic, info in bag.topics.items() if info.count}
+        assert not bag.damage
+    assert {"/arm/image", "/arm/dysl_vla/action", "/arm/sim/state"} <= recorded

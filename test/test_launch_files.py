@@ -17,18 +17,21 @@ from dysl_vla_ros.launching.arguments import (
     LIFE,
     REPLAY_ARGUMENTS,
     TOPICS,
+    VLA,
     VLA_ARGUMENTS,
     Argument,
     Program,
     demo_arguments,
     demo_programs,
     number,
+    parameter_files,
     shipped_checkpoint,
     truth,
     vla_program,
 )
 from dysl_vla_ros.settings import GROUPS
 from harness import NodeProcess, RosPeer, install_prefix, wait_until
+from vla_rig import Robot
 
 pytestmark = pytest.mark.ros
 
@@ -38,6 +41,8 @@ FILES = sorted((SHARE / "launch").glob("*.launch.py"))
 READ_BY_LAUNCH = {"autostart", "respawn", "respawn_max"}
 KNOWN = {f"{group.group}.{name}" for group in GROUPS for name in group.__dataclass_fields__} | {"use_sim_time"}
 LIMIT = 30.0  # s
+# For a busy machine.
+PATIENT = {"safety.max_arrival_age": 1.0, "safety.max_stamp_age": 2.0, "model.threads": 1, "model.step_timeout": 10.0}
 
 
 def defaults(arguments: Mapping[str, Argument]) -> dict[str, str]:
@@ -56,7 +61,8 @@ def another(name: str, argument: Argument, folder: Path) -> str:
 def programs(file: str, values: Mapping[str, str]) -> list[Program]:
     """Return what a launch file starts."""
     if file == "demo.launch.py":
-        return list(demo_programs(values))
+        others, policy = demo_programs(values)
+        return [*others, policy]
     return [vla_program(values, use_sim_time=True if file == "replay.launch.py" else None)]
 
 
@@ -111,28 +117,27 @@ def test_every_argument_leads_somewhere(file: str, name: str, tmp_path: Path) ->
 
 def test_the_arguments_that_launch_itself_is_told_are_read_by_it() -> None:
     source = ast.parse((Path(sys.modules[vla_program.__module__].__file__ or "").parent / "actions.py").read_text())
-    read = {
-        ast.literal_eval(node.args[1]) for node in ast.walk(source) if called(node, "truth", "number")
-    }  # type: ignore[attr-defined]
+    read = {ast.literal_eval(node.args[1]) for node in ast.walk(source) if called(node, "truth", "number")}  # type: ignore[attr-defined]
     assert read == READ_BY_LAUNCH == set(LIFE) - {"log_level"}
     for file, arguments in ARGUMENTS.items():
         for program in programs(file, {**defaults(arguments), "log_level": "debug"}):
             assert program.ros_arguments == ("--log-level", "debug")
 
 
+def declared_by(program: Program) -> set[str]:
+    """Return the parameters that the source of a program without settings groups declares."""
+    source = Path(sys.modules[vla_program.__module__].__file__ or "").parents[1] / "nodes" / f"{program.executable}.py"
+    calls = [node for node in ast.walk(ast.parse(source.read_text())) if called(node, "self._parameter")]
+    assert calls, source
+    return {ast.literal_eval(call.args[0]) for call in calls}  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("file", sorted(ARGUMENTS))
 def test_programs_and_parameters_exist(file: str, tmp_path: Path) -> None:
     values = {name: another(name, argument, tmp_path) for name, argument in ARGUMENTS[file].items()}
-    source = Path(sys.modules[vla_program.__module__].__file__ or "").parents[1] / "nodes" / "sim_node.py"
-    of_sim = {
-        ast.literal_eval(node.args[0])  # type: ignore[attr-defined]
-        for node in ast.walk(ast.parse(source.read_text()))
-        if called(node, "self._parameter")
-    }
-    assert {"task", "seed", "scene.rate"} <= of_sim
     for program in programs(file, values):
         assert os.access(install_prefix() / "lib" / "dysl_vla_ros" / program.executable, os.X_OK)
-        assert set(program.parameters) <= {"vla_node": KNOWN, "sim_node": of_sim}[program.executable]
+        assert set(program.parameters) <= (KNOWN if program.executable == "vla_node" else declared_by(program))
         assert all(Path(path).is_file() for path in program.parameter_files)
 
 
@@ -169,9 +174,21 @@ def test_relative_paths_and_the_home_folder_are_those_of_whoever_launches(
     assert given["model.adapters"] == str(tmp_path / "home" / "dysl")
 
 
+def test_a_file_of_the_package_needs_no_path_and_a_users_own_of_that_name_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert parameter_files("moveit_servo.yaml") == (str(SHARE / "config" / "moveit_servo.yaml"),)
+    own = tmp_path / "moveit_servo.yaml"
+    own.write_text("")
+    assert parameter_files("moveit_servo.yaml") == (str(own),)
+
+
 def test_a_wrong_argument_is_refused_by_name() -> None:
     values = defaults(VLA_ARGUMENTS)
-    with pytest.raises(SettingError, match=r"params_file: there is no file .*/nowhere\.yaml; .*config"):
+    with pytest.raises(
+        SettingError, match=r"there is no file .*/nowhere\.yaml; the package's own are .*moveit_servo\.yaml"
+    ):
         vla_program({**values, "params_file": "nowhere.yaml"})
     with pytest.raises(SettingError, match="respawn must be true or false, not 'perhaps'"):
         truth({"respawn": "perhaps"}, "respawn")
@@ -200,35 +217,42 @@ def started(program: Program, **parameters: Any) -> NodeProcess:
     )
 
 
-def endpoints(peer: RosPeer, name: str, namespace: str) -> tuple[set[str], set[str]]:
-    """Return the topics and the services that a node publishes, subscribes to and serves."""
-    node = peer.node
+def endpoints(peer: RosPeer, namespace: str) -> tuple[set[str], set[str]]:
+    """Return the topics that `dysl_vla` publishes or subscribes to, and the services that it serves."""
+    node, name, namespace = peer.node, VLA, f"/{namespace}"
     topics = {topic for topic, _ in node.get_publisher_names_and_types_by_node(name, namespace)}
     topics |= {topic for topic, _ in node.get_subscriber_names_and_types_by_node(name, namespace)}
     return topics, {service for service, _ in node.get_service_names_and_types_by_node(name, namespace)}
 
 
 def test_two_robots_in_two_namespaces_do_not_hear_each_other(peer: RosPeer, checkpoint: Path) -> None:
+    from std_msgs.msg import String
+
     from dysl_vla_ros.msg import EndEffectorAction
 
-    common = {"/diagnostics", "/parameter_events", "/rosout", "/clock"}
+    shared = {"/diagnostics", "/parameter_events", "/rosout", "/clock"}
     given = {**defaults(VLA_ARGUMENTS), "checkpoint": str(checkpoint)}
     left, right = (vla_program({**given, "namespace": name}) for name in ("left", "right"))
-    with started(left), started(right):
+    with started(left, **PATIENT), started(right, **PATIENT), RosPeer(namespace="/left") as left_robot:
         for name in ("left", "right"):
             peer.listen(f"/{name}/dysl_vla/action", EndEffectorAction)
-            assert peer.change_state(f"/{name}/dysl_vla", "configure", 60.0)
-        for name, other in (("left", "right"), ("right", "left")):
-            topics, services = endpoints(peer, "dysl_vla", f"/{name}")
-            assert {f"/{name}/image", f"/{name}/instruction", f"/{name}/dysl_vla/twist"} <= topics
-            own = (f"/{name}/", f"/{other}/")
-            assert all(topic.startswith(own[0]) for topic in topics - common), topics
-            assert services and all(service.startswith(own[0]) for service in services), services
-        assert peer.change_state("/left/dysl_vla", "activate", LIMIT)
-        assert peer.state("/right/dysl_vla", LIMIT) == "inactive"
-        taken, reason = peer.set_parameters("/left/dysl_vla", {"control.action_scale": 0.5}, LIMIT)
-        assert taken, reason
-        assert peer.get_parameter("/right/dysl_vla", "control.action_scale", LIMIT) == 1.0
+            for transition in ("configure", "activate"):
+                assert peer.change_state(f"/{name}/dysl_vla", transition, 60.0)
+            wanted = {f"/{name}/{topic}" for topic in ("image", "instruction", "dysl_vla/twist")}
+            wait_until(lambda: wanted <= endpoints(peer, name)[0], LIMIT, f"{wanted} among its topics")  # noqa: B023
+            topics, services = endpoints(peer, name)
+            assert all(topic.startswith(f"/{name}/") for topic in topics - shared), topics
+            assert services and all(service.startswith(f"/{name}/") for service in services), services
+        robot = Robot(left_robot)
+        try:
+            left_robot.publisher("instruction", String)
+            left_robot.wait_for_subscriber("instruction", LIMIT, count=1)
+            left_robot.publish("instruction", String(data="push the puck"))
+            moved = peer.wait_for("/left/dysl_vla/action", lambda action: action.inference > 5, LIMIT, "motion")
+            assert not moved.stop_reason
+        finally:
+            robot.close()
+        assert not peer.received("/right/dysl_vla/action"), "it has seen nothing, so it says nothing"
 
 
 def test_arguments_reach_the_node(peer: RosPeer, checkpoint: Path) -> None:
@@ -243,6 +267,4 @@ def test_arguments_reach_the_node(peer: RosPeer, checkpoint: Path) -> None:
         ):
             assert peer.get_parameter("/dysl_vla", name, LIMIT) == value
         declared = set(topics.values()) - {"/arm/joint_states"}  # the tiny policy declares no joints
-        wait_until(
-            lambda: declared <= endpoints(peer, "dysl_vla", "/")[0], LIMIT, f"{declared} among the node's topics"
-        )
+        wait_until(lambda: declared <= endpoints(peer, "")[0], LIMIT, f"{declared} among the node's topics")

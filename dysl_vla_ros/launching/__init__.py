@@ -1,1 +1,1 @@
-"""What the launch files share: their arguments and what these lead to, the nodes as launch actions, start and respawn."""
+"""What the launch files share: arguments and what they lead to, the nodes as launch actions, start and respawn."""

@@ -15,7 +15,7 @@ from dysl_vla_ros.launching.supervisor import LaunchFailed, Supervisor
 from dysl_vla_ros.transport import environment_for_images
 
 # s from the end of the launch to SIGTERM, and from there to SIGKILL. A node ends at the first signal, within about a
-# second; SIGTERM is for a launch that was itself told by `kill -INT` and not by Ctrl-C, of which its nodes know nothing.
+# second; SIGTERM is for a launch that was told by `kill -INT` and not by Ctrl-C, of which its nodes hear nothing.
 TERMINATE_AFTER, KILL_AFTER = "2", "2.5"
 RESPAWN_DELAY = 1.0  # s; launch then learns of a wanted end before it starts the process again
 

@@ -4,7 +4,7 @@ Imports no `launch`: what an argument does can be tested, and read, where only t
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.simulation.tasks import TASKS, task_named
 
 PACKAGE = "dysl_vla_ros"
-VLA, SIM = "dysl_vla", "sim"  # names of the nodes
+VLA, SIM, RECORDER = "dysl_vla", "sim", "bag_recorder"  # names of the nodes
 YES, NO = ("true", "True"), ("false", "False")
 
 
@@ -79,7 +79,10 @@ POLICY = {
     "adapters": Argument(
         "", "DySL folder; empty: as params_file says, or the checkpoint's own `dysl` folder, full depth if it has none"
     ),
-    "params_file": Argument("", "YAML file of parameters (see config/); empty: defaults"),
+    "params_file": Argument(
+        "",
+        "YAML file of parameters, or the name of one of the package's own (moveit_servo.yaml, ...); empty: defaults",
+    ),
     "device": Argument("", "where the policy runs (parameter model.device); empty: as params_file says"),
     "instruction": Argument("", "what to do from the start, in words; empty: wait for the topic of the instruction"),
 }
@@ -117,11 +120,10 @@ def demo_arguments() -> dict[str, Argument]:
         "scene_rate": Argument("10.0", "pictures a second on sim/scene_image, up to 20; 0: none"),
         **POLICY,
         "checkpoint": Argument(str(shipped_checkpoint()), POLICY["checkpoint"].description),
-        "params_file": Argument(
-            str(share_folder() / "config" / "simulated_arm.yaml"), POLICY["params_file"].description
-        ),
+        "params_file": Argument("simulated_arm.yaml", POLICY["params_file"].description),
         "instruction": Argument("", "what to do, in words; empty: the task's own instruction"),
-        "namespace": Argument("", "ROS namespace of both nodes"),
+        "record": Argument("", "folder for a bag of everything a robot would record; new or empty; empty: none"),
+        "namespace": Argument("", "ROS namespace of all nodes"),
         **LIFE,
     }
 
@@ -166,7 +168,7 @@ def vla_program(values: Mapping[str, str], use_sim_time: bool | None = None) -> 
         executable="vla_node",
         name=VLA,
         namespace=values.get("namespace", ""),
-        parameter_files=_existing(path(values, "params_file")),
+        parameter_files=parameter_files(values.get("params_file", "")),
         parameters=parameters,
         remappings=tuple(
             (topic, values[name]) for name, topic in TOPICS.items() if values.get(name, topic) not in ("", topic)
@@ -195,15 +197,29 @@ def sim_program(values: Mapping[str, str]) -> Program:
     )
 
 
-def demo_programs(values: Mapping[str, str]) -> tuple[Program, Program]:
-    """Return the simulated robot and the node that drives it; no instruction stands for the task's own.
+def recorder_program(values: Mapping[str, str]) -> Program:
+    """Say how the recorder of the demo's bag is started."""
+    return Program(
+        executable="bag_recorder",
+        name=RECORDER,
+        namespace=values["namespace"],
+        parameters={"folder": path(values, "record")},
+        ros_arguments=_log_level(values),
+    )
+
+
+def demo_programs(values: Mapping[str, str]) -> tuple[tuple[Program, ...], Program]:
+    """Return the simulated robot, with a recorder if so wanted, and the node that drives it.
+
+    No instruction stands for the task's own.
 
     Raises:
         SettingError: an argument is wrong.
         DataError: there is no such task.
     """
     instruction = values["instruction"] or task_named(values["task"]).instruction
-    return sim_program(values), vla_program({**values, "instruction": instruction}, use_sim_time=False)
+    others = (sim_program(values), *([recorder_program(values)] if values["record"] else []))
+    return others, vla_program({**values, "instruction": instruction}, use_sim_time=False)
 
 
 def truth(values: Mapping[str, str], name: str) -> bool:
@@ -239,12 +255,22 @@ def path(values: Mapping[str, str], name: str) -> str:
     return os.path.abspath(os.path.expanduser(text)) if text else ""
 
 
-def _existing(file: str) -> tuple[str, ...]:
-    """Return the parameter file, if one is named; launch_ros itself would go on without it."""
-    if file and not os.path.isfile(file):
-        raise SettingError(f"params_file: there is no file {file}; the package's own are in {share_folder()}/config")
-    return (file,) if file else ()
+def parameter_files(text: str) -> tuple[str, ...]:
+    """Return the file that ``params_file`` means, none for "": a path, or the bare name of one of the package's own.
+
+    Raises:
+        SettingError: there is no such file (launch_ros itself would go on without it).
+    """
+    if not text:
+        return ()
+    own = sorted(file.name for file in (share_folder() / "config").glob("*.yaml"))
+    file = path({"params_file": text}, "params_file")
+    if not os.path.isfile(file):
+        if text not in own:
+            raise SettingError(f"params_file: there is no file {file}; the package's own are {', '.join(own)}")
+        file = str(share_folder() / "config" / text)
+    return (file,)
 
 
-def _log_level(values: Mapping[str, str]) -> Sequence[str]:
+def _log_level(values: Mapping[str, str]) -> tuple[str, ...]:
     return ("--log-level", values["log_level"])

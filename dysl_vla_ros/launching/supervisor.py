@@ -11,6 +11,7 @@ import re
 import signal
 import threading
 import time
+from typing import Any
 
 from launch import LaunchContext
 from launch.actions import LogInfo, OpaqueFunction, RegisterEventHandler, Shutdown
@@ -54,7 +55,7 @@ class Supervisor:
         self._starting = False  # on the way from the start of the process to active
         self._state = ""  # last seen
         self._reason = ""  # the node's last error, in its own words
-        self._client = None
+        self._client: Any = None
 
     def handlers(self, node: LifecycleNode) -> list[RegisterEventHandler]:
         """Return the event handlers that must be registered before the node is started."""
@@ -101,9 +102,9 @@ class Supervisor:
         )
 
     @staticmethod
-    def _answers(client: object) -> bool:
+    def _answers(client: Any) -> bool:
         answered = threading.Event()
-        future = client.call_async(GetState.Request())  # type: ignore[attr-defined]
+        future = client.call_async(GetState.Request())
         future.add_done_callback(lambda _: answered.set())
         return answered.wait(ASK_AGAIN)
 
