@@ -67,6 +67,7 @@ class NodeProcess:
         remappings: topic or node names, from to.
         environment: variables beside this process's own.
         namespace: ROS namespace of the node.
+        parameter_file: a file of the test's own, beside ``parameters``.
     """
 
     def __init__(
@@ -76,14 +77,15 @@ class NodeProcess:
         remappings: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
         namespace: str = "",
+        parameter_file: Path | None = None,
     ) -> None:
         self.program = program
         self._folder = tempfile.TemporaryDirectory(prefix=f"{program}-")
-        parameter_file = Path(self._folder.name) / "parameters.yaml"
-        parameter_file.write_text(yaml.safe_dump({"/**": {"ros__parameters": dict(parameters or {})}}))
+        written = Path(self._folder.name) / "parameters.yaml"
+        written.write_text(yaml.safe_dump({"/**": {"ros__parameters": dict(parameters or {})}}))
         command = [str(install_prefix() / "lib" / "dysl_vla_ros" / program), "--ros-args"]
-        if parameters:
-            command += ["--params-file", str(parameter_file)]
+        for file in ([written] if parameters else []) + ([parameter_file] if parameter_file else []):
+            command += ["--params-file", str(file)]
         for source, target in (remappings or {}).items():
             command += ["-r", f"{source}:={target}"]
         if namespace:

@@ -1,4 +1,6 @@
-"""Parameters of a running node over real DDS: in force on the next step, or refused and nothing changed."""
+"""Parameters of a running node over real DDS: refused and nothing changed; the instruction among them.
+
+That each one acts on the next step is test_parameter_effects."""
 
 import hashlib
 import math
@@ -34,14 +36,6 @@ def test_a_misspelt_name_in_a_file_is_told_with_the_nearest_one(rig):
     assert "parameter guidance.stepp is unknown and has no effect; did you mean guidance.step?" in rig.node.output
 
 
-def test_skipping_is_switched_off_and_on_for_the_next_step(rig):
-    assert rig.set(skipping__enabled=False) == (True, "")
-    report = next_report(rig, None, "the next report but one")
-    assert report.full_depth_reason == "skipping disabled" and all(report.executed)
-    assert rig.set(skipping__enabled=True) == (True, "")
-    next_report(rig, lambda report: report.full_depth_reason == "", "a report without a reason for full depth")
-
-
 def test_what_is_in_effect_for_as_calibrated_is_shown(rig):
     key = "guidance.verify_on in effect"
     status = rig.wait_for_status("inference", lambda status: key in keys(status), key)
@@ -50,28 +44,6 @@ def test_what_is_in_effect_for_as_calibrated_is_shown(rig):
     assert rig.set(guidance__verify_on=other) == (True, "")
     rig.wait_for_status("inference", lambda status: keys(status).get(key) == other, f"{key} {other}")
     assert rig.set(guidance__verify_on="") == (True, "")
-
-
-def test_the_commander_takes_a_setting_over_at_the_next_tick(rig):
-    assert rig.set(control__action_scale=0.0) == (True, "")
-    rig.peer.wait_for(
-        ACTION,
-        lambda action: (
-            not action.stop_reason and action.translation.x == action.translation.y == action.translation.z == 0.0
-        ),
-        LIMIT,
-        "an action without motion",
-        rig.heard(ACTION),
-    )
-    assert rig.set(control__action_scale=1.0) == (True, "")
-
-
-def test_the_control_rate_changes_while_moving(rig):
-    assert rig.set(control__rate=40.0) == (True, "")
-    rig.peer.wait_for(
-        ACTION, lambda action: not action.first_tick and not action.stop_reason, LIMIT, "a repeated action"
-    )
-    assert rig.set(control__rate=20.0) == (True, "")
 
 
 @pytest.mark.parametrize("atomically", [True, False])

@@ -158,7 +158,8 @@ def test_the_model_is_fixed_while_configured(make):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"), [("push\tit", "control character U+0009"), ("push \ufffd", "U+FFFD"), ("x" * 501, "501 characters")]
+    ("text", "told"),
+    [("push\tit", "control character U+0009"), ("push \ufffd", "U+FFFD"), ("x" * 501, "501 characters")],
 )
 def test_a_text_that_cannot_be_heard_cannot_be_set_as_instruction(make, text, told):
     bench = make(control__instruction=text)

@@ -15,11 +15,14 @@ from dysl_vla_ros.skipping.partition import LayerPartition
 INSTRUCTION = "push the puck"
 
 
-def tiny_config(layers: int = 6) -> ReferenceConfig:
-    """Return the configuration of the tiny policy."""
+def tiny_config(layers: int = 6, rotation: bool = False) -> ReferenceConfig:
+    """Return the configuration of the tiny policy; ``rotation``: its actions turn the hand as well."""
+    center, scale = (0.0, 0.0, 0.0, 0.25), (0.0125, 0.0125, 0.0125, 0.25)
+    if rotation:
+        center, scale = (0.0,) * 6 + (0.25,), (0.0125,) * 3 + (0.05,) * 3 + (0.25,)
     return ReferenceConfig(
         vocabulary=("push", "the", "puck", "open", "drawer"),
-        action=ActionSpec(8, 0.05, False, (0.0, 0.0, 0.0, 0.25), (0.0125, 0.0125, 0.0125, 0.25)),
+        action=ActionSpec(8, 0.05, rotation, center, scale),
         proprioception_mean=(0.0, 0.6, 0.2, 0.5),
         proprioception_std=(0.1, 0.1, 0.1, 0.3),
         instructions=(INSTRUCTION, "open the drawer"),
@@ -30,10 +33,10 @@ def tiny_config(layers: int = 6) -> ReferenceConfig:
     )
 
 
-def make_tiny_checkpoint(folder: Path, layers: int = 6, seed: int = 0) -> Path:
+def make_tiny_checkpoint(folder: Path, layers: int = 6, seed: int = 0, rotation: bool = False) -> Path:
     """Write a tiny checkpoint into ``folder`` and return it."""
     torch.manual_seed(seed)
-    save_reference(ReferenceNetwork(tiny_config(layers)), folder, {"data": "none: random weights"})
+    save_reference(ReferenceNetwork(tiny_config(layers, rotation)), folder, {"data": "none: random weights"})
     return folder
 
 

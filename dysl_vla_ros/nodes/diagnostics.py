@@ -73,7 +73,7 @@ def _inference(node_name: str, settings: Settings, session: "Session") -> Diagno
     statistics, window = session.statistics, settings.diagnostics.window
     values: dict[str, Any] = {"inferences": statistics.inferences}
     for part, (p50, p95, largest) in statistics.timings(window).items():
-        values[f"{part} ms p50, p95, max"] = f"{p50:.2f}, {p95:.2f}, {largest:.2f}"
+        values |= {f"{part} p50 [ms]": p50, f"{part} p95 [ms]": p95, f"{part} max [ms]": largest}
     if (shares := statistics.skipping(window)) is not None:
         values |= {"share of layers skipped": shares[0], "share verified": shares[1]}
     if (seams := statistics.seams(window)) is not None:

@@ -173,10 +173,11 @@ class VlaNode(GuardedLifecycleNode):
     def _on_parameters_changed(self, before: Settings, given: frozenset[str]) -> None:
         settings = self._parameters_of_node.settings
         session = self._session
-        if INSTRUCTION in given and session is not None and session.is_open and session.loop.active:
-            # a file loaded as a whole repeats an empty one: that is no order to stop
-            if settings.control.instruction or before.control.instruction:
-                session.loop.hear_instruction(settings.control.instruction)
+        text = settings.control.instruction
+        # a file loaded as a whole repeats an empty one: that is no order to stop
+        spoken = INSTRUCTION in given and (text or before.control.instruction)
+        if spoken and session is not None and session.is_open and session.loop.active:
+            session.loop.hear_instruction(text)
         for timer, period in (
             (self._control_timer, 1.0 / settings.control.rate),
             (self._diagnostics_timer, settings.diagnostics.period),
