@@ -166,6 +166,15 @@ class SafetySettings:
     max_gripper_speed: float = setting(
         20.0, "change of the gripper's opening (0..1) a second", unit="1/s", low=0.01, high=1000.0
     )
+    workspace_box: bool = setting(
+        False, "keep the end effector's position inside the box below; the policy must declare that position"
+    )
+    workspace_min_x: float = setting(-10.0, "wall of the box, frame of the actions", unit="m", low=-10.0, high=10.0)
+    workspace_max_x: float = setting(10.0, "opposite wall", unit="m", low=-10.0, high=10.0)
+    workspace_min_y: float = setting(-10.0, "wall of the box", unit="m", low=-10.0, high=10.0)
+    workspace_max_y: float = setting(10.0, "opposite wall", unit="m", low=-10.0, high=10.0)
+    workspace_min_z: float = setting(-10.0, "wall of the box, such as the table", unit="m", low=-10.0, high=10.0)
+    workspace_max_z: float = setting(10.0, "opposite wall", unit="m", low=-10.0, high=10.0)
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,7 @@ def camera_fails_and_comes_back(rig: Rig) -> None:
 
 
 GUIDED = {"guidance.prior": True}
+BOX = {"safety.workspace_box": True}
 VERIFIED = {"guidance.verify": True}
 
 EFFECTS: dict[str, Effect] = {
@@ -123,6 +124,12 @@ EFFECTS: dict[str, Effect] = {
     "control.actions_per_inference": Effect(8, ACTION, lambda action: action.chunk_index >= 6),
     "control.action_scale": Effect(0.0, ACTION, lambda action: action.translation.x == 0.0, every=True),
     "control.ramp_in": Effect(10.0, ACTION, limited_by("control.ramp_in"), prepare=reset),
+    "control.max_linear_seam": Effect(
+        1e-4, ACTION, limited_by("control.max_linear_seam"), context={"control.max_linear_seam": 0.0}
+    ),
+    "control.max_angular_seam": Effect(
+        1e-4, ACTION, limited_by("control.max_angular_seam"), context={"control.max_angular_seam": 0.0}
+    ),
     "control.command_frame": Effect("tool", TWIST, lambda twist: twist.header.frame_id == "tool", every=True),
     "control.instruction": Effect(
         "open the drawer",
@@ -195,6 +202,16 @@ EFFECTS: dict[str, Effect] = {
     "safety.max_linear_acceleration": Effect(0.01, ACTION, limited_by("safety.max_linear_acceleration")),
     "safety.max_angular_acceleration": Effect(0.01, ACTION, limited_by("safety.max_angular_acceleration")),
     "safety.max_gripper_speed": Effect(0.01, ACTION, limited_by("safety.max_gripper_speed")),
+    # the robot's hand stands at x 0, y 0.6, z 0.2
+    "safety.workspace_box": Effect(
+        True, ACTION, limited_by("safety.workspace_min_x"), context={"safety.workspace_min_x": 5.0}
+    ),
+    "safety.workspace_min_x": Effect(5.0, ACTION, limited_by("safety.workspace_min_x"), context=BOX),
+    "safety.workspace_max_x": Effect(-5.0, ACTION, limited_by("safety.workspace_max_x"), context=BOX),
+    "safety.workspace_min_y": Effect(5.0, ACTION, limited_by("safety.workspace_min_y"), context=BOX),
+    "safety.workspace_max_y": Effect(-5.0, ACTION, limited_by("safety.workspace_max_y"), context=BOX),
+    "safety.workspace_min_z": Effect(5.0, ACTION, limited_by("safety.workspace_min_z"), context=BOX),
+    "safety.workspace_max_z": Effect(-5.0, ACTION, limited_by("safety.workspace_max_z"), context=BOX),
     "diagnostics.period": Effect(0.5, DIAGNOSTICS, slower_than(0.4)),
     "diagnostics.window": Effect(1, DIAGNOSTICS, p50_is_max),
 }

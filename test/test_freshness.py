@@ -136,14 +136,16 @@ def test_a_clock_that_jumps_back_stops_and_new_stamps_are_accepted_at_once() -> 
     assert freshness.stop_reason(0.1, ROS - 49.9, SAFETY) == ""
 
 
-def test_after_a_jump_every_stamped_source_must_send_anew() -> None:
+def test_after_a_jump_every_source_must_send_anew_also_one_without_stamps() -> None:
     freshness = camera_and_pose()
     freshness.received("image", 0.0, ROS, ROS)
     freshness.received("ee_pose", 0.0)
     freshness.clock_jumped()
     reason = freshness.stop_reason(0.01, ROS, SAFETY)
-    assert "image" in reason and "clock jumped" in reason and "ee_pose" not in reason
+    assert "image: " in reason and "ee_pose: " in reason and "from before the clock jumped" in reason
     freshness.received("image", 0.02, ROS, ROS)
+    assert "ee_pose: " in freshness.stop_reason(0.03, ROS, SAFETY)
+    freshness.received("ee_pose", 0.02)
     assert freshness.stop_reason(0.03, ROS, SAFETY) == ""
 
 
@@ -261,10 +263,20 @@ def test_a_paused_clock_keeps_its_rate() -> None:
 
 
 @pytest.mark.parametrize(
-    ("jump", "text"), [(-50.0, "jumped back by 49.950"), (-0.1, "jumped back by 0.050"), (1000.0, "jumped 1000.050")]
+    ("jump", "text"), [(-50.0, "jumped back by 49.950"), (-0.1, "jumped back by 0.050"), (1000.0, "jumped ahead by 1000.050")]
 )
 def test_a_jump_is_told_once(jump: float, text: str) -> None:
     watch = ClockWatch()
     steady, ros = run(watch, 0.0, ROS, 1.0, 1.0)
     assert text in watch.update(steady + 0.05, ros + 0.05 + jump)
     run(watch, steady + 0.05, ros + 0.05 + jump, 1.0, 1.0)
+
+
+def test_a_clock_that_stands_still_is_told_by_how_long_and_after_a_restart_nothing_is_a_jump() -> None:
+    watch = ClockWatch()
+    assert watch.standing(5.0) == 0.0
+    steady, ros = run(watch, 0.0, ROS, 1.0, 1.0)
+    assert watch.standing(steady) == 0.0
+    assert watch.update(steady + 0.4, ros) == "" and watch.standing(steady + 0.4) == pytest.approx(0.4)
+    watch.restart()
+    assert watch.update(steady + 60.0, ROS - 500.0) == "" and watch.jumps == 0

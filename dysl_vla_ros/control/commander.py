@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dysl_vla_ros.control.limits import Limiter
 from dysl_vla_ros.control.played import PlayedActions
+from dysl_vla_ros.control.workspace import Place
 from dysl_vla_ros.errors import NonFiniteActionError, SettingError
 from dysl_vla_ros.interfaces import ActionChunk, ActionSpec, FloatArray
 from dysl_vla_ros.settings import ControlSettings, SafetySettings
@@ -57,6 +58,7 @@ class Commander:
     ``offer`` its chunk.
 
     Attributes:
+        place: where the end effector is, as known for the next ``tick``; only ``safety.workspace_box`` asks.
         late_chunks: chunks offered too late to play any of their actions, since construction.
         image_stamp: as given to ``offer``, of the action being played; None while nothing plays.
     """
@@ -70,6 +72,7 @@ class Commander:
         self._action = action
         self._limiter = Limiter(action)
         self._played = PlayedActions(action.dimensions)
+        self.place: Place | None = None
         self.late_chunks = 0
         self.configure(control, safety)
         self.reset()
@@ -148,7 +151,7 @@ class Commander:
         chunk, index = self._playing
         action = chunk.actions[index]
         new_chunk = self._last is None or self._last[0] is not chunk
-        motion = self._limiter.limit(action, self._control, self._safety, new_chunk)
+        motion = self._limiter.limit(action, self._control, self._safety, new_chunk, self.place)
         first_tick = self._ticks_done == 0
         self._ticks_done += 1
         if first_tick:

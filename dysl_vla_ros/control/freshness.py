@@ -142,11 +142,11 @@ class Freshness:
         return counts["identical"]
 
     def clock_jumped(self) -> None:
-        """Take nothing that is stamped before a jump of the ROS clock for fresh: every source must send anew."""
+        """Take nothing from before a jump of the ROS clock for fresh: every source must send anew."""
         for source in self._sources.values():
-            if source.stamp is not None:
+            if source.arrival is not None:
                 source.arrival = source.stamp = source.proved = None
-                source.refusal = "stamped before the clock jumped"
+                source.refusal = "its newest message is from before the clock jumped"
 
     def stop_reason(self, steady_now: float, ros_now: float, safety: SafetySettings, clock_rate: float = 1.0) -> str:
         """Return why the arm must not move now, every fault with its topic and mend; "" where all is fresh.
@@ -159,7 +159,7 @@ class Freshness:
                 the arrival limit (tenfold at most), as simulated cameras then come more slowly; a faster one does not
                 shrink it. Without sim time: 1.0.
         """
-        limit = safety.max_arrival_age / min(1.0, max(clock_rate, SLOWEST_CLOCK))
+        limit = arrival_limit(safety, clock_rate)
         faults = [self._fault(source, steady_now, ros_now, limit, safety) for source in self._sources.values()]
         faults = [fault for fault in faults if fault] or [self._camera_skew(safety)]
         return "; ".join(fault for fault in faults if fault)
@@ -176,10 +176,15 @@ class Freshness:
             "(safety.max_stamp_age): the model is too slow for its chunk, or the limit too short for it"
         )
 
+    def age(self, source: str, steady_now: float) -> float:
+        """Return the seconds since the newest accepted message of ``source`` arrived; inf: none yet."""
+        arrival = self._sources[source].arrival
+        return math.inf if arrival is None else _age(steady_now, arrival)
+
     def statistics(self, source: str, steady_now: float) -> SourceStatistics:
         """Return the figures of one source."""
         known = self._sources[source]
-        age = math.inf if known.arrival is None else _age(steady_now, known.arrival)
+        age = self.age(source, steady_now)
         recent = [arrival for arrival in known.arrivals if steady_now - arrival < RATE_WINDOW]
         counts = known.counts
         return SourceStatistics(
@@ -239,6 +244,11 @@ class Freshness:
             f"{oldest.topic}: its newest image is {skew:.3g} s older than that of {newest.topic}, limit "
             f"{safety.max_camera_skew:g} s (safety.max_camera_skew); synchronise the cameras or raise their rate"
         )
+
+
+def arrival_limit(safety: SafetySettings, clock_rate: float = 1.0) -> float:
+    """Return ``safety.max_arrival_age`` in seconds of the steady clock, for a ROS clock of that rate."""
+    return safety.max_arrival_age / min(1.0, max(clock_rate, SLOWEST_CLOCK))
 
 
 def _stamp_fault(source: _Source, stamp: float, ros_now: float | None, max_clock_skew: float) -> str:

@@ -2,8 +2,9 @@
 
 Order: ``action_scale`` and ramp-in make the motion smaller, then the speed limit shortens it, then a new chunk is
 joined to the command before (``seam``), then the acceleration limit bounds the change from one tick to the next;
-directions are kept by shortening vectors, not single axes. A speed limit that is lowered during motion holds at once,
-also where that brakes harder than the other limits allow. A stop is a zero twist at once: braking is never limited.
+directions are kept by shortening vectors, not single axes. Last, the workspace box clips single axes (``workspace``).
+A speed limit that is lowered during motion, and a wall of the box, hold at once, also where that brakes harder than the
+other limits allow. A stop is a zero twist at once: braking is never limited.
 
 The gripper is not blended at a seam: its action is a position to go to, mostly open or closed, and a half-way one would
 be a loosened grasp that no chunk asked for. ``safety.max_gripper_speed`` alone says how fast it gets there.
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dysl_vla_ros.control.seam import ROUNDING, SeamBlend, Vector, shortened
+from dysl_vla_ros.control.workspace import Place, kept_inside
 from dysl_vla_ros.errors import NonFiniteActionError
 from dysl_vla_ros.interfaces import ActionSpec, FloatArray
 from dysl_vla_ros.settings import ControlSettings, SafetySettings
@@ -54,15 +56,21 @@ class Limiter:
         self._gripper = float(np.clip(opening, 0.0, 1.0)) if opening is not None and np.isfinite(opening) else None
 
     def limit(
-        self, action: FloatArray, control: ControlSettings, safety: SafetySettings, new_chunk: bool = False
+        self,
+        action: FloatArray,
+        control: ControlSettings,
+        safety: SafetySettings,
+        new_chunk: bool = False,
+        place: Place | None = None,
     ) -> LimitedMotion:
         """Bound one tick of ``action`` (A,), physical units, and remember it as the command before the next.
 
         Args:
             action: as the policy gave it.
             control: scale, ramp-in, bounds at a seam.
-            safety: limits of speed, acceleration, gripper.
+            safety: limits of speed, acceleration, gripper, place.
             new_chunk: the command before came from another chunk.
+            place: where the end effector is; only the workspace box asks.
 
         Raises:
             NonFiniteActionError: a value is NaN or infinite; nothing is remembered.
@@ -78,6 +86,10 @@ class Limiter:
         joint = new_chunk or self._resting
         linear_bounds = (safety.max_linear_speed, control.max_linear_seam, safety.max_linear_acceleration * tick)
         linear = self._linear_part.limit(linear, *linear_bounds, joint, acted)
+        linear, walls = kept_inside(linear, place, tick, safety)
+        if walls:
+            acted += walls
+            self._linear_part.commanded(linear)
         angular_bounds = (safety.max_angular_speed, control.max_angular_seam, safety.max_angular_acceleration * tick)
         angular = self._angular_part.limit(angular, *angular_bounds, joint, acted)
         gripper = float(np.clip(values[-1], 0.0, 1.0))
@@ -132,3 +144,7 @@ class _Part:
         # moves on, and the limit may have been lowered since.
         self._before = shortened(velocity, speed)
         return self._before
+
+    def commanded(self, velocity: Vector) -> None:
+        """Say what was commanded in place of what ``limit`` returned."""
+        self._before = velocity

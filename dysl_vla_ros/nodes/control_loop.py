@@ -20,10 +20,12 @@ from dysl_vla_ros.nodes.inference import Inferences
 from dysl_vla_ros.nodes.inputs import Inputs
 from dysl_vla_ros.nodes.outputs import Outputs
 from dysl_vla_ros.nodes.parameters import Settings
+from dysl_vla_ros.nodes.ros_clock import RosClock
 from dysl_vla_ros.nodes.statistics import Statistics
 from dysl_vla_ros.readings import instruction_fault, seconds
 from dysl_vla_ros.worker.client import StepReply, WorkerClient
 
+HELD = "held by ~/hold"
 WAITING_FOR_POLICY = "no fresh action: the policy has not answered yet"
 
 START_PATIENCE = 2.0  # s after activation in which an input that never appeared is a WARN, then an ERROR
@@ -40,6 +42,7 @@ class ControlLoop:
         ros_now: the ROS clock in seconds.
         fail: takes the error path to unconfigured with a cause; returns at once.
         warn: logs a text, throttled by its key.
+        simulated: whether the ROS clock is ``/clock``.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class ControlLoop:
         ros_now: Callable[[], float],
         fail: Callable[[str], None],
         warn: Callable[[str, str], None],
+        simulated: Callable[[], bool] = lambda: False,
     ) -> None:
         """Begin inactive; :meth:`connect` comes before :meth:`enter`."""
         self.lock = threading.RLock()
@@ -59,15 +63,16 @@ class ControlLoop:
         self._settings = settings
         self._applied = settings()
         self._statistics = statistics
-        self._ros_now = ros_now
         self._fail = fail
         self._warn = warn
+        self.clock = RosClock(ros_now, simulated)
         self._active = False
         self._episode = 0
         self._instruction = ""
         self.instruction_refusal = ""
         self._moved = False  # something was commanded since activation: from then on silence is a zero twist
         self._stopped = True  # the last tick stopped: no second episode for the same stop
+        self._hold_wanted = False  # ~/hold: until it is released, also across activations
         self._held = ""  # the stop after which safety.auto_resume = false waits for ~/reset
         self._fault = ""  # failed inference, refused observation, fault in a callback: until a chunk is taken
         self._fatal = ""  # the error path was taken: nothing moves until it arrives
@@ -90,6 +95,7 @@ class ControlLoop:
         """
         with self.lock:
             self._inputs.start(time.monotonic())
+            self.clock.enter()
             self._statistics.entered()
             self._moved, self._held, self._fault, self._fatal = False, "", "", ""
             self._failures.clear()
@@ -105,6 +111,7 @@ class ControlLoop:
         with self.lock:
             if self._active:
                 self._active = False
+                self.clock.leave()
                 self.stop_reason = ""
                 self._publish(self._commander.stop(reason))
 
@@ -112,6 +119,11 @@ class ControlLoop:
     def active(self) -> bool:
         """Whether ticks publish."""
         return self._active
+
+    @property
+    def settings(self) -> Settings:
+        """The snapshot that the last tick applied."""
+        return self._applied
 
     @property
     def episode(self) -> int:
@@ -131,6 +143,28 @@ class ControlLoop:
             self._request_if_due()
             return ""
 
+    def hold(self, on: bool) -> None:
+        """Keep the arm still while inferences go on (``~/hold``), or release it. Either begins an episode.
+
+        Guidance observes what is played, which is nothing. Released, the arm goes on with a chunk of a picture taken
+        from then on, and ramps in.
+        """
+        with self.lock:
+            if on == self._hold_wanted:
+                return
+            self._hold_wanted = on
+            if self._active:
+                self._used_stamp = None
+                self._begin_episode()
+                if on:
+                    self._publish_stop(HELD)
+                self._request_if_due()
+
+    @property
+    def held(self) -> bool:
+        """Whether ``~/hold`` keeps the arm still."""
+        return self._hold_wanted
+
     def hear_instruction(self, text: str) -> None:
         """Take an instruction; another text than the present one begins an episode, a blank one waits."""
         text = text.strip()
@@ -148,6 +182,7 @@ class ControlLoop:
     def hear_image(self) -> None:
         """Start an inference upon an image of the first camera, when one is due."""
         with self.lock:
+            self._watch_clock()
             self._request_if_due()
 
     def hear_loss(self, cause: str) -> None:
@@ -168,13 +203,29 @@ class ControlLoop:
 
     @property
     def merely_waiting(self) -> bool:
-        """Whether the present stop is no fault: nobody said what to do, or the policy has not answered yet."""
-        return not self._instruction or self.stop_reason == WAITING_FOR_POLICY
+        """Whether the present stop is no fault: wanted, or waiting for an instruction, the policy, or ``/clock``."""
+        waits = self.stop_reason in (WAITING_FOR_POLICY, HELD)
+        return waits or not self._instruction or bool(self.clock.fault(self._applied.safety))
 
     @property
     def merely_starting(self) -> bool:
         """Whether inputs may still be absent without a fault: just activated, and nothing has moved."""
         return not self._moved and time.monotonic() - self._entered < START_PATIENCE
+
+    # -- clock -------------------------------------------------------------------------------------------------------
+
+    def _watch_clock(self) -> None:
+        """Begin anew after a jump of the ROS clock: nothing from before it is acted upon."""
+        if jump := self.clock.jumped():
+            self._warn("clock", f"{jump}: everything from before is forgotten, a new episode begins")
+            self._inputs.clock_jumped()
+            self._used_stamp = None
+            self._halt(jump)
+
+    def inputs_fault(self) -> str:
+        """Return why nothing that is heard may be acted upon now, or "" when clock and inputs are in order."""
+        safety = self._applied.safety
+        return self.clock.fault(safety) or self._inputs.stop_reason(self.clock.now(), safety, self.clock.rate)
 
     # -- tick ----------------------------------------------------------------------------------------------------------
 
@@ -185,6 +236,7 @@ class ControlLoop:
                 return
             self._statistics.ticked(time.monotonic(), 1.0 / self._applied.control.rate)
             self._apply_settings()
+            self._watch_clock()
             self._check_worker()
             command = self._play()
             self.stop_reason = command.reason
@@ -211,9 +263,11 @@ class ControlLoop:
         reason = self._reason_to_stop()
         coming = self._commander.next_image_stamp
         if not reason and coming is not None:
-            reason = self._inputs.freshness.action_stop_reason(seconds(coming), self._ros_now(), self._applied.safety)
+            reason = self._inputs.freshness.action_stop_reason(seconds(coming), self.clock.now(), self._applied.safety)
         if reason:
             return self._stop(reason)
+        if self._applied.safety.workspace_box:
+            self._commander.place = self._inputs.place
         command = self._commander.tick()
         if command is None:  # an underrun: inputs are fresh, so guidance goes on after the gap
             self._statistics.action_ticks += 1
@@ -226,11 +280,13 @@ class ControlLoop:
     def _reason_to_stop(self) -> str:
         if self._fatal:
             return self._fatal
+        if self._hold_wanted:
+            return HELD
         if self._held and not self._applied.safety.auto_resume:
             return f"held until ~/reset (safety.auto_resume is false) after: {self._held}"
         if not self._instruction:
             return f"waiting for instruction on {self._inputs.instruction_topic}"
-        return self._inputs.stop_reason(self._ros_now(), self._applied.safety) or self._fault
+        return self.inputs_fault() or self._fault
 
     def _stop(self, reason: str) -> Command:
         if not self._stopped:
@@ -265,7 +321,7 @@ class ControlLoop:
             return
         if self._held and not self._applied.safety.auto_resume or not self._instruction:
             return
-        if self._inputs.stop_reason(self._ros_now(), self._applied.safety):
+        if self.inputs_fault():
             return
         if not self._inferences.ready():  # pictures are being converted; hear_image comes when they are there
             return
@@ -284,6 +340,7 @@ class ControlLoop:
     def hear_reply(self, reply: StepReply) -> None:
         """Take the worker's answer, unless it belongs to an earlier episode, and start the next inference if due."""
         with self.lock:
+            self._watch_clock()
             if not self._active or not self._inferences.awaits(reply):
                 self._statistics.outdated_replies += 1
             elif reply.result is None:
@@ -319,8 +376,12 @@ class ControlLoop:
         The picture counts as used, so that the next attempt waits for a newer one.
         """
         self._end_episode(text)
-        self._fault = self.stop_reason = text
-        command = self._commander.stop(text)
+        self._fault = text
+        self._publish_stop(text)
+
+    def _publish_stop(self, reason: str) -> None:
+        self.stop_reason = reason
+        command = self._commander.stop(reason)
         if self._moved:
             self._publish(command)
             self._statistics.commanded(command)

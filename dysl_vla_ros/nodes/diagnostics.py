@@ -1,6 +1,7 @@
-"""``/diagnostics``: four statuses, from a steady timer, in every state of the node.
+"""``/diagnostics``: five statuses, from a steady timer, in every state of the node. docs/diagnostics.md is their list.
 
-A level is the worst of the time since the last message: a failed inference that recovered in between is still seen.
+A level is the worst of the time since the last message, so that a failed inference that recovered in between is still
+seen; it rises at once and falls late. A value is one number or text, its unit stands in the key: ``total p50 [ms]``.
 """
 
 import dataclasses
@@ -11,45 +12,60 @@ from typing import TYPE_CHECKING, Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from dysl_vla_ros.interfaces import PolicyDescription
+from dysl_vla_ros.nodes.levels import SteadyLevels
 from dysl_vla_ros.nodes.parameters import Settings
 
 if TYPE_CHECKING:
     from dysl_vla_ros.nodes.session import Session
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+PARTS = ("inference", "inputs", "commands", "clock", "worker")
 
 
-def build(
-    node_name: str,
-    state: str,
-    last_cause: str,
-    settings: Settings,
-    faults: Mapping[str, int],
-    session: "Session | None",
-) -> DiagnosticArray:
-    """Make one message (its stamp is the caller's).
+class Diagnostics:
+    """Makes the messages of one node.
 
     Args:
-        node_name: prefix of the statuses' names.
-        state: the lifecycle state's label.
-        last_cause: why the last transition or step failed, "" where none did since the last good configure.
-        settings: those in force.
-        faults: exceptions in callbacks, counted by place.
-        session: what is loaded; None while unconfigured.
+        node_name: fully qualified; without its first slash it is the prefix of the statuses' names.
     """
-    array = DiagnosticArray()
-    if session is None:
-        nothing = "not configured"
-        array.status = [_status(node_name, part, OK, nothing, {}) for part in ("inference", "inputs", "commands")]
-    else:
-        with session.loop.lock:
-            array.status = [
-                _inference(node_name, settings, session),
-                _inputs(node_name, settings, session),
-                _commands(node_name, session),
-            ]
-    array.status.append(_worker(node_name, state, last_cause, faults, session))
-    return array
+
+    def __init__(self, node_name: str) -> None:
+        self._node_name = node_name.lstrip("/")
+        self._levels = SteadyLevels()
+
+    def build(
+        self,
+        state: str,
+        last_cause: str,
+        settings: Settings,
+        faults: Mapping[str, int],
+        session: "Session | None",
+    ) -> DiagnosticArray:
+        """Make one message (its stamp is the caller's).
+
+        Args:
+            state: the lifecycle state's label.
+            last_cause: why the last transition or step failed, "" where none did since the last good configure.
+            settings: those in force.
+            faults: exceptions in callbacks, counted by place.
+            session: what is loaded; None while unconfigured.
+        """
+        name = self._node_name
+        array = DiagnosticArray()
+        if session is None:
+            array.status = [_status(name, part, OK, "not configured", {}) for part in PARTS[:-1]]
+        else:
+            with session.loop.lock:
+                array.status = [
+                    _inference(name, settings, session),
+                    _inputs(name, settings, session),
+                    _commands(name, session),
+                    _clock(name, session),
+                ]
+        array.status.append(_worker(name, state, last_cause, faults, session))
+        for status in array.status:
+            status.level, status.message = self._levels.steady(status.name, status.level, status.message)
+        return array
 
 
 def _status(node_name: str, part: str, level: bytes, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:
@@ -76,9 +92,14 @@ def _inference(node_name: str, settings: Settings, session: "Session") -> Diagno
         values |= {f"{part} p50 [ms]": p50, f"{part} p95 [ms]": p95, f"{part} max [ms]": largest}
     if (shares := statistics.skipping(window)) is not None:
         values |= {"share of layers skipped": shares[0], "share verified": shares[1]}
+<<<<<<< HEAD
     if (seams := statistics.seams(window)) is not None:
         values |= {"seam p95": seams[0], "seam largest": seams[1]}
+=======
+    missed = statistics.missed_share(window)
+>>>>>>> 1d225e0 (Hold the arm on request, keep it in a box, begin anew when the clock jumps)
     values |= {
+        "share of missed deadlines": missed,
         "missed deadlines": statistics.missed_deadlines,
         "failures": statistics.failures,
         "outdated replies": statistics.outdated_replies,
@@ -89,6 +110,12 @@ def _inference(node_name: str, settings: Settings, session: "Session") -> Diagno
         return _status(node_name, "inference", ERROR, failure, values)
     if not session.loop.active:
         return _status(node_name, "inference", OK, "inactive", values)
+    if statistics.often_missed.exceeded(missed):
+        message = (
+            f"running; {missed:.0%} of the replies came after the tick that waited for them: the model is slower than "
+            "the control tick. Raise control.actions_per_inference, let more layers be skipped, or give it more threads"
+        )
+        return _status(node_name, "inference", WARN, message, values)
     return _status(node_name, "inference", OK, "running" if statistics.inferences else "no inference yet", values)
 
 
@@ -98,18 +125,25 @@ def _inputs(node_name: str, settings: Settings, session: "Session") -> Diagnosti
     odd = session.graph.inputs + inputs.warnings()
     for source in inputs.sources:
         numbers = inputs.freshness.statistics(source, session.steady_now())
-        values[f"{numbers.topic} rate Hz, age s"] = f"{numbers.rate:.1f}, {numbers.age:.3f}"
-        values[f"{numbers.topic} received, dropped, refused"] = (
-            f"{numbers.received}, {numbers.dropped}, {numbers.refused}"
-        )
+        values |= {
+            f"{numbers.topic} rate [Hz]": numbers.rate,
+            f"{numbers.topic} age [s]": numbers.age,
+            f"{numbers.topic} received": numbers.received,
+            f"{numbers.topic} dropped": numbers.dropped,
+            f"{numbers.topic} refused": numbers.refused,
+        }
         if numbers.last_refusal:
             values[f"{numbers.topic} last refusal"] = numbers.last_refusal
     level, message = OK, "inactive"
     if loop.active:
-        reason = inputs.stop_reason(session.ros_now(), settings.safety)
+        reason, no_clock = loop.inputs_fault(), loop.clock.fault(settings.safety)
         refusal = loop.instruction_refusal
         if reason:
+<<<<<<< HEAD
             level, message = WARN if loop.merely_starting else ERROR, "; ".join([reason, *session.graph.inputs])
+=======
+            level, message = WARN if loop.merely_starting or no_clock else ERROR, reason
+>>>>>>> 1d225e0 (Hold the arm on request, keep it in a box, begin anew when the clock jumps)
         elif not loop.present_instruction:
             level, message = WARN, f"waiting for instruction on {inputs.instruction_topic}"
             if refusal:
@@ -131,20 +165,48 @@ def _commands(node_name: str, session: "Session") -> DiagnosticStatus:
         "stops": statistics.stops,
         "last stop": statistics.last_stop,
         "late ticks": statistics.late_ticks,
+        "share of late ticks": statistics.late_share(),
         "chunks too late": session.commander.late_chunks,
     }
-    values |= {f"limited by {name}": count for name, count in sorted(statistics.limits.items())}
-    passed = statistics.take_stop()
+    values |= {f"limited by {name} [ticks]": count for name, count in sorted(statistics.limits.items())}
+    passed, walls = statistics.take_stop(), statistics.take_walls()
     if not loop.active:
-        return _status(node_name, "commands", OK, "inactive: nothing is published", values)
+        held = "; ~/hold will keep the arm still" if loop.held else ""
+        return _status(node_name, "commands", OK, f"inactive: nothing is published{held}", values)
     if loop.stop_reason:
         level = WARN if loop.merely_waiting or loop.merely_starting else ERROR
         return _status(node_name, "commands", level, f"stopped: {loop.stop_reason}", values)
     if passed:
         return _status(node_name, "commands", ERROR, f"playing again after: {passed}", values)
+<<<<<<< HEAD
     if session.graph.outputs:
         return _status(node_name, "commands", WARN, "; ".join(session.graph.outputs), values)
+=======
+    if walls:
+        return _status(node_name, "commands", WARN, f"playing; kept in the workspace by {', '.join(walls)}", values)
+    if statistics.often_late.exceeded(statistics.late_share()):
+        message = f"playing; {statistics.late_share():.0%} of the control ticks come late: is the machine overloaded?"
+        return _status(node_name, "commands", WARN, message, values)
+>>>>>>> 1d225e0 (Hold the arm on request, keep it in a box, begin anew when the clock jumps)
     return _status(node_name, "commands", OK, "playing", values)
+
+
+def _clock(node_name: str, session: "Session") -> DiagnosticStatus:
+    clock, settings = session.loop.clock, session.loop.settings
+    source = "/clock" if clock.simulated() else "system"
+    values: dict[str, Any] = {
+        "source": source,
+        "rate [s/s]": clock.rate,
+        "standing still [s]": clock.standing,
+        "jumps": clock.jumps,
+        "last jump": clock.last_jump,
+    }
+    jump = clock.take_jump()
+    if fault := clock.fault(settings.safety):
+        return _status(node_name, "clock", WARN, fault, values)
+    if jump:
+        return _status(node_name, "clock", WARN, f"{jump}; a new episode has begun", values)
+    return _status(node_name, "clock", OK, source, values)
 
 
 def _worker(
@@ -162,6 +224,6 @@ def _worker(
         "model hash": described.model_hash,
         "layers": described.layers_total,
         "static layers": len(described.static_layers),
-        "request in flight s": session.client.busy_for(),
+        "request in flight [s]": session.client.busy_for(),
     }
     return _status(node_name, "worker", OK, f"loaded: {described.family}", values)

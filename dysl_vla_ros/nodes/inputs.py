@@ -19,6 +19,7 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64, String
 
 from dysl_vla_ros.control.freshness import Freshness
+from dysl_vla_ros.control.workspace import POSITION, Place
 from dysl_vla_ros.errors import ObservationError, SettingError
 from dysl_vla_ros.interfaces import Observation, PolicyDescription, ProprioceptionSpec
 from dysl_vla_ros.nodes.joints import Joints
@@ -233,8 +234,16 @@ class Inputs:
         self._pictures.start()
         self._values.clear()
 
-    def stop_reason(self, ros_now: float, safety: SafetySettings) -> str:
+    def clock_jumped(self) -> None:
+        """Forget what was heard before a jump of the ROS clock."""
+        self.freshness.clock_jumped()
+        self._newest.clear()
+        self._unused.clear()
+        self._values.clear()
+
+    def stop_reason(self, ros_now: float, safety: SafetySettings, clock_rate: float = 1.0) -> str:
         """Return why the arm must not move now, or "" when every input is fresh."""
+<<<<<<< HEAD
         now = time.monotonic()
         reason = self.freshness.stop_reason(now, ros_now, safety)
         if not reason and JOINTS in self.sources:
@@ -248,6 +257,17 @@ class Inputs:
             f"frozen picture? {topic}: {count} identical images under new stamps" for count, topic in counts if count
         ]
         return frozen + self._pictures.warnings()
+=======
+        return self.freshness.stop_reason(time.monotonic(), ros_now, safety, clock_rate)
+
+    @property
+    def place(self) -> Place | None:
+        """The end effector's newest position, where the policy declares it."""
+        values = self._values.get(POSE)
+        if values is None:
+            return None
+        return Place(np.array([values[name] for name in POSITION]), self.freshness.age(POSE, time.monotonic()))
+>>>>>>> 1d225e0 (Hold the arm on request, keep it in a box, begin anew when the clock jumps)
 
     @property
     def gripper_opening(self) -> float | None:

@@ -15,6 +15,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from dysl_vla_ros.control.workspace import empty_axes
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.readings import instruction_fault
 from dysl_vla_ros.settings import (
@@ -136,8 +137,7 @@ class NodeParameters:
         faults = list(self._declaration_faults.values())
         if not self.settings.model.checkpoint:
             faults.append("model.checkpoint is empty; set it to the folder of a checkpoint")
-        if fault := self.cross_check(self.settings):
-            faults.append(fault)
+        faults += [fault for fault in self._contradictions(self.settings) if fault]
         if faults:
             raise SettingError("; ".join(faults))
 
@@ -165,9 +165,13 @@ class NodeParameters:
             replaced = {
                 group: dataclasses.replace(getattr(self.settings, group), **values) for group, values in changes.items()
             }
-            if fault := self.cross_check(dataclasses.replace(self.settings, **replaced)):
-                faults.append(fault)
+            wanted = dataclasses.replace(self.settings, **replaced)
+            faults += [fault for fault in self._contradictions(wanted) if fault]
         return "; ".join(faults)
+
+    def _contradictions(self, settings: Settings) -> tuple[str, ...]:
+        """Return what contradicts each other within ``settings``, and what the loaded policy does not allow."""
+        return empty_axes(settings.safety), self.cross_check(settings)
 
     def _on_set(self, parameters: list["Parameter[Any]"]) -> SetParametersResult:
         try:

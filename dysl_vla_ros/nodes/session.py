@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from dysl_vla_ros.control.commander import Commander
+from dysl_vla_ros.control.workspace import unsuitable_policy
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.interfaces import PolicyDescription
 from dysl_vla_ros.nodes.control_loop import ControlLoop
@@ -48,6 +49,8 @@ class Session:
         node, parameters = self._node, self._parameters
         self.description = self.client.start()
         settings = parameters.settings
+        if fault := self._cross_check(settings):
+            raise SettingError(fault)
         self.commander = Commander(self.description.action, settings.control, settings.safety)
         parameters.cross_check = self._cross_check
         self.loop = ControlLoop(
@@ -58,6 +61,7 @@ class Session:
             self.ros_now,
             node.fail,
             node.log_throttled,
+            self.simulated,
         )
         self.inputs = Inputs(
             node,
@@ -97,6 +101,10 @@ class Session:
         """Return the ROS clock in seconds."""
         return float(self._node.get_clock().now().nanoseconds * 1e-9)
 
+    def simulated(self) -> bool:
+        """Whether the ROS clock is ``/clock`` (parameter ``use_sim_time``)."""
+        return bool(self._node.get_clock().ros_time_is_active)
+
     def steady_now(self) -> float:
         """Return the steady clock in seconds."""
         return time.monotonic()
@@ -106,7 +114,7 @@ class Session:
             Commander(self.description.action, settings.control, settings.safety)
         except SettingError as error:
             return str(error)
-        return ""
+        return unsuitable_policy(settings.safety, self.description.proprioception, self.description.action)
 
     def _on_reply(self, reply: StepReply) -> None:
         if self.is_open:

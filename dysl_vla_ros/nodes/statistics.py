@@ -6,12 +6,16 @@ from collections import Counter, deque
 import numpy as np
 
 from dysl_vla_ros.control.commander import Command
+from dysl_vla_ros.nodes.levels import Threshold
 from dysl_vla_ros.nodes.outputs import InferenceRecord
 
 LONGEST_WINDOW = 10000  # inferences; the upper end of diagnostics.window
 LATENCY_SAMPLES = 5  # of the latest inferences that the next one is expected to take as long as
 FEWEST_LATENCIES = 3  # of which the median is still itself where one of them is an outlier
 LATE_TICK = 1.5  # periods between two ticks that count as an overrun
+FEWEST = 20  # samples that a share is judged by
+TICKS = 200  # latest control ticks that the share of late ones is taken of
+WALLS = "safety.workspace_"  # how the names of the workspace box's walls begin
 PARTS = ("convert", "transfer", "vision", "stack", "head", "verify", "total", "image age")
 
 
@@ -24,6 +28,10 @@ class Statistics:
         self._latencies: deque[float] = deque(maxlen=LATENCY_SAMPLES)  # ms
         self._seams: deque[float] = deque(maxlen=LONGEST_WINDOW)  # one an inference, NaN: none
         self._skipping: deque[tuple[int, int, bool]] = deque(maxlen=LONGEST_WINDOW)  # layer calls, layers, verified
+        self._missed: deque[bool] = deque(maxlen=LONGEST_WINDOW)
+        self._late: deque[bool] = deque(maxlen=TICKS)
+        self.often_missed = Threshold(rise=0.5, fall=0.25)
+        self.often_late = Threshold(rise=0.1, fall=0.05)
         self.inferences = 0
         self.missed_deadlines = 0
         self.failures = 0
@@ -38,6 +46,7 @@ class Statistics:
         self.last_stop = ""
         self._unreported_failure = ""
         self._unreported_stop = ""
+        self._unreported_walls: set[str] = set()
         self._last_tick = 0.0
 
     def inferred(self, record: InferenceRecord) -> None:
@@ -45,6 +54,7 @@ class Statistics:
         timings, trace = record.result.timings, record.result.trace
         self.inferences += 1
         self.missed_deadlines += record.missed_deadline
+        self._missed.append(record.missed_deadline)
         self._inferences.append(
             (
                 record.convert_ms,
@@ -74,8 +84,9 @@ class Statistics:
 
     def ticked(self, steady_now: float, period: float) -> None:
         """Count a control tick, and whether it came late."""
-        if self._last_tick and steady_now - self._last_tick > LATE_TICK * period:
-            self.late_ticks += 1
+        late = bool(self._last_tick) and steady_now - self._last_tick > LATE_TICK * period
+        self.late_ticks += late
+        self._late.append(late)
         self._last_tick = steady_now
 
     def entered(self) -> None:
@@ -87,6 +98,7 @@ class Statistics:
         self.commands += 1
         self.zero_commands += bool(command.reason)
         self.limits.update(command.limits)
+        self._unreported_walls |= {name for name in command.limits if name.startswith(WALLS)}
 
     def stopped(self, reason: str) -> None:
         """Count a stop."""
@@ -97,6 +109,22 @@ class Statistics:
         """Return the newest stop since the last call."""
         reason, self._unreported_stop = self._unreported_stop, ""
         return reason
+
+    def take_walls(self) -> list[str]:
+        """Return the walls of the workspace box that have acted since the last call."""
+        walls, self._unreported_walls = sorted(self._unreported_walls), set()
+        return walls
+
+    def missed_share(self, window: int) -> float:
+        """Return the share of the last ``window`` inferences whose reply came after the tick that waited for it.
+
+        0 while there are fewer than :data:`FEWEST`; over a shorter window it is taken over so many.
+        """
+        return _share(self._missed, max(window, FEWEST))
+
+    def late_share(self) -> float:
+        """Return the share of the latest control ticks that came late, 0 while there are fewer than :data:`FEWEST`."""
+        return _share(self._late, TICKS)
 
     def typical_latency(self) -> float:
         """Return the median time of the latest inferences in seconds, 0.0 while there are too few to tell.
@@ -134,3 +162,8 @@ class Statistics:
             return None
         calls, layers, verified = np.array([self._skipping[-1 - back] for back in range(count)]).sum(axis=0)
         return 1.0 - calls / layers, verified / count
+
+
+def _share(flags: deque[bool], window: int) -> float:
+    count = min(window, len(flags))
+    return sum(flags[-1 - back] for back in range(count)) / count if count >= FEWEST else 0.0

@@ -25,10 +25,14 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
+<<<<<<< HEAD
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.nodes import diagnostics
+=======
+from dysl_vla_ros.nodes.diagnostics import Diagnostics
+>>>>>>> 1d225e0 (Hold the arm on request, keep it in a box, begin anew when the clock jumps)
 from dysl_vla_ros.nodes.executor import PatientExecutor
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode, spin, transition
 from dysl_vla_ros.nodes.namesake import living_namesake
@@ -61,7 +65,9 @@ class VlaNode(GuardedLifecycleNode):
             self.get_logger().warning(warning)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_service(Trigger, "~/reset", self._on_reset, callback_group=MutuallyExclusiveCallbackGroup())
+        self.create_service(SetBool, "~/hold", self._on_hold, callback_group=MutuallyExclusiveCallbackGroup())
         self.guard_services()
+        self._status = Diagnostics(self.get_fully_qualified_name())
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self._diagnostics_timer = self.create_timer(
             self._parameters_of_node.settings.diagnostics.period,
@@ -192,13 +198,27 @@ class VlaNode(GuardedLifecycleNode):
         response.message = fault or "new episode"
         return response
 
+    def _on_hold(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        session = self._session
+        response.success = session is not None and session.is_open
+        if session is None or not session.is_open:
+            response.message = f"the node is {self.state}: there is nothing to hold"
+            return response
+        session.loop.hold(request.data)
+        response.message = "the arm is held still; inferences go on" if request.data else "released"
+        return response
+
     def _publish_diagnostics(self) -> None:
         session = self._session
+<<<<<<< HEAD
         if session is not None and session.is_open:
             for warning in session.graph.look():
                 self.warn_throttled(warning)
         message = diagnostics.build(
             self.get_name(),
+=======
+        message = self._status.build(
+>>>>>>> 1d225e0 (Hold the arm on request, keep it in a box, begin anew when the clock jumps)
             self.state,
             self.last_cause,
             self._parameters_of_node.settings,

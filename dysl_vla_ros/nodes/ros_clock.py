@@ -1,0 +1,86 @@
+"""The ROS clock as the control loop sees it: does it serve, has it jumped, how fast does it run. No rclpy in it.
+
+Under ``use_sim_time`` it is ``/clock``, which a simulator or ``ros2 bag play --clock`` publishes: it may be absent,
+paused, slow or fast, and it jumps back when a bag begins again. Otherwise it is the system's, which NTP may set.
+"""
+
+import time
+from collections.abc import Callable
+
+from dysl_vla_ros.control.clock_watch import ClockWatch
+from dysl_vla_ros.control.freshness import arrival_limit
+from dysl_vla_ros.settings import SafetySettings
+
+
+class RosClock:
+    """To be used under the control loop's lock.
+
+    Args:
+        now: the ROS clock in seconds.
+        simulated: whether it is ``/clock``.
+    """
+
+    def __init__(self, now: Callable[[], float], simulated: Callable[[], bool] = lambda: False) -> None:
+        self.now = now
+        self.simulated = simulated
+        self._watch = ClockWatch()
+        self._watching = False
+        self._unreported_jump = ""
+
+    def enter(self) -> None:
+        """Begin to watch: how the clock differs from when it was last seen is no jump."""
+        self._watch.restart()
+        self._watching = True
+
+    def leave(self) -> None:
+        """Watch no longer."""
+        self._watching = False
+
+    def jumped(self) -> str:
+        """Return how the clock has jumped since the last call, "" where it has not."""
+        now = self.now()
+        if not self._watching or self._absent(now):
+            return ""
+        jump = self._watch.update(time.monotonic(), now)
+        self._unreported_jump = jump or self._unreported_jump
+        return jump
+
+    def take_jump(self) -> str:
+        """Return the newest jump since the last call, so that one that passed between two reports is seen."""
+        jump, self._unreported_jump = self._unreported_jump, ""
+        return jump
+
+    def fault(self, safety: SafetySettings) -> str:
+        """Return why the clock does not serve now: ``/clock`` is absent or stands still; "" where it does."""
+        if self._absent(self.now()):
+            return "no /clock: use_sim_time is true, but no time was heard there yet; start what publishes it"
+        limit = arrival_limit(safety, self.rate)
+        if not self.simulated() or self.standing <= limit:
+            return ""
+        return (
+            f"/clock has stood still for {self.standing:.1f} s, limit {limit:.2g} s (safety.max_arrival_age): "
+            "is the simulation or the bag paused?"
+        )
+
+    @property
+    def rate(self) -> float:
+        """ROS time a steady second, as last measured; 1 without sim time."""
+        return self._watch.rate if self.simulated() else 1.0
+
+    @property
+    def standing(self) -> float:
+        """Seconds of steady time since the clock last advanced; 0 while nobody watches."""
+        return self._watch.standing(time.monotonic()) if self._watching else 0.0
+
+    @property
+    def jumps(self) -> int:
+        """How often it has jumped."""
+        return self._watch.jumps
+
+    @property
+    def last_jump(self) -> str:
+        """How it jumped last, "" before the first time."""
+        return self._watch.last_jump
+
+    def _absent(self, now: float) -> bool:
+        return self.simulated() and now == 0.0
