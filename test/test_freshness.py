@@ -263,7 +263,8 @@ def test_a_paused_clock_keeps_its_rate() -> None:
 
 
 @pytest.mark.parametrize(
-    ("jump", "text"), [(-50.0, "jumped back by 49.950"), (-0.1, "jumped back by 0.050"), (1000.0, "jumped ahead by 1000.050")]
+    ("jump", "text"),
+    [(-50.0, "jumped back by 49.950"), (-0.1, "jumped back by 0.050"), (1000.0, "jumped ahead by 1000.050")],
 )
 def test_a_jump_is_told_once(jump: float, text: str) -> None:
     watch = ClockWatch()
