@@ -131,7 +131,7 @@ def test_a_frozen_stamp_is_a_stop(rig):
 
 @pytest.mark.parametrize(
     ("changes", "told"),
-    [({"encoding": "bayer_rggb8"}, "'bayer_rggb8' is not supported"), ({"height": SIZE + 1}, "data has 6912 bytes")],
+    [({"encoding": "8UC3"}, "'8UC3' is not supported"), ({"height": SIZE + 1}, "data has 6912 bytes")],
 )
 def test_a_picture_that_cannot_be_read_is_refused_by_name_and_stops_the_arm(rig, changes, told):
     rig.robot.spoil = changes

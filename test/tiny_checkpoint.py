@@ -1,10 +1,11 @@
 """A small reference policy with random weights: the real architecture and the real files, quick to load."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from dysl_vla_ros.interfaces import ActionSpec
+from dysl_vla_ros.interfaces import ActionSpec, ProprioceptionSpec
 from dysl_vla_ros.policies.checkpoint import read_config
 from dysl_vla_ros.policies.reference import ReferenceConfig, ReferenceNetwork, save_reference
 from dysl_vla_ros.runtime.folder import save_dysl
@@ -15,8 +16,14 @@ from dysl_vla_ros.skipping.partition import LayerPartition
 INSTRUCTION = "push the puck"
 
 
-def tiny_config(layers: int = 6, rotation: bool = False) -> ReferenceConfig:
-    """Return the configuration of the tiny policy; ``rotation``: its actions turn the hand as well."""
+def tiny_config(
+    layers: int = 6, rotation: bool = False, joints: Mapping[str, str] | None = None
+) -> ReferenceConfig:
+    """Return the configuration of the tiny policy.
+
+    ``rotation``: its actions turn the hand as well; ``joints``, name to unit, are declared beside pose and gripper.
+    """
+    joints = joints or {}
     center, scale = (0.0, 0.0, 0.0, 0.25), (0.0125, 0.0125, 0.0125, 0.25)
     if rotation:
         # centred so that with the weights of seed 0 every axis moves to both sides
@@ -25,8 +32,11 @@ def tiny_config(layers: int = 6, rotation: bool = False) -> ReferenceConfig:
     return ReferenceConfig(
         vocabulary=("push", "the", "puck", "open", "drawer"),
         action=ActionSpec(8, 0.05, rotation, center, scale),
-        proprioception_mean=(0.0, 0.6, 0.2, 0.5),
-        proprioception_std=(0.1, 0.1, 0.1, 0.3),
+        proprioception=ProprioceptionSpec(
+            ("ee.x", "ee.y", "ee.z", "gripper.opening", *joints), ("m", "m", "m", "1", *joints.values()), "base"
+        ),
+        proprioception_mean=(0.0, 0.6, 0.2, 0.5) + (0.0,) * len(joints),
+        proprioception_std=(0.1, 0.1, 0.1, 0.3) + (0.5,) * len(joints),
         instructions=(INSTRUCTION, "open the drawer"),
         layers=layers,
         width=32,
@@ -35,10 +45,12 @@ def tiny_config(layers: int = 6, rotation: bool = False) -> ReferenceConfig:
     )
 
 
-def make_tiny_checkpoint(folder: Path, layers: int = 6, seed: int = 0, rotation: bool = False) -> Path:
-    """Write a tiny checkpoint into ``folder`` and return it."""
+def make_tiny_checkpoint(
+    folder: Path, layers: int = 6, seed: int = 0, rotation: bool = False, joints: Mapping[str, str] | None = None
+) -> Path:
+    """Write a tiny checkpoint into ``folder`` and return it; ``rotation``, ``joints``: see :func:`tiny_config`."""
     torch.manual_seed(seed)
-    save_reference(ReferenceNetwork(tiny_config(layers, rotation)), folder, {"data": "none: random weights"})
+    save_reference(ReferenceNetwork(tiny_config(layers, rotation, joints)), folder, {"data": "none: random weights"})
     return folder
 
 

@@ -28,18 +28,28 @@ class Robot:
     def __init__(self, peer: RosPeer) -> None:
         from geometry_msgs.msg import PoseStamped
         from rclpy.qos import qos_profile_sensor_data
-        from sensor_msgs.msg import Image
+        from sensor_msgs.msg import CompressedImage, Image, JointState
         from std_msgs.msg import Float64
 
         self._peer = peer
         self.silent: set[str] = set()
         self.shift: dict[str, float] = {}  # s added to the stamps of a source
         self.spoil: dict[str, Any] = {}  # fields of the first camera's images
+        self.picture: np.ndarray | None = None  # (height, width, 3) rgb of both cameras; None: noise, always another
+        self.codec = ""  # "jpeg", "png": compressed images only
+        self.damage: Callable[[bytes], bytes] = bytes  # done to the first camera's compressed data
+        self.joints: list[dict[str, float]] = []  # one joint_states message each
+        kinds = {
+            "image": Image,
+            "wrist_image": Image,
+            "image/compressed": CompressedImage,
+            "wrist_image/compressed": CompressedImage,
+            "ee_pose": PoseStamped,
+            "gripper_state": Float64,
+            "joint_states": JointState,
+        }
         self._publishers = {
-            "image": peer.publisher("image", Image, qos_profile_sensor_data),
-            "wrist_image": peer.publisher("wrist_image", Image, qos_profile_sensor_data),
-            "ee_pose": peer.publisher("ee_pose", PoseStamped, qos_profile_sensor_data),
-            "gripper_state": peer.publisher("gripper_state", Float64, qos_profile_sensor_data),
+            topic: peer.publisher(topic, kind, qos_profile_sensor_data) for topic, kind in kinds.items()
         }
         self._random = np.random.default_rng(0)
         self._ended = threading.Event()
@@ -48,30 +58,62 @@ class Robot:
 
     def _run(self) -> None:
         while not self._ended.wait(PERIOD):
+            for names in list(self.joints):
+                self._publishers["joint_states"].publish(self._joint_states(names))
             for source in ("gripper_state", "ee_pose", "wrist_image", "image"):
                 if source not in self.silent:
-                    self._publishers[source].publish(self._message(source))
+                    coded = self.codec and source.endswith("image")
+                    self._publishers[f"{source}/compressed" if coded else source].publish(self._message(source))
+
+    def _joint_states(self, positions: dict[str, float]) -> Any:
+        from sensor_msgs.msg import JointState
+
+        message = JointState(name=list(positions), position=list(positions.values()))
+        message.header.stamp = self._stamp("joint_states")
+        return message
+
+    def _stamp(self, source: str) -> Any:
+        from rclpy.duration import Duration
+
+        return (self._peer.node.get_clock().now() + Duration(seconds=self.shift.get(source, 0.0))).to_msg()
 
     def _message(self, source: str) -> Any:
         from geometry_msgs.msg import PoseStamped
-        from rclpy.duration import Duration
-        from sensor_msgs.msg import Image
         from std_msgs.msg import Float64
 
         if source == "gripper_state":
             return Float64(data=0.5)
-        stamp = (self._peer.node.get_clock().now() + Duration(seconds=self.shift.get(source, 0.0))).to_msg()
+        stamp = self._stamp(source)
         if source == "ee_pose":
             pose = PoseStamped()
             pose.header.stamp, pose.header.frame_id = stamp, "base"
             pose.pose.position.y, pose.pose.position.z = 0.6, 0.2
             return pose
-        pixels = self._random.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
-        image = Image(height=SIZE, width=SIZE, encoding="rgb8", step=3 * SIZE, data=pixels.tobytes())
+        pixels = self.picture
+        if pixels is None:
+            pixels = self._random.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+        image = self._compressed(source, pixels) if self.codec else self._raw(source, pixels)
         image.header.stamp = stamp
+        return image
+
+    def _raw(self, source: str, pixels: np.ndarray) -> Any:
+        from sensor_msgs.msg import Image
+
+        height, width = pixels.shape[:2]
+        image = Image(height=height, width=width, encoding="rgb8", step=3 * width, data=pixels.tobytes())
         for field, value in self.spoil.items() if source == "image" else ():
             setattr(image, field, value)
         return image
+
+    def _compressed(self, source: str, pixels: np.ndarray) -> Any:
+        """Compress as image_transport does."""
+        import cv2
+        from sensor_msgs.msg import CompressedImage
+
+        coded, data = cv2.imencode({"jpeg": ".jpg", "png": ".png"}[self.codec], pixels[:, :, ::-1])
+        assert coded
+        data = data.tobytes() if source == "wrist_image" else self.damage(data.tobytes())
+        return CompressedImage(format=f"rgb8; {self.codec} compressed bgr8", data=data)
 
     def close(self) -> None:
         self._ended.set()

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
+from rclpy.qos import QoSProfile
 
 # policy, and what turns its value into something that can be compared: an offer below what is asked does not match
 POLICIES = {
@@ -18,7 +18,8 @@ POLICIES = {
     "liveliness": lambda qos: _rank(qos.liveliness, "AUTOMATIC", "MANUAL_BY_TOPIC"),
     "liveliness_lease_duration": lambda qos: -_seconds(qos.liveliness_lease_duration),
 }
-FOREVER = 1e9  # s; an unset deadline or lease is far longer
+FOREVER = 1e9  # s; what an unset deadline or lease counts as
+NOT_KNOWN_YET = "_NODE_NAME_UNKNOWN_"  # the name of a node whose topics were discovered before itself
 
 
 class GraphWatch:
@@ -49,29 +50,28 @@ class GraphWatch:
             topics.setdefault(subscription.topic_name, []).append(subscription)
         for topic, ours in topics.items():
             wanted = type_name(ours[0].msg_type)
-            for info in self._node.get_publishers_info_by_topic(topic):
+            for info in _known(self._node.get_publishers_info_by_topic(topic)):
                 if info.topic_type != wanted:
                     yield (
                         f"{topic}: {_name(info)} publishes {info.topic_type} there, {wanted} is wanted: remap one of "
                         f"the two{_transport_hint(info.topic_type)}"
                     )
-                elif not any(_match(info.qos_profile, subscription.qos_profile) for subscription in ours):
-                    mismatch = _mismatch(info.qos_profile, ours[0].qos_profile)
+                elif all(mismatches := [_mismatch(info.qos_profile, each.qos_profile) for each in ours]):
+                    mismatch = min(mismatches, key=len)
                     yield f"{topic}: nothing is heard of {_name(info)}: {mismatch}; change its publisher's QoS"
 
     def _faults_of_outputs(self) -> Iterator[str]:
         for publisher in self._publishers:
             topic, offered = publisher.topic_name, type_name(publisher.msg_type)
-            for info in self._node.get_subscriptions_info_by_topic(topic):
+            for info in _known(self._node.get_subscriptions_info_by_topic(topic)):
                 if info.topic_type != offered:
                     yield f"{topic}: {_name(info)} listens to {info.topic_type} there, {offered} is published: remap it"
-                elif not _match(publisher.qos_profile, info.qos_profile):
-                    mismatch = _mismatch(publisher.qos_profile, info.qos_profile)
+                elif mismatch := _mismatch(publisher.qos_profile, info.qos_profile):
                     yield f"{topic}: {_name(info)} hears nothing: {mismatch}; change its subscription's QoS"
 
     def _other_commanders(self) -> Iterator[str]:
         topic, ours = self._publishers[0].topic_name, self._node.get_fully_qualified_name()
-        names = [_name(info) for info in self._node.get_publishers_info_by_topic(topic)]
+        names = [_name(info) for info in _known(self._node.get_publishers_info_by_topic(topic))]
         others = {name for name in names if name != ours} | ({f"another {ours}"} if names.count(ours) > 1 else set())
         for other in sorted(others):
             yield f"{topic}: {other} publishes there as well: the arm would obey both; stop it, or remap one of the two"
@@ -94,18 +94,20 @@ def _transport_hint(found: str) -> str:
     return hints.get(found, "")
 
 
-def _match(offer: QoSProfile, asked: QoSProfile) -> bool:
-    return bool(qos_check_compatible(offer, asked)[0] != QoSCompatibility.ERROR)
+def _known(infos: Sequence[Any]) -> list[Any]:
+    return [info for info in infos if info.node_name != NOT_KNOWN_YET]
 
 
 def _mismatch(offer: QoSProfile, asked: QoSProfile) -> str:
-    """Name each policy that does not match, with both values."""
-    named = [
+    """Name each policy that does not match, with both values; "" where all do.
+
+    rclpy's ``qos_check_compatible`` takes an unset lease for a mismatch with the endless one that the graph shows.
+    """
+    return ", ".join(
         f"{policy} {_value(offer, policy)} is offered, {_value(asked, policy)} is asked for"
         for policy, rank in POLICIES.items()
         if rank(offer) < rank(asked)
-    ]
-    return ", ".join(named) or str(qos_check_compatible(offer, asked)[1])
+    )
 
 
 def _value(qos: QoSProfile, policy: str) -> str:
@@ -122,4 +124,4 @@ def _rank(value: Any, *names: str) -> int:
 
 def _seconds(duration: Any) -> float:
     nanoseconds = float(duration.nanoseconds)
-    return nanoseconds * 1e-9 if nanoseconds > 0.0 else FOREVER  # 0: not set
+    return min(nanoseconds * 1e-9, FOREVER) if nanoseconds > 0.0 else FOREVER  # 0: not set

@@ -34,6 +34,7 @@ class Joints:
         """Forget what was heard."""
         self._freshness.start(steady_now)
         self._refusal = ""
+        self._there.clear()
         self.values.clear()
 
     def hear(self, message: Any, arrival: float, ros_now: float, max_clock_skew: float) -> str:

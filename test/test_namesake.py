@@ -1,0 +1,59 @@
+"""A living node of our name is told from a dead one, which stays in the graph, and from ourselves."""
+
+import signal
+import time
+
+import pytest
+
+from harness import NodeProcess, RosPeer, wait_until
+
+pytestmark = pytest.mark.ros
+pytest.importorskip("rclpy")
+
+from lifecycle_msgs.srv import GetState  # noqa: E402
+
+from dysl_vla_ros.nodes.namesake import ASK_LIMIT, living_namesake  # noqa: E402
+
+LIMIT = 20.0
+
+
+def answer_get_state(peer: RosPeer, state: str) -> None:
+    """Let a peer answer get_state, as a lifecycle node does."""
+
+    def answer(request, response):
+        response.current_state.label = state
+        return response
+
+    peer.node.create_service(GetState, "~/get_state", answer)
+
+
+def test_alone_costs_nothing(ros_domain):
+    with RosPeer("dysl_vla") as ours:
+        answer_get_state(ours, "configuring")
+        began = time.monotonic()
+        assert living_namesake(ours.node, "configuring") == ""
+        assert time.monotonic() - began < 0.1
+
+
+def test_the_same_name_in_another_namespace_is_no_namesake(ros_domain):
+    with RosPeer("dysl_vla") as ours, RosPeer("dysl_vla", namespace="/left") as other:
+        answer_get_state(ours, "configuring")
+        answer_get_state(other, "active")
+        wait_until(lambda: ours.node.get_node_names().count("dysl_vla") == 2, LIMIT, "both names")
+        assert living_namesake(ours.node, "configuring") == ""
+
+
+def test_a_living_one_is_found_in_another_state_and_in_ours_a_dead_one_is_not(ros_domain):
+    with RosPeer("dysl_vla") as ours:
+        answer_get_state(ours, "unconfigured")
+        with NodeProcess("vla_node") as other:
+            wait_until(lambda: ours.node.get_node_names().count("dysl_vla") == 2, LIMIT, "the namesake")
+            told = "another node /dysl_vla is on the graph, in the state unconfigured"
+            assert living_namesake(ours.node, "configuring") == told
+            assert living_namesake(ours.node, "unconfigured") == told, "two answers to one question"
+            other.process.send_signal(signal.SIGKILL)
+            other.wait(LIMIT)
+        assert ours.node.get_node_names().count("dysl_vla") == 2, "the dead one has left the graph: nothing is tested"
+        began = time.monotonic()
+        assert living_namesake(ours.node, "unconfigured") == ""
+        assert time.monotonic() - began < ASK_LIMIT + 1.0
