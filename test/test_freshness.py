@@ -166,6 +166,27 @@ def test_refused_pictures_become_a_stop_that_says_why() -> None:
     )
 
 
+def test_what_turns_out_unusable_renews_nothing_until_a_later_message_is_proved() -> None:
+    freshness = one_camera()
+    for arrival in (0.0, 0.1, 0.2):
+        assert freshness.received("image", arrival, ROS + arrival) == ""
+    freshness.unusable("image", 0.1, "damaged")
+    assert freshness.in_doubt("image")
+    assert freshness.stop_reason(0.29, ROS + 0.29, SAFETY) == "", "as old as the message before the damaged one"
+    freshness.received("image", 0.3, ROS + 0.3)
+    assert freshness.stop_reason(0.31, ROS + 0.31, SAFETY) == "image: messages are refused: damaged"
+    freshness.proved("image", 0.3)
+    assert freshness.stop_reason(0.31, ROS + 0.31, SAFETY) == "" and not freshness.in_doubt("image")
+    assert freshness.statistics("image", 0.31).refused == 1
+
+
+def test_proof_of_a_source_that_nobody_doubts_changes_nothing() -> None:
+    freshness = one_camera()
+    freshness.received("image", 0.2, ROS + 0.2)
+    freshness.proved("image", 0.1)
+    assert freshness.statistics("image", 0.2).age == 0.0
+
+
 def test_a_slow_simulated_clock_stretches_the_arrival_limit_and_only_tenfold() -> None:
     freshness = one_camera()
     freshness.received("image", 0.0, ROS, ROS)

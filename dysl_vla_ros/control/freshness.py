@@ -42,7 +42,6 @@ class _Source:
     heard: float | None = None  # s, steady clock: newest message of any kind
     refusal: str = ""
     in_doubt: bool = False  # its newest message that was looked into could not be used
-    proved: float | None = None  # s, steady clock: arrival of the newest message that was looked into and used
     counts: "collections.Counter[str]" = field(default_factory=collections.Counter)
     arrivals: "collections.deque[float]" = field(default_factory=lambda: collections.deque(maxlen=RATE_MESSAGES))
 
@@ -69,7 +68,7 @@ class Freshness:
         """Forget what arrived before, so that "never heard" counts from here; the counts go on."""
         self._started = steady_now
         for source in self._sources.values():
-            source.arrival = source.stamp = source.heard = source.proved = None
+            source.arrival = source.stamp = source.heard = None
             source.refusal, source.in_doubt = "", False
 
     def received(
@@ -107,19 +106,20 @@ class Freshness:
         known.refusal = why
         known.counts["refused"] += 1
 
-    def unusable(self, source: str, why: str) -> None:
-        """Take back that a message was accepted: looked into, it could not be used (a damaged JPEG).
+    def unusable(self, source: str, arrival: float, why: str) -> None:
+        """Take back that the message that arrived then was accepted: looked into, it cannot be used (a damaged JPEG).
 
-        Until :meth:`proved`, messages of this source renew nothing: it is as old as the last one that was used.
+        Until :meth:`proved`, messages of this source renew nothing: it is as old as the message before that one.
         """
         known = self._sources[source]
-        known.in_doubt, known.refusal, known.arrival = True, why, known.proved
+        if not known.in_doubt:
+            known.arrival = max((other for other in known.arrivals if other < arrival), default=None)
+        known.in_doubt, known.refusal = True, why
         known.counts["refused"] += 1
 
     def proved(self, source: str, arrival: float) -> None:
         """Note that the message that arrived then (s, steady clock) was looked into and can be used."""
         known = self._sources[source]
-        known.proved = arrival
         if known.in_doubt:
             known.in_doubt, known.arrival, known.refusal = False, arrival, ""
 
@@ -145,7 +145,7 @@ class Freshness:
         """Take nothing from before a jump of the ROS clock for fresh: every source must send anew."""
         for source in self._sources.values():
             if source.arrival is not None:
-                source.arrival = source.stamp = source.proved = None
+                source.arrival = source.stamp = None
                 source.refusal = "its newest message is from before the clock jumped"
 
     def stop_reason(self, steady_now: float, ros_now: float, safety: SafetySettings, clock_rate: float = 1.0) -> str:

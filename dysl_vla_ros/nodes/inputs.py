@@ -169,9 +169,10 @@ class Inputs:
             except ObservationError as error:
                 self._refuse(camera, str(error))
                 return
-            if self._accept(camera, message.header.stamp):
+            arrival = time.monotonic()
+            if self._accept(camera, message.header.stamp, arrival):
                 with self._lock:
-                    self._pictures.hear(camera, message, time.monotonic())
+                    self._pictures.hear(camera, message, arrival)
                 if camera == self.cameras[0]:
                     self._on_first_image()
 
@@ -203,12 +204,12 @@ class Inputs:
             with self._lock:
                 self._values[source] = values
 
-    def _accept(self, source: str, stamp: Any) -> bool:
+    def _accept(self, source: str, stamp: Any, arrival: float | None = None) -> bool:
         ros_now = self._node.get_clock().now().nanoseconds * 1e-9
         with self._lock:
             why = self.freshness.received(
                 source,
-                time.monotonic(),
+                time.monotonic() if arrival is None else arrival,
                 None if stamp is None else seconds(stamp),
                 ros_now,
                 self._safety().max_clock_skew,

@@ -198,7 +198,7 @@ class Pictures:
             for camera, why in faults.items():
                 if self._newest[camera] is messages[camera]:
                     self._damaged.add(camera)
-                self._freshness.unusable(camera, why)
+                self._freshness.unusable(camera, arrivals[camera], why)
                 self._on_damaged(camera, why)
             for camera in pictures:
                 self._freshness.proved(camera, arrivals[camera])
