@@ -185,7 +185,15 @@ def below(part: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "module",
-    ["control.commander", "control.freshness", "worker.client", "skipping.guidance", "launching.arguments"],
+    [
+        "control.commander",
+        "control.freshness",
+        "worker.client",
+        "skipping.guidance",
+        "launching.arguments",
+        "bags.reader",
+        "bags.recording",
+    ],
 )
 def test_loads_neither_torch_nor_ros(module: str) -> None:
     assert not loaded_by(module) & {"torch", "transformers", "rclpy", "mujoco"}

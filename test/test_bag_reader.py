@@ -49,7 +49,7 @@ MESSAGES = st.lists(
 
 
 @pytest.mark.parametrize(("storage", "compression"), KINDS, ids=lambda kind: kind.name.lower())
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(messages=MESSAGES, cuts=st.lists(st.integers(0, 40), max_size=2), metadata=st.booleans())
 def test_what_was_written_comes_back_by_time_however_it_was_stored_packed_and_split(
     tmp_path, storage, compression, messages, cuts, metadata

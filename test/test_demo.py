@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from dysl_vla_ros.bags.reader import BagReader
 from dysl_vla_ros.demo import processes
 from dysl_vla_ros.demo.processes import NodeEnded, NodeProcess
 from dysl_vla_ros.demo.table import LiveTable, episode_line
@@ -95,6 +96,7 @@ def demo(folder: Path, *arguments: object, out: str = "out") -> Iterator[Demo]:
 def test_a_demo_ends_by_itself_and_writes_report_video_and_summary(tmp_path, checkpoint, ros_domain):
     out = tmp_path / "out"
     arguments = ("--checkpoint", checkpoint, "--tasks", "reach", "door-open", "--episodes", 2, "--max-ticks", 15)
+    arguments += ("--record", tmp_path / "bag")
     with demo(tmp_path, *arguments) as running:
         assert running.wait(150.0) == 0, running.output
         running.assert_nothing_left()
@@ -113,6 +115,15 @@ def test_a_demo_ends_by_itself_and_writes_report_video_and_summary(tmp_path, che
     assert "open the door" in (out / "report.html").read_text()
     with av.open(str(out / "episode.mp4")) as video:
         assert video.streams.video[0].codec_context.pix_fmt == "yuv420p"
+    assert f"recorded: {tmp_path / 'bag'}" in running.output
+    with BagReader(tmp_path / "bag") as bag:
+        assert not bag.damage
+        assert bag.topics["/image"].count >= 60
+        assert bag.topics["/dysl_vla/skip_report"].count >= summary["overall"]["inferences"]
+        said = [message.message.data for message in bag.messages(["/instruction"])]
+        assert list(dict.fromkeys(said)) == ["reach the red marker", "open the door"]
+        last = list(bag.messages(["/dysl_vla/action"]))[-1].message
+        assert last.stop_reason, "the zero twist at the end is in the bag"
 
 
 @pytest.mark.ros
@@ -176,6 +187,30 @@ def test_what_cannot_be_played_is_refused_in_one_line_before_anything_is_made(tm
     assert len(running.output.splitlines()) == 1, running.output
     assert all(word in running.output for word in words)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.ros
+def test_a_folder_for_the_bag_that_holds_something_is_refused_before_anything_is_made(tmp_path, checkpoint):
+    (tmp_path / "bag").mkdir()
+    (tmp_path / "bag" / "mine").write_text("")
+    with demo(tmp_path, "--checkpoint", checkpoint, "--record", tmp_path / "bag") as running:
+        assert running.wait(30.0) == 2
+    assert len(running.output.splitlines()) == 1, running.output
+    assert "is not empty" in running.output
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_recorder_that_dies_does_not_end_the_demo_and_is_reported_at_its_end(tmp_path, checkpoint, ros_domain):
+    arguments = ("--checkpoint", checkpoint, "--tasks", "reach", "--max-ticks", 20, "--record", tmp_path / "bag")
+    with demo(tmp_path, *arguments) as running:
+        wait_until(lambda: len(running.look()) > NODES, 90.0, "the worker")
+        victim = next(p for p in running.started if b"bag_recorder" in Path(f"/proc/{p.pid}/cmdline").read_bytes())
+        os.kill(victim.pid, signal.SIGKILL)
+        assert running.wait(60.0) == 2, running.output
+        running.assert_nothing_left()
+    assert "the demo is whole, its recording is not" in running.output
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["complete"]
 
 
 @pytest.mark.ros

@@ -200,6 +200,7 @@ class McapFile:
         fault = ""
         try:
             whole, data = decompressed_prefix(chunk.compression, chunk.data)
+            cut = cut and len(data) < chunk.uncompressed_size  # else all is there, and only a length is damaged
             if not cut and not (whole and len(data) == chunk.uncompressed_size):
                 fault = "a chunk cannot be unpacked"
             elif not cut and chunk.uncompressed_crc and zlib.crc32(data) != chunk.uncompressed_crc:

@@ -51,8 +51,16 @@ class SqliteFile:
 
     def read(self, number: int) -> bytes:
         """Return the bytes of a message."""
-        row = self._database.execute("SELECT data FROM messages WHERE id = ?", (self._rows[number],)).fetchone()
-        return unpacked(row[0])
+        return unpacked(self._data(self._rows[number]))
+
+    def _data(self, row: int) -> bytes:
+        try:
+            found = self._database.execute("SELECT data FROM messages WHERE id = ?", (row,)).fetchone()
+        except sqlite3.Error as error:
+            raise ValueError(str(error)) from error
+        if found is None or not isinstance(found[0], bytes):
+            raise ValueError("a row cannot be found by its number")
+        return bytes(found[0])
 
     def close(self) -> None:
         """Let go of the file."""
@@ -94,13 +102,16 @@ class SqliteFile:
             if "message_definitions" in tables:
                 columns = "topic_type, encoding, encoded_message_definition"
                 for name, encoding, text in self._database.execute(f"SELECT {columns} FROM message_definitions"):
-                    if encoding in ("ros2msg", "ros2idl") and text:
+                    if encoding in ("ros2msg", "ros2idl") and isinstance(text, str) and text:
                         definitions[name] = Definition(encoding, text)
             topics = self._database.execute("SELECT id, name, type, serialization_format FROM topics ORDER BY id")
-            for number, name, kind, encoding in topics:
+            for number, *words in topics:
+                if not all(isinstance(word, str) for word in words):
+                    raise ValueError("a topic's name or type is no text")
+                name, kind, encoding = words
                 self._numbers[number] = len(self.topics)
                 self.topics.append(StoredTopic(name, kind, encoding, definitions.get(kind)))
-        except sqlite3.Error as error:
+        except BROKEN_ROWS as error:
             self._fault(f"its list of topics is damaged ({error})", "nothing more of it can be read")
 
     def _scan(self) -> None:
@@ -140,6 +151,8 @@ class SqliteFile:
             whole = isinstance(time, int) and 0 <= time <= MAX_TIME and isinstance(data, bytes)
             if not in_order or not whole or topic not in self._numbers:
                 raise ValueError("a row is not a message")
+            if self._data(number) != data:  # the way to a row and the row itself are damaged apart
+                raise ValueError("a row is another one when it is looked up")
             unpacked(data)
             last = number
             yield number, time, topic
