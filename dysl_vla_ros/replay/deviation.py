@@ -30,10 +30,9 @@ def rotation_degrees(one: Actions, other: Actions) -> NDArray[np.float64]:
     if one.shape[-1] < 7:
         return np.zeros(one.shape[:-1])
     first, second = (quaternions(actions[..., 3:6].astype(np.float64)) for actions in (one, other))
-    between = np.abs(np.sum(first * second, axis=-1))  # both signs of a quaternion are the same rotation
-    # the angle by its sine, which is exact for small ones: arccos of nearly 1 is not
+    # both signs of a quaternion are one rotation; the angle by its sine, because the arccos of nearly 1 is inexact
     apart = np.minimum(np.linalg.norm(first - second, axis=-1), np.linalg.norm(first + second, axis=-1))
-    return np.degrees(np.where(between > 0.5, 4.0 * np.arcsin(np.minimum(apart / 2.0, 1.0)), 2.0 * np.arccos(between)))
+    return np.degrees(4.0 * np.arcsin(np.minimum(apart / 2.0, 1.0)))
 
 
 def quaternions(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -39,7 +39,7 @@ def summarise(replay: Replay, phase: NDArray[np.int8]) -> dict[str, Any]:
     full, skipping = replay.track(FULL), replay.track(SKIPPING)
     moments = replay.moments
     summary: dict[str, Any] = {
-        "moments": len(moments),
+        "inferences": len(moments),
         "layers": layer_figures(skipping),
         "deviation": figures(
             skipping.columns["action"], full.columns["action"], phase, chunk_translation_mm=moments["chunk_mm"][:, 1]

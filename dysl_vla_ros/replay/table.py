@@ -48,7 +48,7 @@ def _table(*columns: str, title: str = "") -> Table:
 
 def _topics(about: Mapping[str, Any]) -> Table:
     bag = about["bag"]
-    frames = f"{about['moments']} of {bag['frames']['seen']} frames used, {len(about['episodes'])} episodes"
+    frames = f"{about['inferences']} of {bag['frames']['seen']} frames used, {len(about['episodes'])} episodes"
     table = _table("input", "topic", "messages", "found", title=f"{bag['path']}: {bag['seconds']:.1f} s, {frames}")
     for role, served in bag["topics"].items():
         table.add_row(role, served["topic"], str(served["count"]), served["how"])

@@ -1,0 +1,232 @@
+"""A bag's streams as moments: what serves, what does not and why, where an episode ends. Pictures are made up."""
+
+import numpy as np
+import pytest
+
+from dysl_vla_ros.bags.reader import BagReader
+from dysl_vla_ros.interfaces import ActionSpec, PolicyDescription, ProprioceptionSpec
+from dysl_vla_ros.replay.source import Choice, open_source
+from dysl_vla_ros.settings import SafetySettings
+from recorded_bag import BEGIN, PERIOD, BagWriter
+
+TEXT = "push the puck"
+DESCRIPTION = PolicyDescription(
+    family="test",
+    model_hash="0",
+    cameras=("image", "wrist_image"),
+    proprioception=ProprioceptionSpec(("ee.x", "ee.y", "ee.z", "gripper.opening"), ("m", "m", "m", "")),
+    action=ActionSpec(8, 0.05, False, (0.0,) * 4, (1.0,) * 4),
+    layers_total=6,
+    static_layers=(),
+    blocks=(),
+)
+
+
+class Robot:
+    """Writes ticks of a robot, each picture with its own number in it."""
+
+    def __init__(self, path):
+        self.path, self.now, self.number = path, BEGIN, 0
+        self.writer = BagWriter(path)
+        self.lag = 0  # ns that stamps lie behind the bag's clock
+
+    def say(self, text=TEXT):
+        self.writer.write("/instruction", self.now, self.writer.text(text))
+
+    def tick(self, count=1, *, image=True, wrist=True, state=True, encoding="rgb8", scene=None):
+        for _ in range(count):
+            writer, stamp = self.writer, self.now - self.lag
+            if state:
+                writer.write("/ee_pose", self.now, writer.pose(stamp, np.array([0.0, 0.6, 0.2])))
+                writer.write("/gripper_state", self.now, writer.number(0.5))
+            picture = np.full((4, 6, 3), self.number % 256, np.uint8)
+            if wrist:
+                writer.write("/wrist_image", self.now, writer.image(stamp, picture))
+            if image:
+                writer.write("/image", self.now + 1000, writer.image(stamp, picture, encoding))
+            if scene is not None:
+                values = {"version": 1, "task": "t", "instruction": TEXT, "seed": 0, "ticks": 0, "success": False}
+                values |= {"header": writer.header(stamp), "episode": scene, "commanded": False}
+                state_message = writer.make("dysl_vla_ros/msg/SceneState", **values)
+                writer.write("/sim/state", self.now + 2000, state_message)
+            self.number += 1
+            self.now += PERIOD
+
+    def wait(self, seconds):
+        self.now += round(seconds * 1e9)
+
+
+@pytest.fixture
+def robot(tmp_path):
+    return Robot(tmp_path / "bag")
+
+
+def moments_of(robot, safety=None, **choice):
+    with BagReader(robot.path) as reader:
+        source = open_source(reader, DESCRIPTION, safety or SafetySettings(), Choice(**choice))
+        return list(source.moments), source.moments
+
+
+def numbers(moments):
+    return [int(moment.observation.images["image"][0, 0, 0]) for moment in moments]
+
+
+def begins(moments):
+    return {place: moment.begins for place, moment in enumerate(moments) if moment.begins}
+
+
+def test_each_frame_of_the_first_camera_is_a_moment_with_the_newest_of_everything_else(robot):
+    with robot.writer:
+        robot.say()
+        robot.tick(6)
+        robot.tick(wrist=False)
+    moments, source = moments_of(robot)
+    assert numbers(moments) == [0, 1, 2, 3, 4, 5, 6]
+    assert [int(moment.observation.images["wrist_image"][0, 0, 0]) for moment in moments] == [0, 1, 2, 3, 4, 5, 5]
+    assert begins(moments) == {0: "the recording begins"}
+    np.testing.assert_allclose(moments[0].observation.proprioception, [0.0, 0.6, 0.2, 0.5], rtol=1e-6)
+    assert moments[0].observation.instruction == TEXT and not source.refused
+
+
+def test_every_nth_frame_gives_the_inputs_of_the_nth_frames(robot):
+    with robot.writer:
+        robot.say()
+        robot.tick(10)
+    all_of_them, _ = moments_of(robot)
+    third, source = moments_of(robot, every=3)
+    assert numbers(third) == numbers(all_of_them)[::3] and source.left_out == 6
+    assert [moment.stamp for moment in third] == [moment.stamp for moment in all_of_them[::3]]
+    assert [moment.time for moment in third] == [moment.time for moment in all_of_them[::3]]
+
+
+def test_pictures_that_are_not_used_are_not_converted(robot):
+    with robot.writer:
+        robot.say()
+        robot.tick()
+        robot.tick(encoding="nonsense")
+        robot.tick()
+    moments, source = moments_of(robot, every=2)
+    assert numbers(moments) == [0, 2] and not source.refused
+    moments, source = moments_of(robot)
+    (refusal,) = source.refused.values()
+    assert numbers(moments) == [0, 2] and "nonsense" in refusal.example
+
+
+def test_a_new_instruction_begins_an_episode_and_the_same_one_again_does_not(robot):
+    with robot.writer:
+        robot.say()
+        robot.tick(3)
+        robot.say()
+        robot.tick(2)
+        robot.say("open the drawer")
+        robot.tick(2)
+    moments, _ = moments_of(robot)
+    assert begins(moments) == {0: "the recording begins", 5: "new instruction: open the drawer"}
+    assert moments[5].observation.instruction == "open the drawer"
+
+
+def test_frames_before_the_first_instruction_are_counted_with_the_mend(robot):
+    with robot.writer:
+        robot.tick(4)
+        robot.say()
+        robot.tick(2)
+    moments, source = moments_of(robot)
+    (refusal,) = source.refused.values()
+    assert numbers(moments) == [4, 5] and refusal.count == 4 and "--instruction" in refusal.example
+    moments, _ = moments_of(robot, instruction="open the drawer")
+    assert numbers(moments) == [0, 1, 2, 3, 4, 5]
+    assert {moment.observation.instruction for moment in moments} == {"open the drawer"}
+
+
+@pytest.mark.parametrize(("gap", "ends"), [(0.2, False), (0.6, True)])
+def test_an_episode_ends_where_the_node_would_have_stopped_for_silence(robot, gap, ends):
+    with robot.writer:
+        robot.say()
+        robot.tick(3)
+        robot.wait(gap)
+        robot.tick(3)
+    moments, _ = moments_of(robot)
+    assert len(moments) == 6 and (3 in begins(moments)) is ends
+    if ends:
+        assert "has stopped: newest message" in moments[3].begins and "safety.max_arrival_age" in moments[3].begins
+    patient, _ = moments_of(robot, safety=SafetySettings(max_arrival_age=5.0, max_stamp_age=5.0))
+    assert list(begins(patient)) == [0]
+
+
+def test_a_silent_input_refuses_the_frames_until_it_is_back(robot):
+    with robot.writer:
+        robot.say()
+        robot.tick(3)
+        robot.tick(12, state=False)
+        robot.tick(3)
+    moments, source = moments_of(robot)
+    assert numbers(moments) == [0, 1, 2, *range(3, 8), 15, 16, 17]
+    assert moments[8].begins.startswith("/ee_pose has stopped")
+    assert any("/ee_pose has stopped" in refusal.example for refusal in source.refused.values())
+
+
+def test_a_frozen_camera_serves_nothing(robot):
+    with robot.writer:
+        robot.say()
+        robot.tick(2)
+        frozen = robot.writer.image(robot.now - PERIOD, np.zeros((4, 6, 3), np.uint8))
+        for _ in range(3):
+            robot.writer.write("/image", robot.now, frozen)
+            robot.now += PERIOD // 5
+    moments, source = moments_of(robot)
+    (refusal,) = source.refused.values()
+    assert len(moments) == 2 and refusal.count == 3 and "does not advance" in refusal.example
+
+
+def test_a_reset_of_the_scene_in_the_recording_begins_an_episode_with_its_first_frame(robot):
+    with robot.writer:
+        robot.say()
+        robot.tick(3, scene=1)
+        robot.tick(3, scene=2)
+    moments, _ = moments_of(robot)
+    assert begins(moments) == {0: "the recording begins", 3: "the scene was reset when it was recorded"}
+
+
+def test_a_reset_of_the_node_in_the_recording_begins_an_episode_once(robot):
+    with robot.writer:
+        robot.say()
+        for episode in (1, 1, 2, 2):
+            robot.tick()
+            stamp = robot.now - PERIOD
+            chunk = robot.writer.chunk(stamp + 10**7, stamp, episode, 1, np.zeros((8, 4)))
+            robot.writer.write("/dysl_vla/action_chunk", stamp + 10**7, chunk)
+    moments, _ = moments_of(robot)
+    assert begins(moments) == {0: "the recording begins", 2: "the node was reset or had stopped when it was recorded"}
+    assert [moment.recorded.index for moment in moments] == [0, 0, 0, 0]
+
+
+def test_stamps_of_a_simulation_count_time_and_their_jump_back_ends_the_episode(robot):
+    with robot.writer:
+        robot.say()
+        robot.lag = BEGIN - 10**9  # simulated time begins at 1 s
+        robot.tick(5)
+        robot.lag += 200_000_000  # the recording was of a bag played in a loop
+        robot.tick(3)
+    moments, source = moments_of(robot)
+    assert source.own_clock
+    assert numbers(moments) == [0, 1, 2, 3, 4, 6, 7]  # of the wrist nothing had come since the jump at frame 5
+    assert list(begins(moments)) == [0, 5] and "jumped back by 0.150 s" in moments[5].begins
+    assert moments[1].clock - moments[0].clock == pytest.approx(0.05)
+
+
+def test_a_camera_whose_clock_is_a_few_seconds_off_is_refused_as_the_node_would(robot):
+    with robot.writer:
+        robot.say()
+        robot.lag = -3 * 10**9
+        robot.tick(3)
+    moments, source = moments_of(robot)
+    assert not moments
+    assert any("s ahead of the node's clock" in refusal.example for refusal in source.refused.values())
+
+
+def test_actions_between_keep_their_number_on_average(robot):
+    with robot.writer:
+        robot.say()
+        robot.tick(20)
+    moments, _ = moments_of(robot, actions_between=4)
+    assert numbers(moments) == [0, 4, 8, 12, 16]
