@@ -3,12 +3,14 @@
 The arm is driven by a real policy through the real runtime, as the node drives it with one inference a control tick.
 """
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -55,9 +57,9 @@ class BagWriter:
     def __exit__(self, *_: Any) -> None:
         self._writer.close()
 
-    def make(self, name: str, **values: Any) -> Any:
-        """Make a message of a short type name."""
-        return self.store.types[name](**values)
+    def make(self, kind: str, /, **values: Any) -> Any:
+        """Make a message of a type."""
+        return self.store.types[kind](**values)
 
     def stamp(self, time: int) -> Any:
         return self.make("builtin_interfaces/msg/Time", sec=time // 10**9, nanosec=time % 10**9)
@@ -83,6 +85,32 @@ class BagWriter:
             is_bigendian=0,
             step=width * channels,
             data=np.ascontiguousarray(picture).reshape(-1),
+        )
+
+    def png(self, time: int, seed: int, damaged: bool = False) -> Any:
+        """Make a CompressedImage of noise; a damaged one shows it only to whoever decodes it."""
+        pixels = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), np.uint8)
+        target = io.BytesIO()
+        Image.fromarray(pixels).save(target, "PNG")
+        content = target.getvalue()
+        if damaged:
+            content = content[:41] + bytes(len(content) - 61) + content[-20:]
+        return self.make(
+            "sensor_msgs/msg/CompressedImage",
+            header=self.header(time, "camera"),
+            format="rgb8; png compressed bgr8",
+            data=np.frombuffer(content, np.uint8),
+        )
+
+    def joints(self, time: int, positions: dict[str, float]) -> Any:
+        empty = np.zeros(0)
+        return self.make(
+            "sensor_msgs/msg/JointState",
+            header=self.header(time),
+            name=list(positions),
+            position=np.array(list(positions.values())),
+            velocity=empty,
+            effort=empty,
         )
 
     def text(self, text: str) -> Any:

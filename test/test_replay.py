@@ -240,21 +240,23 @@ def test_a_rerun_file_holds_the_recording(bags, tmp_path, tiny):
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
-def test_the_real_command_passes_and_fails_by_its_criteria(bags, tmp_path):
-    def dysl_vla(*arguments):
-        program = "import sys; from dysl_vla_ros.commands.main import main; sys.exit(main())"
-        given = [sys.executable, "-c", program, "replay", str(bags["full"].path), "--every", "3", *arguments]
-        return subprocess.run(given, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
-
-    good = dysl_vla("--max-deviation", "20", "--min-layer-reduction", "0.1")
-    assert good.returncode == 0, good.stderr
-    assert "report: replay_out/replay.html" in good.stdout
-    assert "--max-deviation: passed" in good.stdout
-    bad = dysl_vla("--max-deviation", "0.0001", "--min-layer-reduction", "0.99")
-    assert bad.returncode == 1
-    last = bad.stderr.strip().splitlines()[-1]
+def test_the_real_command_ends_with_the_first_criterion_that_failed_and_writes_its_report(bags, tmp_path):
+    program = "import sys; from dysl_vla_ros.commands.main import main; sys.exit(main())"
+    given = [sys.executable, "-c", program, "replay", str(bags["full"].path), "--every", "6"]
+    given += ["--max-p99-ms", "100000", "--max-deviation", "0.0001", "--min-layer-reduction", "0.99"]
+    done = subprocess.run(given, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "report: replay_out/replay.html" in done.stdout and (tmp_path / "replay_out" / "replay.json").is_file()
+    assert "--max-p99-ms: passed" in done.stdout and "--min-layer-reduction: FAILED" in done.stdout
+    last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("dysl_vla replay: failed: p95 of the translation's deviation") and "--max-deviation" in last
     assert "--min-layer-reduction" not in last, "the first failure is named"
+
+
+def test_within_the_criteria_is_exit_code_0(bags, tmp_path, capsys, tiny):
+    given = ("--checkpoint", tiny, "--out", tmp_path, "--instruction", "push the puck", "--every", 6)
+    code, said, complaint = command(capsys, bags["full"].path, *given, "--max-deviation", 20)
+    assert code == 0 and "--max-deviation: passed" in said and "failed" not in complaint
 
 
 @pytest.mark.parametrize(
@@ -293,22 +295,22 @@ def test_a_bag_that_cannot_serve_is_exit_code_2_and_says_why(bags, tmp_path, cap
     )
 
 
-def test_a_damaged_bag_is_judged_by_what_is_whole_and_refused_when_strict(scene, tmp_path, capsys):
+def test_a_damaged_bag_is_judged_by_what_is_whole_and_refused_when_strict(scene, tmp_path, capsys, tiny):
     from rosbags.rosbag2 import StoragePlugin
 
-    recorded = record(tmp_path / "bag", Runtime.load(str(SHIPPED), ""), scene, TICKS, plugin=StoragePlugin.MCAP)
+    recorded = record(tmp_path / "bag", Runtime.load(str(tiny), ""), scene, TICKS, plugin=StoragePlugin.MCAP)
     (file,) = recorded.path.glob("*.mcap")
     content = file.read_bytes()
     file.write_bytes(content[: len(content) * 2 // 3])
     with BagReader(recorded.path) as reader:
         left = reader.topics["/image"].count
     assert 0 < left < TICKS
-    out = ("--out", tmp_path / "out")
+    out = ("--out", tmp_path / "out", "--checkpoint", tiny)
     code, said, _ = command(capsys, recorded.path, *out, "--max-deviation", 20)
     assert code == 0 and "The bag is damaged" in said and "lost" in said
     about = json.loads((tmp_path / "out" / "replay.json").read_text())
     assert about["inferences"] == left and about["bag"]["damage"]
-    code, _, _ = command(capsys, recorded.path, *out, "--max-deviation", 0.0001)
+    code, _, _ = command(capsys, recorded.path, *out, "--min-layer-reduction", 0.99)
     assert code == 1
     code, _, complaint = command(capsys, recorded.path, *out, "--strict")
     assert code == 2 and "which --strict does not accept" in complaint and "lost" in complaint

@@ -1,5 +1,7 @@
 """A bag's streams as moments: what serves, what does not and why, where an episode ends. Pictures are made up."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -33,7 +35,18 @@ class Robot:
     def say(self, text=TEXT):
         self.writer.write("/instruction", self.now, self.writer.text(text))
 
-    def tick(self, count=1, *, image=True, wrist=True, state=True, encoding="rgb8", scene=None):
+    def tick(
+        self,
+        count=1,
+        *,
+        image=True,
+        wrist=True,
+        state=True,
+        encoding="rgb8",
+        scene=None,
+        compressed=False,
+        damaged=False,
+    ):
         for _ in range(count):
             writer, stamp = self.writer, self.now - self.lag
             if state:
@@ -42,7 +55,9 @@ class Robot:
             picture = np.full((4, 6, 3), self.number % 256, np.uint8)
             if wrist:
                 writer.write("/wrist_image", self.now, writer.image(stamp, picture))
-            if image:
+            if compressed:
+                writer.write("/image/compressed", self.now + 1000, writer.png(stamp, self.number, damaged))
+            else:
                 writer.write("/image", self.now + 1000, writer.image(stamp, picture, encoding))
             if scene is not None:
                 values = {"version": 1, "task": "t", "instruction": TEXT, "seed": 0, "ticks": 0, "success": False}
@@ -61,9 +76,9 @@ def robot(tmp_path):
     return Robot(tmp_path / "bag")
 
 
-def moments_of(robot, safety=None, **choice):
+def moments_of(robot, safety=None, description=DESCRIPTION, **choice):
     with BagReader(robot.path) as reader:
-        source = open_source(reader, DESCRIPTION, safety or SafetySettings(), Choice(**choice))
+        source = open_source(reader, description, safety or SafetySettings(), Choice(**choice))
         return list(source.moments), source.moments
 
 
@@ -102,14 +117,45 @@ def test_every_nth_frame_gives_the_inputs_of_the_nth_frames(robot):
 def test_pictures_that_are_not_used_are_not_converted(robot):
     with robot.writer:
         robot.say()
+        robot.tick(compressed=True)
+        robot.tick(compressed=True, damaged=True)
+        robot.tick(compressed=True)
+    moments, source = moments_of(robot, every=2)
+    assert [moment.number for moment in moments] == [0, 1] and not source.refused
+    assert moments[1].observation.images["image"].shape == (64, 64, 3)
+    moments, source = moments_of(robot)
+    (refusal,) = source.refused.values()
+    assert len(moments) == 2 and refusal.example.startswith("/image/compressed: ")
+    assert list(begins(moments)) == [0], "one damaged picture does not stop the node"
+
+
+def test_a_picture_of_an_unknown_encoding_is_refused_by_its_name(robot):
+    with robot.writer:
+        robot.say()
         robot.tick()
         robot.tick(encoding="nonsense")
         robot.tick()
-    moments, source = moments_of(robot, every=2)
-    assert numbers(moments) == [0, 2] and not source.refused
     moments, source = moments_of(robot)
     (refusal,) = source.refused.values()
     assert numbers(moments) == [0, 2] and "nonsense" in refusal.example
+
+
+def test_joints_are_read_by_name_from_messages_that_carry_a_part_of_them(robot):
+    wanted = replace(DESCRIPTION, proprioception=ProprioceptionSpec(("elbow", "shoulder"), ("rad", "rad")))
+    with robot.writer as writer:
+        robot.say()
+        for number in range(4):
+            for name in ("shoulder", "finger", "elbow"):
+                joint = writer.joints(robot.now, {name: number + len(name) / 10})
+                writer.write("/joint_states", robot.now, joint)
+            robot.tick()
+    moments, source = moments_of(robot, description=wanted)
+    assert len(moments) == 4 and not source.refused
+    np.testing.assert_allclose(moments[2].observation.proprioception, [2.5, 2.8], rtol=1e-6)
+    absent = replace(DESCRIPTION, proprioception=ProprioceptionSpec(("wrist",), ("rad",)))
+    moments, source = moments_of(robot, description=absent)
+    (refusal,) = source.refused.values()
+    assert not moments and "no joint wrist; there are: shoulder" in refusal.example
 
 
 def test_a_new_instruction_begins_an_episode_and_the_same_one_again_does_not(robot):

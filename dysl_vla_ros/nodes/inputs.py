@@ -19,10 +19,10 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64, String
 
 from dysl_vla_ros.control.freshness import Freshness
+from dysl_vla_ros.control.joints import Joints
 from dysl_vla_ros.control.workspace import POSITION, Place
 from dysl_vla_ros.errors import ObservationError, SettingError
 from dysl_vla_ros.interfaces import Observation, PolicyDescription, ProprioceptionSpec
-from dysl_vla_ros.nodes.joints import Joints
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode
 from dysl_vla_ros.nodes.pictures import Pictures
 from dysl_vla_ros.readings import check, opening_value, pose_values, require_opencv, seconds

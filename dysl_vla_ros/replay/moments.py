@@ -13,19 +13,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from dysl_vla_ros.control.clock_watch import ClockWatch
-from dysl_vla_ros.control.freshness import Freshness
-from dysl_vla_ros.errors import BagError, ObservationError
+from dysl_vla_ros.errors import BagError
 from dysl_vla_ros.interfaces import Observation, PolicyDescription
-from dysl_vla_ros.readings import instruction_fault, opening_value, picture, pose_values
+from dysl_vla_ros.readings import instruction_fault
 from dysl_vla_ros.replay.history import History, RecordedAction, nanoseconds
-from dysl_vla_ros.replay.topics import BagTopics, proprioception_roles
+from dysl_vla_ros.replay.inputs import RecordedInputs
+from dysl_vla_ros.replay.topics import BagTopics
 from dysl_vla_ros.settings import SafetySettings
 
 FIRST = "the recording begins"
-OTHER_CLOCK = 60.0  # s between stamp and reception beyond which it is no delay and no bad synchronisation
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,6 @@ class Moments:
         left_out: that ``every`` skipped.
         refused: why frames (or messages of another input) could not serve, and how many.
         unreadable: messages whose bytes are damaged.
-        own_clock: whether the cameras are stamped by another clock than the bag's, as in simulation.
     """
 
     def __init__(
@@ -92,33 +87,29 @@ class Moments:
         assert every >= 1
         self.frames = self.left_out = self.unreadable = 0
         self.refused: dict[str, Refusal] = {}
-        self.own_clock = False
-        self._reader, self._roles, self._safety = reader, topics.role_of(), safety
+        self._reader, self._roles = reader, topics.role_of()
         self._every, self._actions_between, self._chosen = every, actions_between, chosen
-        self._tick = tick
-        self._faulty_since: float | None = None  # s
-        self._time_step = description.action.time_step
+        self._tick, self._time_step = tick, description.action.time_step
         self._cameras = description.cameras
-        self._spec = description.proprioception
-        self._carried = proprioception_roles(self._spec.names)
         names = {role: served.topic for role, served in topics.inputs.items()}
-        self._freshness = Freshness(self._cameras, tuple(self._carried), names)
+        self._inputs = RecordedInputs(description, names, safety, reader.start_ns * 1e-9, self._refuse)
         self._history = history or History()
         self._instruction = instruction
-        self._newest: dict[str, Any] = {}  # camera -> message
-        self._values: dict[str, float] = {}
-        self._newest_stamp = 0.0  # s, of any camera
-        self._watch = ClockWatch()
         self._ends = FIRST  # why the next moment begins an episode; "": it goes on
+        self._faulty_since: float | None = None  # s
         self._recorded: dict[str, int] = {}  # the recorded run's and its scene's episode, of this episode's last frame
-        self._count = 0
         self._episode_began = 0.0  # s, on the clock that actions are counted by
         self._used_step = 0
+        self._count = 0
+
+    @property
+    def own_clock(self) -> bool:
+        """Whether the cameras are stamped by another clock than the bag's, as in simulation."""
+        return bool(self._inputs.own_clock)
 
     def __iter__(self) -> Iterator[Moment]:
         """Yield the moments in the order of bag time."""
         before = self._reader.start_ns * 1e-9
-        self._freshness.start(before)
         for entry in self._reader.messages(list(self._roles)):
             time = entry.time_ns * 1e-9
             role = self._roles[entry.topic]
@@ -133,7 +124,7 @@ class Moments:
             if role == "instruction":
                 self._hear_instruction(entry.topic, message.data)
             elif role not in self._cameras:
-                self._hear_values(role, time, message)
+                self._inputs.hear_values(role, time, message)
             elif self._hear_image(role, time, message) and role == self._cameras[0]:
                 if not self._wanted(time):
                     self.left_out += 1
@@ -161,8 +152,8 @@ class Moments:
         """
         if self._ends:
             return
-        reason = self._stop_reason(time)
-        earlier = self._stop_reason(time - self._tick) if reason and time - before > self._tick else ""
+        reason = self._inputs.stop_reason(time)
+        earlier = self._inputs.stop_reason(time - self._tick) if reason and time - before > self._tick else ""
         if not reason:
             self._faulty_since = None
         elif earlier or (self._faulty_since is not None and time - self._faulty_since >= self._tick):
@@ -170,13 +161,6 @@ class Moments:
             self._faulty_since = None
         elif self._faulty_since is None:
             self._faulty_since = time
-
-    def _stop_reason(self, time: float) -> str:
-        return self._freshness.stop_reason(time, self._now(time), self._safety, self._watch.rate)
-
-    def _now(self, time: float) -> float:
-        """Return what the node's ROS clock would have shown."""
-        return self._newest_stamp if self.own_clock else time
 
     def _hear_instruction(self, topic: str, text: str) -> None:
         text = text.strip()
@@ -186,43 +170,12 @@ class Moments:
             self._instruction = text
             self.end_episode(f"new instruction: {text or 'none'}")
 
-    def _hear_values(self, role: str, time: float, message: Any) -> None:
-        try:
-            values, stamp = self._read_values(role, message)
-        except ObservationError as error:
-            self._freshness.refused(role, time, str(error))
-            self._refuse(f"{role}: {error}")
-            return
-        if self._accept(role, time, stamp):
-            self._values |= values
-
-    def _read_values(self, role: str, message: Any) -> tuple[dict[str, float], float | None]:
-        if role == "ee_pose":
-            return pose_values(message, self._spec.frame), nanoseconds(message.header.stamp) * 1e-9
-        return opening_value(message), None
-
     def _hear_image(self, camera: str, time: float, message: Any) -> bool:
-        stamp = nanoseconds(message.header.stamp) * 1e-9
         if camera == self._cameras[0]:
             self.frames += 1
-            if self.frames == 1:
-                self.own_clock = stamp > 0.0 and abs(time - stamp) > OTHER_CLOCK
-            if self.own_clock and (jump := self._watch.update(time, stamp)):
-                self._freshness.clock_jumped()
-                self._newest_stamp = stamp
+            if jump := self._inputs.follow_clock(time, message):
                 self.end_episode(jump)
-        if not self._accept(camera, time, stamp):
-            return False
-        self._newest_stamp = max(self._newest_stamp, stamp)
-        self._newest[camera] = message
-        return True
-
-    def _accept(self, role: str, time: float, stamp: float | None) -> bool:
-        now = None if self.own_clock else time
-        why = self._freshness.received(role, time, stamp, now, self._safety.max_clock_skew)
-        if why:
-            self._refuse(f"{role}: {why}")
-        return not why
+        return self._inputs.hear_image(camera, time, message)
 
     # -- giving ------------------------------------------------------------------------------------------------------
 
@@ -234,36 +187,33 @@ class Moments:
 
     def _steps(self, time: float) -> int:
         """Return how many action time steps of this episode lie behind."""
-        return round((self._now(time) - self._episode_began) / self._time_step)
+        return round((self._inputs.now(time) - self._episode_began) / self._time_step)
 
     def _moment(self, time_ns: int, frame: Any) -> Moment | None:
         time, stamp = time_ns * 1e-9, nanoseconds(frame.header.stamp)
         self._follow_recorded_run(stamp)
-        why = self._stop_reason(time)
+        why = self._inputs.stop_reason(time)
         if not self._instruction:
             why = "no instruction was given by then: give one with --instruction"
         if why:
             self._refuse(why)
             return None
-        try:
-            images = {camera: np.array(picture(self._newest[camera])) for camera in self._cameras}
-        except ObservationError as error:
-            self.refuse(f"a picture cannot be used: {error}")
+        observation = self._inputs.observe(self._instruction)
+        if observation is None:
             return None
-        values = np.array([self._values[name] for name in self._spec.names], np.float32)
         moment = Moment(
             number=self._count,
             time=(time_ns - self._reader.start_ns) * 1e-9,
             stamp=stamp,
-            clock=self._now(time),
-            observation=Observation(images, values, self._instruction),
+            clock=self._inputs.now(time),
+            observation=observation,
             begins=self._ends,
             recorded=self._history.action(stamp, time_ns),
             executed=self._history.executed(stamp),
         )
         self._count += 1
         if self._ends:
-            self._episode_began = self._now(time)
+            self._episode_began = self._inputs.now(time)
         self._used_step = self._steps(time)
         self._ends = ""
         return moment

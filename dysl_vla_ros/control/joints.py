@@ -37,13 +37,13 @@ class Joints:
         self._there.clear()
         self.values.clear()
 
-    def hear(self, message: Any, arrival: float, ros_now: float, max_clock_skew: float) -> str:
+    def hear(self, message: Any, arrival: float, ros_now: float | None, max_clock_skew: float) -> str:
         """Take what a message says of the policy's joints; return why it is refused, or "".
 
         Args:
             message: a sensor_msgs/JointState.
             arrival: s, steady clock.
-            ros_now: s, ROS clock.
+            ros_now: s, ROS clock; None: the stamp is not compared with it.
             max_clock_skew: s that its stamp may lie ahead.
         """
         try:
