@@ -95,7 +95,7 @@ def run_replay(options: ReplayOptions) -> Outcome:
         choice = Choice(options.remapped, options.instruction, settings.control.rate, options.every)
         source = open_source(reader, runtime.description, settings.safety, choice)
         frames = source.topics.inputs[runtime.description.cameras[0]].count
-        watchers = [_progress(stack, -(-frames // options.every))]
+        watchers = [_progress(stack, source.moments, frames)]
         if options.rerun:
             watchers.append(stack.enter_context(RerunLog(options.rerun, runtime.description)).watch)
         done = replay(source.moments, sides, source.moments.refuse, watchers)
@@ -146,11 +146,11 @@ def _conclude(
     return Outcome(about, timings, criteria, damage, done)
 
 
-def _progress(stack: contextlib.ExitStack, total: int) -> Watcher:
+def _progress(stack: contextlib.ExitStack, moments: Moments, total: int) -> Watcher:
     bar = stack.enter_context(tqdm(desc="replay", unit="frame", total=total))
 
     def watch(moment: Moment, results: dict[str, StepResult]) -> None:
-        bar.update()
+        bar.update(moments.frames - bar.n)  # also those that did not serve or were left out
 
     return watch
 
@@ -216,7 +216,8 @@ def _notes(source: Source, damage: Sequence[str], settings: ReplaySettings, done
     refused = sum(refusal.count for refusal in source.moments.refused.values())
     if refused:
         worst = max(source.moments.refused.values(), key=lambda refusal: refusal.count)
-        notes.append(f"{refused} messages or frames could not serve; {worst.count} of them: {worst.example}")
+        those = "all of them" if worst.count == refused else f"{worst.count} of them"
+        notes.append(f"{refused} messages or frames could not serve, {those}: {worst.example}.")
     if source.history.note and not source.history.source:
         notes.append(f"Recorded actions are not compared: {source.history.note}.")
     played = done.track(SKIPPING).columns["played"]

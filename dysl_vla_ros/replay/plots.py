@@ -58,6 +58,16 @@ def phase_bars(sides: Mapping[str, Mapping[str, Any]]) -> str:
     return chart.image
 
 
+def layers(calls: NDArray[Any], verified: NDArray[np.bool_], total: int) -> str:
+    """Draw how many layers inferences ran, verification's second pass included; ``calls``, ``verified``: (n,)."""
+    with chart_of("Layer calls, all inferences", "inferences", "layers") as chart:
+        bins = [count - 0.5 for count in range(max(total, int(calls.max())) + 2)]
+        chart.axes.hist([calls[~verified], calls[verified]], bins=bins, stacked=True, color=[RAN, VERIFIED])
+        chart.axes.axvline(total, color=FAINT, linestyle="--", linewidth=0.9)
+        chart.legend([(RAN, "not verified"), (VERIFIED, "verified"), (FAINT, f"full depth {total}")])
+    return chart.image
+
+
 def latencies(totals: Mapping[str, NDArray[Any]]) -> str:
     """Draw the spread of an inference's milliseconds, one outline a side; ``totals``: name -> (n,) ms."""
     limit = max(float(np.percentile(values, 99.5)) for values in totals.values()) * 1.05 or 1.0

@@ -19,6 +19,7 @@ from dysl_vla_ros.replay.run import FULL, SKIPPING, Replay
 from dysl_vla_ros.replay.tracks import PARTS, Track
 
 MOST_MARKS = 400  # of verifications over one film
+MOST_POINTS = 1200  # of one line: a page must open quickly
 
 
 def write_report(
@@ -73,37 +74,54 @@ class _Page:
                 "other": about["against"]["other"]["deviation"],
             }
         milliseconds = {name: track.columns["milliseconds"][rows[name]] for name, track in sides.items()}
-        records = self.skipping.records(self.times, range(len(self.times)))
+        calls, verified = self.skipping.columns["calls"], self.skipping.columns["verified"]
         return [
             plots.phase_bars(deviations),
-            shared.layers_histogram(records),
+            plots.layers(calls, verified, self.skipping.layers_total),
             plots.latencies({name: values[:, PARTS.index("total")] for name, values in milliseconds.items()}),
             plots.latency_parts({name: (PARTS, values) for name, values in milliseconds.items()}),
         ]
 
     def section(self, film: Film) -> dict[str, Any]:
         rows = np.flatnonzero(self.replay.moments["episode"] == film.episode)
-        times = self.times[rows]
-        episode, begin = self.replay.episodes[film.episode], float(times[0])
-        record = self._record(self.skipping, rows, times - begin)
-        charts = [shared.executed_layers(record), self._deviation(rows, times - begin)]
-        if (other := self._other(rows, begin)) is not None:
-            charts.insert(1, shared.executed_layers(other, "Layers executed, other"))
-        charts += [shared.continuity(record), shared.layer_calls(record)]
-        if record.blocks:
-            charts += [shared.allow_points(record)]
-        charts.append(shared.latency(record))
+        times, verified = self.times[rows], self.skipping.columns["verified"][rows]
+        begin = float(times[0])
+        drawn = self._drawn(rows)
         return {
-            "episode": episode,
+            "episode": self.replay.episodes[film.episode],
             "begin": begin,
             "end": float(times[-1]),
             "moments": len(rows),
-            "layers": float(record.layer_calls.mean()),
-            "verified": int(self.skipping.columns["verified"][rows].sum()),
-            "charts": charts,
+            "drawn": len(drawn),
+            "layers": float(self.skipping.columns["calls"][rows].mean()),
+            "verified": int(verified.sum()),
+            "charts": self._charts(rows, drawn, begin),
             "film": self._film(film, times),
             "marks": self._marks(rows, times),
         }
+
+    def _charts(self, rows: NDArray[Any], drawn: NDArray[Any], begin: float) -> list[str]:
+        """Draw an episode: all of its inferences as pixels, those ``drawn`` as lines."""
+        every = self._record(self.skipping, rows, self.times[rows] - begin)
+        record = self._record(self.skipping, drawn, self.times[drawn] - begin)
+        charts = [shared.executed_layers(every)]
+        if (other := self._other(rows, begin)) is not None:
+            charts.append(shared.executed_layers(other, "Layers executed, other"))
+        charts += [self._deviation(drawn, self.times[drawn] - begin), shared.continuity(record)]
+        charts.append(shared.layer_calls(record))
+        if record.blocks:
+            charts.append(shared.allow_points(record))
+        return [*charts, shared.latency(record)]
+
+    def _drawn(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return the rows that lines are drawn through: where there are too many, of neighbours the one to see.
+
+        That is a verified one, else the one that deviates most.
+        """
+        share = -(-len(rows) // MOST_POINTS)
+        weight = self.mm[rows] + 1e6 * self.skipping.columns["verified"][rows]
+        places = [start + int(np.argmax(weight[start : start + share])) for start in range(0, len(rows), share)]
+        return rows[places]
 
     def worst(self) -> list[dict[str, Any]]:
         full, skipping = self.full.columns, self.skipping.columns

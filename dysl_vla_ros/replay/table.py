@@ -18,7 +18,10 @@ def print_outcome(outcome: Outcome, folder: Path, console: Console | None = None
     """Print topics, notes, the two sides, the phases, the verdict, and where the report is."""
     console = console or Console()
     about = outcome.about
-    console.print(_topics(about))
+    bag = about["bag"]
+    frames = f"{about['inferences']} of {bag['frames']['seen']} frames used, {len(about['episodes'])} episodes"
+    console.print(f"{bag['path']}: {bag['seconds']:.1f} s, {frames}", soft_wrap=True, markup=False)
+    console.print(_topics(bag))
     for note in about["notes"]:
         console.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
     if about["against"]:
@@ -26,6 +29,8 @@ def print_outcome(outcome: Outcome, folder: Path, console: Console | None = None
         text = f"other: {against['name']} ({against['kind']}), on the {against['moments']} frames that both have"
         console.print(text, markup=False, soft_wrap=True)
     console.print(_sides(outcome))
+    rule = "; rec: recorded, mm p95" if about["recorded"] else ""
+    console.print(f"skipping against full depth, the action played first{rule}", soft_wrap=True)
     console.print(_phases(about))
     if reports := about["recorded_layers"]:
         text = f"skip reports of {reports['frames']} frames: {reports['mean']:.1f} layers ran when it was recorded, "
@@ -39,17 +44,15 @@ def print_outcome(outcome: Outcome, folder: Path, console: Console | None = None
     )
 
 
-def _table(*columns: str, title: str = "") -> Table:
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, collapse_padding=True)
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in columns:
         table.add_column(column, no_wrap=True)
     return table
 
 
-def _topics(about: Mapping[str, Any]) -> Table:
-    bag = about["bag"]
-    frames = f"{about['inferences']} of {bag['frames']['seen']} frames used, {len(about['episodes'])} episodes"
-    table = _table("input", "topic", "messages", "found", title=f"{bag['path']}: {bag['seconds']:.1f} s, {frames}")
+def _topics(bag: Mapping[str, Any]) -> Table:
+    table = _table("input", "topic", "messages", "found")
     for role, served in bag["topics"].items():
         table.add_row(role, served["topic"], str(served["count"]), served["how"])
     return table
@@ -87,8 +90,7 @@ def _phases(about: Mapping[str, Any]) -> Table:
     recorded = about["recorded"]
     columns = ["phase", "frames", "mm", "mm p95", "deg p95", "grip p95"]
     columns += ["rec-full", "rec-skip"] if recorded else []
-    title = "skipping against full depth, the action played first"
-    table = _table(*columns, title=title + ("; rec: recorded, mm p95" if recorded else ""))
+    table = _table(*columns)
     for name in (*PHASES, "all"):
         row = about["deviation"][name]
         cells = [name, str(row["moments"])]
