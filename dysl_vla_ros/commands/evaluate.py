@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.settings import RuntimeSettings, SkippingSettings
+from dysl_vla_ros.settings import ControlSettings, RuntimeSettings, SkippingSettings, build
 from dysl_vla_ros.simulation.tasks import EVALUATION_SEED, TASKS, tasks_named
 
 
@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=float, default=0.5, help="of the controllers (skipping.threshold)")
     parser.add_argument("--actions-per-inference", type=int, default=1, help="actions played of each chunk (m)")
     parser.add_argument("--max-ticks", type=int, default=200, help="control ticks of 50 ms before an episode is lost")
-    parser.add_argument("--delay", type=float, default=0.0, help="seconds from picture to command, below 0.05")
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds from picture to command")
+    parser.add_argument("--max-linear-seam", type=float, default=ControlSettings.max_linear_seam, metavar="M/S",
+                        help="bound on the jump where chunks meet (control.max_linear_seam); 0: none")  # fmt: skip
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes of one thread each")
     parser.add_argument("--json", type=Path, help="also write the summary to this file")
 
@@ -43,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
             skipping=SkippingSettings(enabled=not arguments.full_depth, threshold=arguments.threshold),
             actions_per_inference=arguments.actions_per_inference,
         ),
+        control=build(ControlSettings, {"max_linear_seam": arguments.max_linear_seam}),
         max_ticks=arguments.max_ticks,
         delay=arguments.delay,
         first_seed=arguments.first_seed,

@@ -1,7 +1,8 @@
 """Closed-loop success: episodes in the simulator through the same runtime and commander that drive a robot.
 
 The simulator waits for the policy, so that a table says what the policy does and not how fast this machine is. A real
-robot does not wait: ``delay`` keeps each new command back for a part of the control period.
+robot does not wait: with a ``delay`` each answer comes that long after its picture, whole control ticks and a part of
+one; meanwhile the chunk before is played on, and where it has no more, the arm stands still.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +23,11 @@ from dysl_vla_ros.settings import ControlSettings, RuntimeSettings, SafetySettin
 from dysl_vla_ros.simulation.scene import STEPS_PER_TICK, Scene
 from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, EVALUATION_SEED, SIMULATION_STEP, Task
 
+LONGEST_DELAY = 10.0  # s
 # The simulated arm's limits, as config/simulated_arm.yaml has them for the node.
 SIMULATED_ARM = SafetySettings(max_linear_speed=1.5, max_linear_acceleration=100.0, max_gripper_speed=40.0)
+
+UNDERRUN = "underrun: the next chunk is still being computed"
 
 T = TypeVar("T")
 Watcher = Callable[[Observation, StepResult], None]
@@ -35,7 +39,8 @@ class EvaluationSettings:
 
     runtime: RuntimeSettings = RuntimeSettings()
     max_ticks: int = 200  # 10 s
-    delay: float = 0.0  # s from the picture to the command, below one control period
+    control: ControlSettings = ControlSettings()  # its rate and m are those of the simulation and of ``runtime``
+    delay: float = 0.0  # s from the picture to the command
     first_seed: int = EVALUATION_SEED
     seeds: int = 20
     checkpoint: str = ""
@@ -43,9 +48,9 @@ class EvaluationSettings:
     tasks: tuple[Task, ...] = field(default_factory=tuple)
 
     def __post_init__(self) -> None:
-        """Refuse a delay that this simulation cannot show."""
-        if not 0.0 <= self.delay < CONTROL_PERIOD:
-            raise SettingError(f"the delay must be from 0 to below {CONTROL_PERIOD} s, not {self.delay}")
+        """Refuse a delay that is none."""
+        if not 0.0 <= self.delay <= LONGEST_DELAY:
+            raise SettingError(f"the delay must be from 0 to {LONGEST_DELAY:g} s, not {self.delay:g}")
 
 
 def play_episode(
@@ -60,31 +65,48 @@ def play_episode(
     scene.reset(seed)
     runtime.reset()
     instruction = instruction or scene.task.instruction
-    period = settings.runtime.actions_per_inference
-    commander = Commander(
-        runtime.policy.action, ControlSettings(rate=1.0 / CONTROL_PERIOD, actions_per_inference=period), SIMULATED_ARM
-    )
+    m = settings.runtime.actions_per_inference
+    control = replace(settings.control, rate=1.0 / CONTROL_PERIOD, actions_per_inference=m)
+    commander = Commander(runtime.policy.action, control, SIMULATED_ARM)
     record = EpisodeRecord(scene.task.name, instruction, seed, blocks=runtime.description.blocks)
-    late = round(settings.delay / SIMULATION_STEP)
+    late_ticks, late_steps = divmod(round(settings.delay / SIMULATION_STEP), STEPS_PER_TICK)
+    coming: _Answer | None = None  # the inference that is under way
+    left = 0  # actions of the chunk that come after the one at hand
     while record.ticks < settings.max_ticks and not scene.success:
-        if commander.due:
+        if coming is None and commander.due:
             observation = scene.observe().with_instruction(instruction)
             played, gaps = commander.take_played()
-            result = runtime.step(observation, played, settings.runtime, gaps)
-            number = len(record.inferences)
-            seam = commander.offer(result.chunk, commander.actions_played, number, number)
-            record.inferences.append(
-                InferenceRecord(record.ticks * CONTROL_PERIOD, result.trace, result.timings, seam=seam)
-            )
+            result = runtime.step(observation, played, settings.runtime, gaps, first_index=min(late_ticks, left))
+            coming = _Answer(result, commander.actions_played, record.ticks)
             if watch:
                 watch(observation, result)
-        scene.advance(late)  # the command before still holds
-        _apply(commander.tick() or commander.hold("underrun"), scene)
-        scene.advance(STEPS_PER_TICK - late)
+        if coming and record.ticks >= coming.asked + late_ticks:
+            number, result = len(record.inferences), coming.result
+            seam = commander.offer(result.chunk, coming.observed_at, number, number)
+            record.inferences.append(
+                InferenceRecord(coming.asked * CONTROL_PERIOD, result.trace, result.timings, seam=seam)
+            )
+            coming = None
+        scene.advance(late_steps)  # the command before still holds
+        command = commander.tick() or commander.hold(UNDERRUN)
+        if command.reason:
+            record.stops[command.reason] += 1
+        left = max(command.chunk_length - command.index - 1, 0)
+        _apply(command, scene)
+        scene.advance(STEPS_PER_TICK - late_steps)
         record.ticks += 1
     record.success = scene.success
     record.seconds = record.ticks * CONTROL_PERIOD
     return record
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """An inference from its picture until its chunk is handed over."""
+
+    result: StepResult
+    observed_at: int  # actions played by then
+    asked: int  # tick
 
 
 def _apply(command: Command, scene: Scene) -> None:

@@ -71,6 +71,13 @@ def timings(inferences: Sequence[InferenceRecord]) -> dict[str, dict[str, float 
     return table
 
 
+def seams(inferences: Sequence[InferenceRecord]) -> dict[str, float | None]:
+    """Return p50, p95 and the largest seam between chunks, normalised, before it is bounded; null where none met."""
+    met = np.array([inference.seam for inference in inferences if np.isfinite(inference.seam)])
+    p50, p95, largest = np.percentile(met, (50, 95, 100)) if met.size else (None, None, None)
+    return {"p50": _rounded(p50), "p95": _rounded(p95), "max": _rounded(largest)}
+
+
 def _figures(episodes: Sequence[EpisodeRecord]) -> dict[str, Any]:
     """Return the figures that a task and the whole have in common."""
     inferences = [inference for episode in episodes for inference in episode.inferences]
@@ -90,6 +97,7 @@ def _figures(episodes: Sequence[EpisodeRecord]) -> dict[str, Any]:
         "verified_share": _mean([inference.trace.verified for inference in inferences]),
         "missed_deadlines": sum(inference.missed_deadline for inference in inferences),
         "stopped_ticks": sum(sum(episode.stops.values()) for episode in episodes),
+        "seams": seams(inferences),
         "timings": timings(inferences),
     }
 
