@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from dysl_vla_ros.commands.main import main
+from dysl_vla_ros.commands.evaluate import runtime_settings
+from dysl_vla_ros.commands.main import available_verbs, build_parser, main
+from dysl_vla_ros.settings import RuntimeSettings
 from tiny_checkpoint import make_tiny_checkpoint, make_tiny_dysl
 
 
@@ -115,3 +117,23 @@ def test_numbers_that_make_no_sense_are_refused(capsys, tmp_path, checkpoint):
     assert "--seeds" in refusal(capsys, "evaluate", checkpoint, "--seeds", 0)
     assert "--steps" in refusal(capsys, "train", tmp_path, tmp_path / "out", "--steps", 0)
     assert not (tmp_path / "out").exists()
+
+
+def test_evaluate_takes_a_parameter_file_and_lets_its_own_arguments_count_over_it(tmp_path):
+    path = tmp_path / "robot.yaml"
+    path.write_text(
+        "/**: {ros__parameters: {skipping.threshold: 0.4, guidance.window: 7, control.actions_per_inference: 2}}"
+    )
+    parser = build_parser(available_verbs(), "evaluate")
+    from_file = runtime_settings(parser.parse_args(["evaluate", "base", "--params", str(path)]))
+    assert (from_file.skipping.threshold, from_file.guidance.window, from_file.actions_per_inference) == (0.4, 7, 2)
+    both = ["evaluate", "base", "--params", str(path), "--threshold", "0.7", "--full-depth"]
+    over = runtime_settings(parser.parse_args(both))
+    assert (over.skipping.threshold, over.skipping.enabled, over.guidance.window) == (0.7, False, 7)
+    assert runtime_settings(parser.parse_args(["evaluate", "base"])) == RuntimeSettings()
+
+
+def test_a_parameter_file_that_the_node_would_refuse_is_refused(capsys, tmp_path, checkpoint):
+    path = tmp_path / "robot.yaml"
+    path.write_text("/**: {ros__parameters: {guidance.stepp: 0.1}}")
+    assert "did you mean guidance.step" in refusal(capsys, "evaluate", checkpoint, "--params", path)

@@ -2,9 +2,11 @@
 
 import argparse
 import os
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.params_file import read_params_file
 from dysl_vla_ros.settings import ControlSettings, RuntimeSettings, SkippingSettings, build
 from dysl_vla_ros.simulation.tasks import EVALUATION_SEED, TASKS, tasks_named
 
@@ -17,14 +19,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=20, help="scenes a task")
     parser.add_argument("--first-seed", type=int, default=EVALUATION_SEED, help="of the scenes")
     parser.add_argument("--full-depth", action="store_true", help="run every layer")
-    parser.add_argument("--threshold", type=float, default=0.5, help="of the controllers (skipping.threshold)")
-    parser.add_argument("--actions-per-inference", type=int, default=1, help="actions played of each chunk (m)")
+    parser.add_argument(
+        "--params", type=Path, help="parameter file, as for params_file:=; skipping, guidance and m of it are used"
+    )
+    parser.add_argument("--threshold", type=float, help="of the controllers (default: of --params, else 0.5)")
+    parser.add_argument("--actions-per-inference", type=int, help="actions of a chunk played (default: of --params, 1)")
     parser.add_argument("--max-ticks", type=int, default=200, help="control ticks of 50 ms before an episode is lost")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds from picture to command")
     parser.add_argument("--max-linear-seam", type=float, default=ControlSettings.max_linear_seam, metavar="M/S",
                         help="bound on the jump where chunks meet (control.max_linear_seam); 0: none")  # fmt: skip
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes of one thread each")
     parser.add_argument("--json", type=Path, help="also write the summary to this file")
+
+
+def runtime_settings(arguments: argparse.Namespace) -> RuntimeSettings:
+    """Return the settings of ``--params``, what other arguments say put over them."""
+    settings = read_params_file(arguments.params).runtime if arguments.params else RuntimeSettings()
+    skipping = settings.skipping
+    if arguments.threshold is not None:
+        skipping = build(SkippingSettings, asdict(skipping) | {"threshold": arguments.threshold})
+    if arguments.full_depth:
+        skipping = replace(skipping, enabled=False)
+    m = settings.actions_per_inference if arguments.actions_per_inference is None else arguments.actions_per_inference
+    return replace(settings, skipping=skipping, actions_per_inference=m)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -41,10 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     tasks = tuple(tasks_named(arguments.tasks))
     Runtime.load(str(arguments.checkpoint), arguments.adapters)  # a bad folder is refused before any process starts
     settings = EvaluationSettings(
-        runtime=RuntimeSettings(
-            skipping=SkippingSettings(enabled=not arguments.full_depth, threshold=arguments.threshold),
-            actions_per_inference=arguments.actions_per_inference,
-        ),
+        runtime=runtime_settings(arguments),
         control=build(ControlSettings, {"max_linear_seam": arguments.max_linear_seam}),
         max_ticks=arguments.max_ticks,
         delay=arguments.delay,
