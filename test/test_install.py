@@ -50,6 +50,13 @@ def test_every_program_of_the_list_is_installed_and_its_function_exists(line: Se
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("name", [line[0] for line in PROGRAMS])
+def test_a_program_that_multiprocessing_imports_again_does_not_run_again(name: str) -> None:
+    code = f"import runpy; runpy.run_path({str(program(name))!r}, run_name='__mp_main__'); print('imported')"
+    done = run(sys.executable, "-c", code)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "imported", "")
+
+
 def test_launch_configuration_and_messages_are_installed() -> None:
     share = install_prefix() / "share" / "dysl_vla_ros"
     for folder in ("launch", "config"):
