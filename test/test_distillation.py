@@ -15,7 +15,7 @@ from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.runtime.folder import DyslFolder
 from dysl_vla_ros.runtime.recording import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
-from dysl_vla_ros.settings import GuidanceSettings
+from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.stack import Skip, SkippableStack
@@ -24,6 +24,7 @@ from tiny_checkpoint import INSTRUCTION, make_tiny_checkpoint
 LAYERS = 8
 PARTITION = LayerPartition(LAYERS, (0, 4, 7))
 COUNT = 24
+FULL_DEPTH = RuntimeSettings(SkippingSettings(enabled=False), GuidanceSettings(prior=False, verify=False))
 
 
 def some_observations(count=COUNT):
@@ -223,3 +224,22 @@ def test_the_search_leaves_the_controllers_at_its_choice(policy, modules):
     assert kept and best.layers >= len(PARTITION.static)
     offset = float(np.log(best.tolerated_error + ERROR_FLOOR))
     assert all(float(c.offset) == pytest.approx(offset) for c in modules.controllers.values())
+
+
+def test_the_threshold_that_is_moved_for_a_tolerated_error_is_the_offset_that_is_written(policy, modules):
+    """What the search has measured is what the folder then does."""
+    runtime = Runtime(policy, DyslFolder(PARTITION, modules.eval(), {}, {}))
+    observations = tuple(some_observations(12))
+    with torch.inference_mode():
+        full = [runtime.step(o, np.zeros((0, 4), np.float32), FULL_DEPTH).chunk.actions for o in observations]
+    runs = [FullDepthRun(observations, np.stack(full))]
+    best, _ = search(runtime, runs, 1, target=6.5)
+    runtime.reset()
+    played, calls, errors = np.zeros((0, 4), np.float32), [], []
+    for observation, wanted in zip(observations, full, strict=True):
+        result = runtime.step(observation, played, RuntimeSettings(guidance=best.guidance))
+        played = result.chunk.actions[:1]
+        calls.append(result.trace.layer_calls)
+        errors.append(np.abs(policy.action.normalise(played) - policy.action.normalise(wanted[:1])).mean())
+    assert np.mean(calls) == pytest.approx(best.layers)
+    assert np.mean(errors) == pytest.approx(best.error, abs=1e-6)

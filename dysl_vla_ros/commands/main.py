@@ -34,6 +34,7 @@ VERBS = {
     "train": Verb("dysl_vla_ros.commands.train", "train the reference policy on demonstrations, at full depth"),
     "calibrate": Verb("dysl_vla_ros.commands.calibrate", "choose static layers and guidance thresholds"),
     "distill": Verb("dysl_vla_ros.commands.distill", "train adapters and controllers that skip the other layers"),
+    "tune": Verb("dysl_vla_ros.commands.tune", "find thresholds and guidance for a machine, on recordings"),
     "evaluate": Verb("dysl_vla_ros.commands.evaluate", "measure success, depth and time in simulation", "mujoco"),
     "replay": Verb("dysl_vla_ros.commands.replay", "prove on a recording what skipping costs and saves"),
     "monitor": Verb("dysl_vla_ros.commands.monitor", "watch a running node live: layers, latency, stops", "rclpy"),
@@ -57,6 +58,7 @@ from nothing to a policy that skips layers, in this order:
   dysl_vla train --help              the policy at full depth: a checkpoint folder
   dysl_vla calibrate --help          which layers stay, which may be skipped
   dysl_vla distill --help            adapters and controllers: a `dysl` folder beside the checkpoint
+  dysl_vla tune --help               thresholds and guidance for this machine, a parameter file
   dysl_vla evaluate --help           success and depth, full and skipping side by side
 
 see it first:  dysl_vla demo

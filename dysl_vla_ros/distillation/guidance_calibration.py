@@ -27,8 +27,14 @@ class ContinuityTrace:
     falls: np.ndarray  # total of each unbroken fall of C, positive
 
 
-def trace_continuity(runs: Sequence[FullDepthRun], blocks: Blocks, action: ActionSpec, m: int) -> ContinuityTrace:
-    """Let guidance watch the runs.
+def trace_continuity(
+    runs: Sequence[FullDepthRun],
+    blocks: Blocks,
+    action: ActionSpec,
+    m: int,
+    settings: GuidanceSettings | None = None,
+) -> ContinuityTrace:
+    """Let guidance watch the runs, with the window and the weights of ``settings``.
 
     Raises:
         DataError: nothing ever fell: too few or too short runs.
@@ -36,7 +42,7 @@ def trace_continuity(runs: Sequence[FullDepthRun], blocks: Blocks, action: Actio
     changes, candidates, falls = [], [], []
     for run in runs:
         guidance = PriorPostGuidance(blocks, action)
-        guidance.configure(measuring_only(GuidanceSettings(step=1.0, verify_threshold=1.0)), m)
+        guidance.configure(measuring_only(settings or GuidanceSettings()), m)
         played, fall = np.zeros((0, action.dimensions), np.float32), 0.0
         for chunk in run.chunks:
             guidance.observe(played)

@@ -1,11 +1,11 @@
 """Which thresholds give the least action error at which depth: tried on held-out full-depth runs, the front is kept.
 
-The runs are replayed through the same :class:`~dysl_vla_ros.runtime.step.Runtime` that is deployed; the actions that
-guidance observes are those of the run. First the tolerated error of the controllers, then stride and step of the
-prior, then which drops are verified and how many; each goes on from the best so far.
+The runs are replayed as the deployed :class:`~dysl_vla_ros.runtime.step.Runtime` would, each way through the layers
+computed once (:mod:`~dysl_vla_ros.distillation.remembered_passes`). First the tolerated error of the controllers, then
+stride and step of the prior, then which drops are verified and how many; each goes on from the best so far.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,14 +13,15 @@ import numpy as np
 from tqdm import tqdm
 
 from dysl_vla_ros.distillation.guidance_calibration import prior_step, starting_points, trace_continuity
+from dysl_vla_ros.distillation.remembered_passes import RememberedPasses, RememberedStep
 from dysl_vla_ros.distillation.stages import ERROR_FLOOR
 from dysl_vla_ros.interfaces import FloatArray
 from dysl_vla_ros.runtime.recording import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
-from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings
-from dysl_vla_ros.skipping.depth_rules import StaticOnly
+from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
 from dysl_vla_ros.skipping.modules import DyslModules
 
+REMEMBERED_AT = 0.05  # action L1, normalised: the tolerated error that controllers are at while passes are remembered
 TOLERATED_QUANTILES = (0.5, 0.8, 0.95)  # of the floor's errors
 STEP_FACTORS = (1.0, 2.0, 4.0, 8.0)
 VERIFIED_SHARES = (0.05, 0.1, 0.2)
@@ -63,7 +64,9 @@ def search(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, target: float
     assert runtime.dysl is not None, "there is nothing to search without adapters"
     blocks, modules = runtime.dysl.partition.blocks, runtime.dysl.modules
     trace = trace_continuity(runs, blocks, runtime.policy.action, m)
-    floor = floor_errors(runtime, runs, m)
+    set_tolerated_error(modules, REMEMBERED_AT)
+    passes = RememberedPasses(runtime, runs)
+    floor = floor_errors(passes, m)
     trials: list[Trial] = []
     progress = tqdm(desc="thresholds", unit="trial", total=TRIALS)
 
@@ -72,8 +75,7 @@ def search(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, target: float
         progress.update()
         if any(trial.tolerated_error == tolerated and trial.guidance == guidance for trial in trials):
             return  # a later search passes through what an earlier one has tried
-        set_tolerated_error(modules, tolerated)
-        trials.append(replay(runtime, runs, m, tolerated, guidance))
+        trials.append(replay(passes, m, tolerated, guidance))
         progress.set_postfix(layers=f"{trials[-1].layers:.1f}", error=f"{trials[-1].error:.4f}")
 
     for quantile in TOLERATED_QUANTILES:
@@ -108,46 +110,44 @@ def front(trials: Sequence[Trial]) -> list[Trial]:
     return kept
 
 
-def floor_errors(runtime: Runtime, runs: Sequence[FullDepthRun], m: int) -> FloatArray:
+def floor_errors(passes: RememberedPasses, m: int) -> FloatArray:
     """Return the floor's action error at every inference of the runs."""
-    assert runtime.dysl is not None
-    dysl = runtime.dysl
-    runtime.rule_override = lambda points: StaticOnly(dysl.partition, dysl.modules)
-    try:
-        settings = RuntimeSettings(guidance=RULE_ALONE, actions_per_inference=m)
-        return np.array([error for run in runs for error, _ in _steps(runtime, run, settings)], dtype=np.float32)
-    finally:
-        runtime.rule_override = None
+    settings = RuntimeSettings(SkippingSettings(threshold=0.0), RULE_ALONE, m)
+    return _errors(passes, list(passes.replay(settings)), m)
 
 
-def replay(
-    runtime: Runtime, runs: Sequence[FullDepthRun], m: int, tolerated: float, guidance: GuidanceSettings
-) -> Trial:
-    """Replay the runs under one set of thresholds."""
-    settings = RuntimeSettings(guidance=guidance, actions_per_inference=m)
-    errors, layers, within, verified = [], [], [], []
-    points: list[tuple[int, ...]] = []
-    for run in runs:
-        own = []
-        for error, trace in _steps(runtime, run, settings):
-            errors.append(error)
-            own.append(trace.layer_calls)
-            verified.append(trace.verified)
-            if not trace.full_depth_reason:
-                points.append(trace.allow_points)
-        layers += own
-        within.append(np.std(own))
-    assert runtime.dysl is not None
+def replay(passes: RememberedPasses, m: int, tolerated: float, guidance: GuidanceSettings) -> Trial:
+    """Replay the runs under one set of thresholds.
+
+    Args:
+        passes: with controllers at :data:`REMEMBERED_AT`.
+        m: actions played of each chunk.
+        tolerated: action L1, normalised, below which a controller is to skip.
+        guidance: every value resolved.
+    """
+    # Controllers stay as they are; the threshold moves as far as their offset would.
+    moved = np.log(REMEMBERED_AT + ERROR_FLOOR) - np.log(tolerated + ERROR_FLOOR)
+    settings = RuntimeSettings(SkippingSettings(threshold=float(1.0 / (1.0 + np.exp(-moved)))), guidance, m)
+    steps = list(passes.replay(settings))
+    errors, layers = _errors(passes, steps, m), np.array([step.layer_calls for step in steps])
+    borders = np.cumsum([len(run.chunks) for run in passes.runs])[:-1]
     return Trial(
         tolerated_error=tolerated,
         guidance=guidance,
-        layers=float(np.mean(layers)),
-        layers_std_within=float(np.mean(within)),
-        error=float(np.mean(errors)),
+        layers=float(layers.mean()),
+        layers_std_within=float(np.mean([np.std(own) for own in np.split(layers, borders)])),
+        error=float(errors.mean()),
         worst_error=float(np.quantile(errors, 0.99)),
-        verified_share=float(np.mean(verified)),
-        evenness=evenness(points, runtime.dysl.partition.blocks),
+        verified_share=float(np.mean([step.verified for step in steps])),
+        evenness=evenness([step.allow_points for step in steps if not step.warming_up], passes.blocks),
     )
+
+
+def _errors(passes: RememberedPasses, steps: Sequence[RememberedStep], m: int) -> FloatArray:
+    """Return the L1 of the played actions of each step to full depth's, normalised (n,)."""
+    given = passes.action.normalise(np.stack([step.actions[:m] for step in steps]))
+    wanted = passes.action.normalise(np.concatenate([run.chunks[:, :m] for run in passes.runs]))
+    return np.abs(given - wanted).mean(axis=(1, 2))
 
 
 def evenness(points: Sequence[tuple[int, ...]], blocks: tuple[tuple[int, int], ...]) -> float:
@@ -159,15 +159,3 @@ def evenness(points: Sequence[tuple[int, ...]], blocks: tuple[tuple[int, int], .
         entropy = -float(np.sum(probability * np.log(np.maximum(probability, 1e-12))))
         shares.append(entropy / np.log(end - first + 1))
     return float(np.mean(shares)) if shares else 0.0
-
-
-def _steps(runtime: Runtime, run: FullDepthRun, settings: RuntimeSettings) -> Iterator[tuple[float, Any]]:
-    m = settings.actions_per_inference
-    action = runtime.policy.action
-    runtime.reset()
-    played = np.zeros((0, action.dimensions), np.float32)
-    for observation, chunk in zip(run.observations, run.chunks, strict=True):
-        result = runtime.step(observation, played, settings)
-        played = chunk[:m]
-        difference = action.normalise(result.chunk.actions[:m]) - action.normalise(played)
-        yield float(np.abs(difference).mean()), result.trace

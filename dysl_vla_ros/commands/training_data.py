@@ -1,0 +1,152 @@
+"""What ``calibrate`` and ``distill`` learn from: demonstrations of the simulator, or bags of any robot.
+
+Told apart by what is there. Bags need nothing of the simulator.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.simulation.tasks import TASKS, tasks_named
+
+if TYPE_CHECKING:
+    from dysl_vla_ros.interfaces import Observation, PolicyDescription
+    from dysl_vla_ros.replay.source import Choice
+    from dysl_vla_ros.runtime.recording import FullDepthRun
+    from dysl_vla_ros.runtime.step import Runtime
+
+WHAT = "folder that `dysl_vla demonstrations` wrote, or one or more bags"
+CALIBRATION_SEED = 20_000  # scenes that neither demonstrations nor tables use
+
+
+class TrainingData(Protocol):
+    """Observations to learn from, and full-depth runs kept apart from them."""
+
+    def observations(self, count: int) -> "Iterator[Observation]":
+        """Yield about ``count`` observations to learn from, all if there are fewer."""
+        ...
+
+    def full_depth_runs(self, runtime: "Runtime", m: int) -> "list[FullDepthRun]":
+        """Return full-depth runs that no observation to learn from comes from."""
+        ...
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what says where the data is and how it is read."""
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"simulator: of {', '.join(TASKS)} (default: all)")
+    parser.add_argument("--seeds", type=int, default=2, help="simulator: full-depth runs a task for the thresholds")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="simulator: processes that play the runs")
+    add_bag_arguments(parser)
+
+
+def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare how bags are read."""
+    parser.add_argument(
+        "--topic", action="append", default=[], metavar="INPUT:=TOPIC", help="bags: image:=/camera/color/image_raw"
+    )
+    parser.add_argument("--instruction", default="", help="bags: in place of what was recorded")
+
+
+def bag_choice(arguments: argparse.Namespace) -> "Choice":
+    """Return how bags are to be read.
+
+    Raises:
+        BagError: ``--topic`` has another form.
+    """
+    from dysl_vla_ros.replay.source import Choice
+    from dysl_vla_ros.replay.topics import remaps
+
+    return Choice(remaps(arguments.topic), arguments.instruction)
+
+
+def open_data(paths: Sequence[Path], arguments: argparse.Namespace, description: "PolicyDescription") -> TrainingData:
+    """Open demonstrations or bags and say how much there is.
+
+    Raises:
+        DataError: neither, a mixture, or too little.
+        BagError: a bag cannot serve the policy.
+    """
+    bags = [path for path in paths if is_bag(path)]
+    if len(bags) == len(paths):
+        return _Bags(paths, arguments, description)
+    others = [path for path in paths if path not in bags]
+    if bags:
+        raise DataError(f"{bags[0]} is a bag, {others[0]} is none; give bags alone, or one folder of demonstrations")
+    if len(paths) > 1:
+        raise DataError(f"{len(paths)} folders, none of them a bag; give one folder of demonstrations, or bags")
+    return _Demonstrations(paths[0], arguments)
+
+
+def is_bag(path: Path) -> bool:
+    """Tell whether something is a bag, by its content: a storage file, or a folder with one or with metadata."""
+    from dysl_vla_ros.bags.folder import PACKED, STORED
+
+    if path.is_dir():
+        return any(own.name == "metadata.yaml" or own.name.endswith(STORED + PACKED) for own in path.iterdir())
+    return path.is_file() and path.name.endswith(STORED + PACKED)
+
+
+def _require_demonstrations(folder: Path) -> None:
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not there; name a {WHAT}")
+    if not any(own.is_dir() and any(own.glob("[0-9]*.npz")) for own in folder.iterdir()):
+        there = ", ".join(sorted(own.name for own in folder.iterdir())[:5]) or "nothing"
+        raise DataError(
+            f"{folder} is neither a folder of demonstrations (TASK/*.npz) nor a bag (metadata.yaml, .mcap, .db3): it "
+            f"holds {there}; name a {WHAT}"
+        )
+
+
+class _Bags:
+    def __init__(self, paths: Sequence[Path], arguments: argparse.Namespace, description: "PolicyDescription") -> None:
+        from dysl_vla_ros.distillation.recorded_data import RecordedData
+
+        if arguments.tasks:
+            raise DataError("--tasks names simulated tasks and does nothing for bags; leave it out")
+        self._data = RecordedData(paths, description, bag_choice(arguments))
+        print(self._data.summary())
+        for warning in self._data.warnings():
+            print(f"warning: {warning}", file=sys.stderr)
+
+    def observations(self, count: int) -> "Iterator[Observation]":
+        return self._data.observations(count)
+
+    def full_depth_runs(self, runtime: "Runtime", m: int) -> "list[FullDepthRun]":
+        return self._data.held_out_runs(runtime, m)
+
+
+class _Demonstrations:
+    """Recorded experts; full-depth runs are played in the simulator, in scenes that were not recorded."""
+
+    def __init__(self, folder: Path, arguments: argparse.Namespace) -> None:
+        _require_demonstrations(folder)
+        self._folder, self._arguments = folder, arguments
+
+    def observations(self, count: int) -> "Iterator[Observation]":
+        from dysl_vla_ros.training.dataset import load_episodes, observations
+
+        return observations(load_episodes(self._folder, tasks_named(self._arguments.tasks)), count)
+
+    def full_depth_runs(self, runtime: "Runtime", m: int) -> "list[FullDepthRun]":
+        return simulated_runs(self._arguments, m)
+
+
+def simulated_runs(arguments: argparse.Namespace, m: int) -> "list[FullDepthRun]":
+    """Play full-depth runs in the simulator."""
+    from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, full_depth_runs
+    from dysl_vla_ros.settings import RuntimeSettings
+
+    settings = EvaluationSettings(
+        runtime=RuntimeSettings(actions_per_inference=m),
+        first_seed=CALIBRATION_SEED,
+        seeds=arguments.seeds,
+        checkpoint=str(arguments.checkpoint),
+        adapters=str(arguments.adapters or arguments.checkpoint / "dysl"),
+        tasks=tuple(tasks_named(arguments.tasks)),
+    )
+    print(f"playing {arguments.seeds} full-depth runs of {len(settings.tasks)} tasks ...", flush=True)
+    return full_depth_runs(settings, arguments.jobs)

@@ -1,0 +1,190 @@
+"""Recorded runs under many settings at the price of a few: each way through the layers is computed once.
+
+What a first pass does with an observation depends on settings only through where each block is skipped. The outputs of
+controllers on the way and the actions at its end are remembered; another threshold or another guidance then mostly
+takes a way that is known. Everything else, guidance included, is what :class:`~dysl_vla_ros.runtime.step.Runtime` does,
+in its order; a test holds the two equal, bit for bit.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.interfaces import ActionSpec, FloatArray
+from dysl_vla_ros.runtime.folder import DyslFolder
+from dysl_vla_ros.runtime.recording import FullDepthRun
+from dysl_vla_ros.runtime.step import Runtime
+from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
+from dysl_vla_ros.skipping.guidance import PriorPostGuidance
+from dysl_vla_ros.skipping.stack import Skip, SkippableStack, StackContext
+
+Way = tuple[int, ...]
+"""Per block so far: the dynamic layer from which the rest was skipped; the block's end: nothing was."""
+
+
+@dataclass(frozen=True)
+class RememberedStep:
+    """One inference of a replay."""
+
+    actions: FloatArray  # (H, A) physical units, what goes out
+    layer_calls: int  # both passes
+    verified: bool
+    allow_points: Way
+    warming_up: bool
+
+
+@dataclass
+class _Moment:
+    """What is known of one observation."""
+
+    hidden: Tensor
+    context: StackContext
+    probabilities: dict[tuple[Way, int], float] = field(default_factory=dict)  # (way before the block, layer)
+    actions: dict[Way, FloatArray] = field(default_factory=dict)  # at a way's end, (H, A)
+
+
+class RememberedPasses:
+    """The first passes over the observations of some runs.
+
+    Attributes:
+        computed: passes that really ran.
+    """
+
+    def __init__(self, runtime: Runtime, runs: Sequence[FullDepthRun]) -> None:
+        """Prepare every observation (vision) once.
+
+        Raises:
+            DataError: the policy's decoding has a state, so that a pass depends on those before it.
+        """
+        assert runtime.dysl is not None, "there is nothing to tune without adapters"
+        self.runs, self.policy, self.computed = tuple(runs), runtime.policy, 0
+        self.dysl: DyslFolder = runtime.dysl
+        if self.policy.initial_state() is not None:
+            raise DataError(f"the {self.policy.family} policy decodes with a memory; its passes cannot be tuned apart")
+        self._stack = SkippableStack(self.policy.layers)
+        with torch.inference_mode():
+            self._moments = [[_Moment(*self.policy.prepare(o)) for o in run.observations] for run in self.runs]
+
+    @property
+    def blocks(self) -> tuple[tuple[int, int], ...]:
+        """Blocks of the partition, (first, one past last) dynamic layer."""
+        return self.dysl.partition.blocks
+
+    @property
+    def action(self) -> ActionSpec:
+        """What the policy's actions are."""
+        return self.policy.action
+
+    def replay(self, settings: RuntimeSettings, runs: Sequence[int] | None = None) -> Iterator[RememberedStep]:
+        """Replay runs (by index; None: all) under ``settings``, one step an inference.
+
+        Guidance observes the first m actions of the chunk that this replay itself gave, as on a robot.
+
+        Args:
+            settings: with every value resolved; ``skipping.enabled`` must be true.
+            runs: indices into ``self.runs``.
+        """
+        assert settings.skipping.enabled
+        guidance, m = PriorPostGuidance(self.blocks, self.action), settings.actions_per_inference
+        guidance.configure(settings.guidance, m)
+        for index in range(len(self.runs)) if runs is None else runs:
+            guidance.reset()
+            played: FloatArray = np.zeros((0, self.action.dimensions), np.float32)
+            for moment, full_depth in zip(self._moments[index], self.runs[index].chunks, strict=True):
+                guidance.observe(played)
+                step = self._step(moment, full_depth, guidance, settings)
+                played = step.actions[:m]
+                yield step
+
+    def outputs(self) -> FloatArray:
+        """Return what controllers say along the deepest and along the shallowest way of every observation.
+
+        The same however much is remembered.
+        """
+        open_guidance = GuidanceSettings(prior=False, verify=False, warmup=0)
+        for threshold in (1.0, 0.0):
+            for _ in self.replay(RuntimeSettings(SkippingSettings(threshold=threshold), open_guidance)):
+                pass
+        firsts, ends = zip(*self.blocks, strict=True)
+        deep = [(ends[:b], layer) for b, (first, end) in enumerate(self.blocks) for layer in range(first, end)]
+        shallow = [(firsts[:b], first) for b, first in enumerate(firsts)]
+        values = [m.probabilities[key] for run in self._moments for m in run for key in (*deep, *shallow)]
+        return np.array(values, dtype=np.float32)
+
+    def _step(
+        self, moment: _Moment, full_depth: FloatArray, guidance: PriorPostGuidance, settings: RuntimeSettings
+    ) -> RememberedStep:
+        layers, points = self.dysl.partition.num_layers, guidance.allow_points()
+        if guidance.warming_up:
+            return RememberedStep(full_depth, layers, False, points, True)
+        way = self._way(moment, points, settings.skipping.threshold)
+        actions = moment.actions[way]
+        skipped = [(place, end) for place, (_, end) in zip(way, self.blocks, strict=True) if place < end]
+        calls = layers - sum(end - place for place, end in skipped)
+        if skipped and guidance.needs_verification(actions[: settings.actions_per_inference]):
+            return RememberedStep(full_depth, calls + layers - skipped[0][0], True, points, False)
+        return RememberedStep(actions, calls, False, points, False)
+
+    def _way(self, moment: _Moment, points: Way, threshold: float) -> Way:
+        way = self._known_way(moment, points, threshold)
+        if way is not None:
+            return way
+        self.computed += 1
+        rule = _RememberingRule(self.dysl, threshold, points, moment.probabilities)
+        with torch.inference_mode():
+            result = self._stack.run(moment.hidden, moment.context, rule)
+            normalised, _ = self.policy.decode(result.hidden, moment.context, None)
+        way = rule.finished_way()
+        moment.actions[way] = self.action.denormalise(normalised[0].float().cpu().numpy())
+        return way
+
+    def _known_way(self, moment: _Moment, points: Way, threshold: float) -> Way | None:
+        way: Way = ()
+        for (first, end), point in zip(self.blocks, points, strict=True):
+            place = end
+            for layer in range(max(first, point), end):
+                probability = moment.probabilities.get((way, layer))
+                if probability is None:
+                    return None
+                if probability > threshold:
+                    place = layer
+                    break
+            way += (place,)
+        return way if way in moment.actions else None
+
+
+class _RememberingRule:
+    """The deployed rule, which also hears the controllers in front of the allow point, for later."""
+
+    def __init__(self, dysl: DyslFolder, threshold: float, points: Way, heard: dict[tuple[Way, int], float]) -> None:
+        self._dysl, self._threshold, self._points, self._heard = dysl, threshold, points, heard
+        self._way: Way = ()
+
+    def skip(self, layer: int, hidden: Tensor, context: Any) -> Skip | None:
+        """Ask the layer's controller; skip where the block allows it."""
+        block = self._dysl.partition.block_of(layer)
+        if block is None:
+            return None
+        self._close_blocks_before(block)
+        probability = self._dysl.modules.controller(layer).probability(hidden, context.token_mask).item()
+        self._heard[self._way, layer] = probability
+        if layer < self._points[block] or not probability > self._threshold:
+            return None
+        self._way += (layer,)
+        return Skip(
+            self._dysl.partition.blocks[block][1], self._dysl.modules.adapter(layer)(hidden, context.token_mask)
+        )
+
+    def finished_way(self) -> Way:
+        """Return the whole way, after the pass."""
+        self._close_blocks_before(len(self._dysl.partition.blocks))
+        return self._way
+
+    def _close_blocks_before(self, block: int) -> None:
+        while len(self._way) < block:
+            self._way += (self._dysl.partition.blocks[len(self._way)][1],)
