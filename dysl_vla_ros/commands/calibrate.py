@@ -2,14 +2,19 @@
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from dysl_vla_ros.commands.training_data import (
+    WHAT,
+    TrainingData,
+    add_data_arguments,
+    is_bag,
+    open_data,
+    simulated_runs,
+)
 from dysl_vla_ros.errors import CheckpointError, DataError
-from dysl_vla_ros.simulation.tasks import TASKS, tasks_named
 
-CALIBRATION_SEED = 20_000  # scenes that neither demonstrations nor tables use
 STATIC_LAYERS = "static_layers.json"
 
 
@@ -17,12 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.description = (
         "Before distillation: choose the static layers (DATA is needed). After it: search the thresholds again, on "
-        "fresh full-depth runs in the simulator."
+        "episodes of the bags that distillation holds out, or (no bags) on fresh full-depth runs in the simulator."
     )
     parser.add_argument("checkpoint", type=Path, help="folder of the base checkpoint")
-    parser.add_argument("data", type=Path, nargs="?", help="folder that `dysl_vla demonstrations` wrote")
+    parser.add_argument("data", type=Path, nargs="*", help=WHAT)
     parser.add_argument("--adapters", type=Path, help="DySL folder (default: `dysl` in the checkpoint)")
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"of {', '.join(TASKS)} (default: all)")
     parser.add_argument("--static-ratio", type=float, default=0.2, help="share of the layers that always run")
     parser.add_argument(
         "--static", choices=("auto", "spread", "informative"), default="auto", help="how they are chosen"
@@ -33,10 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_threshold_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the search for thresholds takes."""
-    parser.add_argument("--seeds", type=int, default=2, help="full-depth runs a task for the thresholds")
     parser.add_argument("--actions-per-inference", type=int, default=1, help="actions played of each chunk (m)")
     parser.add_argument("--target-layers", type=float, default=0.33, help="largest mean share of layer calls")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that play the runs")
+    add_data_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -49,19 +52,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 def choose_layers(arguments: argparse.Namespace, folder: Path) -> int:
     """Measure similarity, try both floors, write the choice."""
-    if arguments.data is None:
+    if not arguments.data:
         raise DataError(f"{folder} has no adapters yet, so static layers are chosen first: name the data folder too")
     from dysl_vla_ros.distillation.activations import record_activations
     from dysl_vla_ros.distillation.static_choice import choose_static
     from dysl_vla_ros.files import require_writable, write_json
     from dysl_vla_ros.policies.registry import load_policy
-    from dysl_vla_ros.training.dataset import load_episodes, observations
+    from dysl_vla_ros.runtime.step import Runtime
 
     policy = load_policy(arguments.checkpoint)
     require_writable(folder)
-    episodes = load_episodes(arguments.data, tasks_named(arguments.tasks))
-    data = record_activations(policy, observations(episodes, arguments.observations), arguments.observations)
-    choice = choose_static(data, arguments.static_ratio, arguments.static)
+    data = open_data(arguments.data, arguments, Runtime(policy, None).description)
+    activations = record_activations(policy, data.observations(arguments.observations), arguments.observations)
+    choice = choose_static(activations, arguments.static_ratio, arguments.static)
     write_json(
         folder / STATIC_LAYERS,
         {
@@ -75,7 +78,8 @@ def choose_layers(arguments: argparse.Namespace, folder: Path) -> int:
     for name, error in choice.floor_errors.items():
         print(f"floor of {name} static layers: action L1 {error:.4f} after a short training")
     print(f"static layers: {choice.choice} {list(choice.partition.static)} of {choice.partition.num_layers}")
-    print(f"next: dysl_vla distill {arguments.checkpoint} {arguments.data}")
+    where = f" --adapters {folder}" if arguments.adapters else ""
+    print(f"next: dysl_vla distill {arguments.checkpoint} {' '.join(map(str, arguments.data))}{where}")
     return 0
 
 
@@ -102,27 +106,18 @@ def read_choice(folder: Path, model_hash: str) -> dict[str, Any]:
     return choice
 
 
-def search_thresholds(arguments: argparse.Namespace, folder: Path) -> int:
-    """Play full-depth runs, search, write controllers' offsets and ``calibration.json``; the adapters stay."""
+def search_thresholds(arguments: argparse.Namespace, folder: Path, data: TrainingData | None = None) -> int:
+    """Take full-depth runs, search, write controllers' offsets and ``calibration.json``; the adapters stay."""
     from dysl_vla_ros.distillation.threshold_search import search
-    from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, full_depth_runs
     from dysl_vla_ros.runtime.folder import MODULE_SIZES, save_dysl
     from dysl_vla_ros.runtime.step import Runtime
-    from dysl_vla_ros.settings import RuntimeSettings
 
     runtime = Runtime.load(str(arguments.checkpoint), str(folder))
     assert runtime.dysl is not None
     m = arguments.actions_per_inference
-    settings = EvaluationSettings(
-        runtime=RuntimeSettings(actions_per_inference=m),
-        first_seed=CALIBRATION_SEED,
-        seeds=arguments.seeds,
-        checkpoint=str(arguments.checkpoint),
-        adapters=str(folder),
-        tasks=tuple(tasks_named(arguments.tasks)),
-    )
-    print(f"playing {arguments.seeds} full-depth runs of {len(settings.tasks)} tasks ...", flush=True)
-    runs = full_depth_runs(settings, arguments.jobs)
+    if data is None and arguments.data:
+        data = open_data(arguments.data, arguments, runtime.description)
+    runs = data.full_depth_runs(runtime, m) if data else simulated_runs(arguments, m)
     best, front = search(runtime, runs, m, arguments.target_layers * runtime.dysl.partition.num_layers)
     config = runtime.dysl.config
     save_dysl(
@@ -148,5 +143,7 @@ def search_thresholds(arguments: argparse.Namespace, folder: Path) -> int:
     )
     if best.evenness > 0.95:
         print("warning: allow points are spread evenly over their blocks: this guidance decides nothing")
-    print(f"next: dysl_vla evaluate {arguments.checkpoint} --adapters {folder}")
+    bags = [str(path) for path in arguments.data if is_bag(path)]
+    check = f"replay {' '.join(bags)} --checkpoint" if bags else "evaluate"
+    print(f"next: dysl_vla {check} {arguments.checkpoint} --adapters {folder}")
     return 0

@@ -1,21 +1,30 @@
 """``dysl_vla distill``: adapters and controllers for a frozen policy."""
 
 import argparse
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dysl_vla_ros.commands.calibrate import add_threshold_arguments, read_choice, search_thresholds
+from dysl_vla_ros.commands.training_data import WHAT, open_data
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.simulation.tasks import TASKS, tasks_named
+
+if TYPE_CHECKING:
+    from dysl_vla_ros.distillation.stages import Distillation
 
 START = {"step": 1.0, "verify_threshold": 1.0, "dead_band": 0.0, "stride": "integral", "verify_on": "any"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; the defaults made the shipped adapters."""
+    parser.description = (
+        "Train adapters and controllers for a frozen policy, then search thresholds. The targets are the policy's own "
+        "actions at full depth. Interrupted, it goes on behind the last finished stage when it is started again."
+    )
     parser.add_argument("checkpoint", type=Path, help="folder of the base checkpoint")
-    parser.add_argument("data", type=Path, help="folder that `dysl_vla demonstrations` wrote")
+    parser.add_argument("data", type=Path, nargs="+", help=WHAT)
     parser.add_argument("--adapters", type=Path, help="DySL folder (default: `dysl` in the checkpoint)")
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"of {', '.join(TASKS)} (default: all)")
     parser.add_argument("--observations", type=int, default=10_000, help="frames to learn from; 0.25 MB of memory each")
     parser.add_argument("--controllers", choices=("error", "mixture"), default="error", help="stage 2: see METHOD")
     parser.add_argument("--skip-weight", type=float, default=0.1, help="lambda of the mixture")
@@ -35,12 +44,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     from dysl_vla_ros.distillation.activations import record_activations
     from dysl_vla_ros.distillation.stages import Distillation, DistillationSettings
+    from dysl_vla_ros.distillation.unfinished import Unfinished
     from dysl_vla_ros.files import require_writable
     from dysl_vla_ros.policies.registry import load_policy
     from dysl_vla_ros.runtime.folder import save_dysl
+    from dysl_vla_ros.runtime.step import Runtime
     from dysl_vla_ros.skipping.modules import DyslModules
     from dysl_vla_ros.skipping.partition import LayerPartition
-    from dysl_vla_ros.training.dataset import load_episodes, observations
 
     if min(arguments.hidden_steps, arguments.action_steps, arguments.joint_steps, arguments.observations) < 1:
         raise DataError("--hidden-steps, --action-steps, --joint-steps and --observations must be at least 1")
@@ -56,8 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     count = sum(parameter.numel() for parameter in modules.parameters())
     print(f"static layers {list(partition.static)}; {count / 1e6:.2f} M parameters to train")
 
-    episodes = load_episodes(arguments.data, tasks_named(arguments.tasks))
-    data = record_activations(policy, observations(episodes, arguments.observations), arguments.observations)
+    data = open_data(arguments.data, arguments, Runtime(policy, None).description)
+    activations = record_activations(policy, data.observations(arguments.observations), arguments.observations)
     settings = DistillationSettings(
         hidden_steps=arguments.hidden_steps,
         action_steps=arguments.action_steps,
@@ -66,10 +76,16 @@ def run(arguments: argparse.Namespace) -> int:
         skip_weight=arguments.skip_weight,
         seed=arguments.seed,
     )
-    job = Distillation(partition, modules, data, settings)
-    print(f"stage 1, hidden states: {job.train_hidden():.3f} of the skipped change is left unexplained")
-    print(f"stage 1, actions: L1 {job.train_actions():.4f}; floor {job.floor_error():.4f}")
-    print(f"stage 2, {settings.controllers}: loss {job.train_joint():.4f}; floor {job.floor_error():.4f}")
+    job = Distillation(partition, modules, activations, settings)
+    plan = [asdict(settings), sizes, list(partition.static), policy.model_hash]
+    unfinished = Unfinished(folder, plan, activations.actions)
+    unfinished.load(modules)
+    for said in unfinished.said:
+        print(f"{said} (finished before)")
+    for stage in _stages(job)[len(unfinished.said) :]:
+        said = stage()
+        print(said, flush=True)
+        unfinished.save(modules, said)
     save_dysl(
         folder,
         partition,
@@ -80,5 +96,16 @@ def run(arguments: argparse.Namespace) -> int:
         module_sizes=sizes,
         calibration={"guidance": START, "actions_per_inference": arguments.actions_per_inference},
     )
-    del data, job
-    return search_thresholds(arguments, folder)
+    unfinished.remove()
+    del activations, job
+    return search_thresholds(arguments, folder, data)
+
+
+def _stages(job: "Distillation") -> list[Callable[[], str]]:
+    """Return the stages in their order; each trains and says what came of it."""
+    kind = job.settings.controllers
+    return [
+        lambda: f"stage 1, hidden states: {job.train_hidden():.3f} of the skipped change is left unexplained",
+        lambda: f"stage 1, actions: L1 {job.train_actions():.4f}; floor {job.floor_error():.4f}",
+        lambda: f"stage 2, {kind}: loss {job.train_joint():.4f}; floor {job.floor_error():.4f}",
+    ]

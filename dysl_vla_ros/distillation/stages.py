@@ -67,6 +67,8 @@ class Distillation:
         """Take ``steps`` steps down ``loss_of``; return its running mean at the end."""
         optimiser = torch.optim.AdamW(parameters, lr=self.settings.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share_of_rate(step, steps))
+        # A stream of the stage's own, so that a run that goes on behind a finished stage gives the same bits.
+        self._random = np.random.default_rng([self.settings.seed, *label.encode()])
         running = 0.0
         progress = tqdm(range(steps), desc=label, unit="step", mininterval=2.0)
         for _ in progress:

@@ -1,0 +1,64 @@
+"""What an interrupted distillation leaves, so that the next one goes on behind the last stage that was finished.
+
+Two files in the DySL folder, in full precision; they belong to one set of settings and data and are ignored (and
+replaced) under any other. The stages draw from random streams of their own, so that going on gives the same bits as
+never having stopped.
+"""
+
+import hashlib
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dysl_vla_ros.errors import CheckpointError
+from dysl_vla_ros.files import sha256, write_atomically, write_json
+from dysl_vla_ros.policies.checkpoint import load_exactly, read_tensors
+
+WEIGHTS, STATE = "unfinished.safetensors", "unfinished.json"
+
+
+class Unfinished:
+    """The state of one distillation on disk.
+
+    Attributes:
+        said: what each finished stage reported, first to last.
+    """
+
+    def __init__(self, folder: Path, settings: Any, targets: Tensor) -> None:
+        """Look for the state that belongs to these settings (plain values) and the teacher's actions (N, H, A)."""
+        self._weights, self._state = folder / WEIGHTS, folder / STATE
+        text = json.dumps(settings, sort_keys=True).encode() + targets.numpy().tobytes()
+        self._belongs_to = hashlib.sha256(text).hexdigest()
+        self.said: list[str] = []
+        try:
+            state = json.loads(self._state.read_text(encoding="utf-8"))
+            if state["belongs_to"] == self._belongs_to and sha256(self._weights) == state["sha256"]:
+                self.said = [str(text) for text in state["said"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # nothing that could be gone on with: every stage runs
+
+    def load(self, modules: nn.Module) -> None:
+        """Put back what the last finished stage left, if there is one; what cannot be read is trained again."""
+        if not self.said:
+            return
+        try:
+            load_exactly(modules, read_tensors(self._weights), self._weights)
+        except CheckpointError:
+            self.said = []
+
+    def save(self, modules: nn.Module, said: str) -> None:
+        """Keep what a stage has left, and what it reported."""
+        self.said.append(said)
+        tensors = {name: value.detach().cpu().contiguous() for name, value in modules.state_dict().items()}
+        write_atomically(self._weights, partial(save_file, tensors))
+        state = {"belongs_to": self._belongs_to, "sha256": sha256(self._weights), "said": self.said}
+        write_json(self._state, state)
+
+    def remove(self) -> None:
+        """Forget it: the folder is finished."""
+        for path in (self._state, self._weights):
+            path.unlink(missing_ok=True)

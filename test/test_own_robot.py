@@ -1,0 +1,232 @@
+"""The way of one's own robot: from a recording to a policy that skips layers, with nothing of the simulator."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dysl_vla_ros.commands.main import main
+from dysl_vla_ros.commands.training_data import is_bag
+from dysl_vla_ros.distillation.recorded_data import RecordedData
+from dysl_vla_ros.distillation.stages import Distillation
+from dysl_vla_ros.distillation.unfinished import STATE, WEIGHTS, Unfinished
+from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.replay.source import Choice
+from dysl_vla_ros.runtime.step import Runtime
+from dysl_vla_ros.settings import RuntimeSettings
+from harness import install_prefix
+from tiny_bag import write_tiny_bag
+from tiny_checkpoint import INSTRUCTION, make_tiny_checkpoint
+
+OTHER = "open the drawer"
+SHORT = ("--observations", "40", "--hidden-steps", "6", "--action-steps", "6", "--joint-steps", "6")
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory):
+    return write_tiny_bag(tmp_path_factory.mktemp("bags") / "one", ticks=10, episodes=(INSTRUCTION, OTHER) * 3)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return write_tiny_bag(tmp_path_factory.mktemp("bags") / "small", ticks=8, episodes=(INSTRUCTION, OTHER) * 2)
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory):
+    return Runtime.load(str(make_tiny_checkpoint(tmp_path_factory.mktemp("base"), layers=6)), "")
+
+
+def bytes_of(observation):
+    return observation.images["image"].tobytes()
+
+
+def test_what_is_held_out_is_never_learned_from(runtime, bag):
+    data = RecordedData([bag], runtime.description)
+    assert [len(own.frames) for own in data.episodes] == [10] * 6
+    learned = {bytes_of(own) for own in data.observations(10_000)}
+    runs = data.held_out_runs(runtime, 1)
+    kept = {bytes_of(own) for run in runs for own in run.observations}
+    assert len(learned) == 4 * 10 and len(kept) == 2 * 10 and not learned & kept
+    assert {run.observations[0].instruction for run in runs} == {INSTRUCTION, OTHER}
+
+
+def test_the_same_seed_draws_the_same_observations_from_all_over_the_recording(runtime, bag):
+    data = RecordedData([bag], runtime.description)
+    one, again, other = ([bytes_of(own) for own in data.observations(20, seed)] for seed in (1, 1, 2))
+    assert one == again != other and len(set(one)) == 20
+    assert {own.instruction for own in data.observations(20, 1)} == {INSTRUCTION, OTHER}
+
+
+def test_several_bags_are_one_recording(runtime, bag, tmp_path):
+    second = write_tiny_bag(tmp_path / "two", ticks=10, episodes=(INSTRUCTION,) * 2, seed=5)
+    data = RecordedData([bag, second], runtime.description)
+    assert len(data.episodes) == 8
+    assert {own.bag for own in data.learned} == {bag, second}
+
+
+def test_a_single_episode_is_held_out_by_time(runtime, tmp_path):
+    data = RecordedData([write_tiny_bag(tmp_path / "one", ticks=40, episodes=(INSTRUCTION,))], runtime.description)
+    assert [len(own.frames) for own in (*data.learned, *data.held_out)] == [30, 10]
+    assert max(data.learned[0].times) < min(data.held_out[0].times)
+    (run,) = data.held_out_runs(runtime, 1)
+    assert len(run.chunks) == 10
+
+
+def test_with_m_actions_an_inference_the_held_out_runs_have_an_inference_each_m_steps(runtime, bag):
+    data = RecordedData([bag], runtime.description)
+    assert [len(run.chunks) for run in data.held_out_runs(runtime, 2)] == [5, 5]
+
+
+def test_too_little_is_refused_and_little_is_warned_of(runtime, bag, tmp_path):
+    with pytest.raises(DataError, match="too few to hold any out"):
+        RecordedData([write_tiny_bag(tmp_path / "bag", ticks=12, episodes=(INSTRUCTION,))], runtime.description)
+    little, few = RecordedData([bag], runtime.description).warnings()
+    assert "3 s are little" in little
+    assert f"fewer than 4 episodes of '{INSTRUCTION}', '{OTHER}'" in few
+    unknown = RecordedData([bag], runtime.description, Choice(instruction="open the drawer push")).warnings()
+    assert "the policy was not trained on 'open the drawer push'" in unknown[-1]
+
+
+def test_bags_and_demonstrations_are_told_apart_by_what_they_hold(bag, tmp_path):
+    assert is_bag(bag) and is_bag(next(bag.glob("*.db3"))) and not is_bag(bag / "metadata.yaml")
+    assert not is_bag(tmp_path) and not is_bag(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("case", ["neither", "nowhere", "mixed", "two", "tasks", "topic"])
+def test_data_that_cannot_serve_is_refused_by_name(case, bag, tmp_path, capsys):
+    checkpoint = make_tiny_checkpoint(tmp_path / "base")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_bytes(b"")
+    photos = str(tmp_path / "photos")
+    data, said = {
+        "neither": ([photos], "is neither a folder of demonstrations (TASK/*.npz) nor a bag"),
+        "nowhere": ([str(tmp_path / "nowhere")], "nowhere is not there"),
+        "mixed": ([str(bag), photos], "is a bag, " + photos + " is none"),
+        "two": ([photos, photos], "2 folders, none of them a bag"),
+        "tasks": ([str(bag), "--tasks", "reach"], "--tasks names simulated tasks and does nothing for bags"),
+        "topic": ([str(bag), "--topic", "image"], "must have the form image:=/camera"),
+    }[case]
+    assert main(["calibrate", str(checkpoint), *data]) == 2
+    assert said in capsys.readouterr().err
+    assert not (checkpoint / "dysl" / "static_layers.json").exists()
+
+
+def walk(checkpoint, bags, *, capsys=None):
+    """Calibrate and distill on bags; return what was said."""
+    paths = [str(bag) for bag in bags]
+    assert main(["calibrate", str(checkpoint), *paths, "--observations", "40", "--static", "spread"]) == 0
+    assert main(["distill", str(checkpoint), *paths, *SHORT]) == 0
+    return capsys.readouterr().out if capsys else ""
+
+
+def test_the_way_from_a_bag_to_a_policy_that_skips_and_is_tuned(small, tmp_path, capsys):
+    checkpoint = make_tiny_checkpoint(tmp_path / "base", layers=6)
+    said = walk(checkpoint, [small], capsys=capsys)
+    assert "1 s in 4 episodes of 2 instructions, 32 frames; held out: 2 episodes" in said
+    assert f"next: dysl_vla distill {checkpoint} {small}" in said and "stage 2, error" in said
+    assert f"next: dysl_vla replay {small} --checkpoint {checkpoint}" in said
+    calibration = json.loads((checkpoint / "dysl" / "calibration.json").read_text())
+    assert calibration["runs"] == 2 and calibration["inferences"] == 16
+    assert not (checkpoint / "dysl" / STATE).exists() and not (checkpoint / "dysl" / WEIGHTS).exists()
+
+    runtime = Runtime.load(str(checkpoint), "")
+    runtime.warm_up()
+    observation = next(RecordedData([small], runtime.description).observations(1))
+    assert np.isfinite(runtime.step(observation, np.zeros((0, 4), np.float32), RuntimeSettings()).chunk.actions).all()
+
+    out = tmp_path / "tuned"
+    arguments = ["--checkpoint", str(checkpoint), "--max-deviation", "1000", "--trials", "12", "--out", str(out)]
+    assert main(["tune", str(small), *arguments]) == 0
+    assert main(["calibrate", str(checkpoint), str(small)]) == 0, "with adapters there, thresholds are searched again"
+    assert "chosen:" in capsys.readouterr().out
+
+
+def test_an_interrupted_distillation_goes_on_to_the_same_bits(small, tmp_path, capsys, monkeypatch):
+    whole, broken = (make_tiny_checkpoint(tmp_path / name, layers=6) for name in ("whole", "broken"))
+    walk(whole, [small])
+    with monkeypatch.context() as patched:
+
+        def interrupted(self):
+            raise KeyboardInterrupt
+
+        patched.setattr(Distillation, "train_joint", interrupted)
+        assert main(["calibrate", str(broken), str(small), "--observations", "40", "--static", "spread"]) == 0
+        assert main(["distill", str(broken), str(small), *SHORT]) == 130
+    assert (broken / "dysl" / STATE).exists()
+    capsys.readouterr()
+    assert main(["distill", str(broken), str(small), *SHORT]) == 0
+    said = capsys.readouterr().out
+    assert said.count("(finished before)") == 2
+    for name in ("adapters.safetensors", "calibration.json"):
+        assert (broken / "dysl" / name).read_bytes() == (whole / "dysl" / name).read_bytes()
+
+
+def test_what_other_settings_or_data_left_unfinished_is_not_gone_on_with(tmp_path):
+    modules, targets = torch.nn.Linear(2, 2), torch.zeros(3, 2)
+    Unfinished(tmp_path, {"seed": 0}, targets).save(modules, "stage 1 done")
+    assert Unfinished(tmp_path, {"seed": 0}, targets).said == ["stage 1 done"]
+    assert Unfinished(tmp_path, {"seed": 1}, targets).said == []
+    assert Unfinished(tmp_path, {"seed": 0}, targets + 1).said == []
+    (tmp_path / WEIGHTS).write_bytes(b"half")
+    assert Unfinished(tmp_path, {"seed": 0}, targets).said == []
+
+
+def test_nothing_of_the_simulator_is_needed(small, tmp_path):
+    checkpoint = make_tiny_checkpoint(tmp_path / "base", layers=6)
+    code = (
+        "import sys\n"
+        "for name in ('mujoco', 'metaworld', 'gymnasium', 'rclpy'): sys.modules[name] = None\n"
+        "from dysl_vla_ros.commands.main import main\n"
+        f"base, bag, short = {str(checkpoint)!r}, {str(small)!r}, {SHORT!r}\n"
+        "assert main(['calibrate', base, bag, '--observations', '40', '--static', 'spread']) == 0\n"
+        "assert main(['distill', base, bag, *short]) == 0\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+TASKS = ("drawer-close", "button-press", "reach")
+EPISODES = 4  # of each, at the same seeds at full depth and with skipping
+
+
+def demo(folder, checkpoint, *arguments):
+    """Play the demo over real DDS as a process; return its summary."""
+    command = [str(install_prefix() / "bin" / "dysl_vla"), "demo", "--headless", "--checkpoint", str(checkpoint)]
+    command += ["--tasks", *TASKS, "--episodes", str(EPISODES), "--seed", "46000", "--out", str(folder)]
+    environment = {name: value for name, value in os.environ.items() if name != "ROS_DOMAIN_ID"}
+    command += map(str, arguments)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads((folder / "summary.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.ros
+@pytest.mark.timeout(900)
+def test_a_recording_of_the_robot_becomes_a_policy_that_skips_at_equal_success(tmp_path, capsys):
+    pytest.importorskip("mujoco")
+    reference = Path(__file__).parents[1] / "checkpoints" / "reference"
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    for name in ("config.json", "model.safetensors"):  # the base alone: nothing of the shipped adapters
+        shutil.copy(reference / name, checkpoint / name)
+    bag = tmp_path / "bag"
+    full = demo(tmp_path / "full", checkpoint, "--full-depth", "--record", bag)
+
+    assert main(["calibrate", str(checkpoint), str(bag), "--static", "spread"]) == 0
+    steps = ["--hidden-steps", "100", "--action-steps", "250", "--joint-steps", "150", "--observations", "1000"]
+    assert main(["distill", str(checkpoint), str(bag), *steps]) == 0
+    criteria = ["--max-deviation", "8", "--min-layer-reduction", "0.4"]
+    arguments = ["replay", str(bag), "--checkpoint", str(checkpoint), "--out", str(tmp_path / "replay"), *criteria]
+    assert main(arguments) == 0, capsys.readouterr()
+
+    skipping = demo(tmp_path / "skipping", checkpoint)
+    assert full["overall"]["layers_mean"] == 24.0 and skipping["overall"]["layers_mean"] < 14.0
+    assert skipping["overall"]["successes"] == full["overall"]["successes"] == len(TASKS) * EPISODES
