@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from dysl_vla_ros.commands.main import main
+from dysl_vla_ros.commands.main import available_verbs, build_parser, main
 from dysl_vla_ros.commands.training_data import is_bag
 from dysl_vla_ros.distillation.recorded_data import RecordedData
 from dysl_vla_ros.distillation.stages import Distillation
@@ -183,13 +184,22 @@ def test_nothing_of_the_simulator_is_needed(small, tmp_path):
     code = (
         "import sys\n"
         "for name in ('mujoco', 'metaworld', 'gymnasium', 'rclpy'): sys.modules[name] = None\n"
-        "from dysl_vla_ros.commands.main import main\n"
+        "from dysl_vla_ros.commands.main import available_verbs, build_parser, main\n"
         f"base, bag, short = {str(checkpoint)!r}, {str(small)!r}, {SHORT!r}\n"
         "assert main(['calibrate', base, bag, '--observations', '40', '--static', 'spread']) == 0\n"
         "assert main(['distill', base, bag, *short]) == 0\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_every_command_of_the_tutorial_is_one_that_exists():
+    page = (Path(__file__).parents[1] / "docs" / "your-robot.md").read_text()
+    commands = [line.removeprefix("$ ") for line in page.splitlines() if line.startswith("$ dysl_vla ")]
+    assert len(commands) >= 5
+    for command in commands:
+        _, verb, *rest = shlex.split(command)
+        build_parser(available_verbs(), verb).parse_args([verb, *rest])
 
 
 TASKS = ("drawer-close", "button-press", "reach")
