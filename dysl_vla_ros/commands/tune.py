@@ -89,6 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
     limit = f"--target-ms {arguments.target_ms:g}" if arguments.target_ms else f"--max-deviation {target.deviation:g}"
     bags = shlex.join(map(str, arguments.bags))
     command = f"dysl_vla tune {bags} --checkpoint {shlex.quote(str(arguments.checkpoint))} {limit}"
+    for name, value in (("--adapters", arguments.adapters), ("--params", arguments.params)):
+        command += f" {name} {shlex.quote(str(value))}" if value else ""
     write_results(arguments.out, tuning, target, cost, command=command, data=[data], seed=arguments.seed)
     print(f"before: {sentence(tuning.before.figures)}")
     print(f"choice: {sentence(tuning.choice.figures)}")

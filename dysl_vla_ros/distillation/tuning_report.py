@@ -69,7 +69,7 @@ def write_results(
         data: where the runs came from, with how much, a line each.
         seed: of the search.
     """
-    figures = {"after": sentence(tuning.choice.figures), "before": sentence(tuning.before.figures)}
+    figures = {"choice": sentence(tuning.choice.figures), "before": sentence(tuning.before.figures)}
     comment = [
         command,
         *data,
