@@ -37,6 +37,12 @@ class Joints:
         self._there.clear()
         self.values.clear()
 
+    def clock_jumped(self) -> None:
+        """Forget every position from before a jump of the ROS clock: each joint must be heard anew."""
+        self._freshness.clock_jumped()
+        self._refusal = "its newest message is from before the clock jumped" if self.values else self._refusal
+        self.values.clear()
+
     def hear(self, message: Any, arrival: float, ros_now: float | None, max_clock_skew: float) -> str:
         """Take what a message says of the policy's joints; return why it is refused, or "".
 

@@ -92,12 +92,9 @@ def _inference(node_name: str, settings: Settings, session: "Session") -> Diagno
         values |= {f"{part} p50 [ms]": p50, f"{part} p95 [ms]": p95, f"{part} max [ms]": largest}
     if (shares := statistics.skipping(window)) is not None:
         values |= {"share of layers skipped": shares[0], "share verified": shares[1]}
-<<<<<<< HEAD
     if (seams := statistics.seams(window)) is not None:
         values |= {"seam p95": seams[0], "seam largest": seams[1]}
-=======
     missed = statistics.missed_share(window)
->>>>>>> 1d225e0 (Hold the arm on request, keep it in a box, begin anew when the clock jumps)
     values |= {
         "share of missed deadlines": missed,
         "missed deadlines": statistics.missed_deadlines,
@@ -139,11 +136,8 @@ def _inputs(node_name: str, settings: Settings, session: "Session") -> Diagnosti
         reason, no_clock = loop.inputs_fault(), loop.clock.fault(settings.safety)
         refusal = loop.instruction_refusal
         if reason:
-<<<<<<< HEAD
-            level, message = WARN if loop.merely_starting else ERROR, "; ".join([reason, *session.graph.inputs])
-=======
-            level, message = WARN if loop.merely_starting or no_clock else ERROR, reason
->>>>>>> 1d225e0 (Hold the arm on request, keep it in a box, begin anew when the clock jumps)
+            level = WARN if loop.merely_starting or no_clock else ERROR
+            message = "; ".join([reason, *session.graph.inputs])
         elif not loop.present_instruction:
             level, message = WARN, f"waiting for instruction on {inputs.instruction_topic}"
             if refusal:
@@ -178,16 +172,13 @@ def _commands(node_name: str, session: "Session") -> DiagnosticStatus:
         return _status(node_name, "commands", level, f"stopped: {loop.stop_reason}", values)
     if passed:
         return _status(node_name, "commands", ERROR, f"playing again after: {passed}", values)
-<<<<<<< HEAD
-    if session.graph.outputs:
-        return _status(node_name, "commands", WARN, "; ".join(session.graph.outputs), values)
-=======
+    odd = list(session.graph.outputs)
     if walls:
-        return _status(node_name, "commands", WARN, f"playing; kept in the workspace by {', '.join(walls)}", values)
+        odd.append(f"kept in the workspace by {', '.join(walls)}")
     if statistics.often_late.exceeded(statistics.late_share()):
-        message = f"playing; {statistics.late_share():.0%} of the control ticks come late: is the machine overloaded?"
-        return _status(node_name, "commands", WARN, message, values)
->>>>>>> 1d225e0 (Hold the arm on request, keep it in a box, begin anew when the clock jumps)
+        odd.append(f"{statistics.late_share():.0%} of the control ticks come late: is the machine overloaded?")
+    if odd:
+        return _status(node_name, "commands", WARN, "; ".join(["playing", *odd]), values)
     return _status(node_name, "commands", OK, "playing", values)
 
 

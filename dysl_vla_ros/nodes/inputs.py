@@ -18,7 +18,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64, String
 
-from dysl_vla_ros.control.freshness import Freshness
+from dysl_vla_ros.control.freshness import Freshness, arrival_limit
 from dysl_vla_ros.control.joints import Joints
 from dysl_vla_ros.control.workspace import POSITION, Place
 from dysl_vla_ros.errors import ObservationError, SettingError
@@ -238,17 +238,16 @@ class Inputs:
     def clock_jumped(self) -> None:
         """Forget what was heard before a jump of the ROS clock."""
         self.freshness.clock_jumped()
-        self._newest.clear()
-        self._unused.clear()
+        self._joints.clock_jumped()
+        self._pictures.start()
         self._values.clear()
 
     def stop_reason(self, ros_now: float, safety: SafetySettings, clock_rate: float = 1.0) -> str:
         """Return why the arm must not move now, or "" when every input is fresh."""
-<<<<<<< HEAD
         now = time.monotonic()
-        reason = self.freshness.stop_reason(now, ros_now, safety)
+        reason = self.freshness.stop_reason(now, ros_now, safety, clock_rate)
         if not reason and JOINTS in self.sources:
-            reason = self._joints.stop_reason(now, safety.max_arrival_age)
+            reason = self._joints.stop_reason(now, arrival_limit(safety, clock_rate))
         return reason
 
     def warnings(self) -> list[str]:
@@ -258,8 +257,6 @@ class Inputs:
             f"frozen picture? {topic}: {count} identical images under new stamps" for count, topic in counts if count
         ]
         return frozen + self._pictures.warnings()
-=======
-        return self.freshness.stop_reason(time.monotonic(), ros_now, safety, clock_rate)
 
     @property
     def place(self) -> Place | None:
@@ -268,7 +265,6 @@ class Inputs:
         if values is None:
             return None
         return Place(np.array([values[name] for name in POSITION]), self.freshness.age(POSE, time.monotonic()))
->>>>>>> 1d225e0 (Hold the arm on request, keep it in a box, begin anew when the clock jumps)
 
     @property
     def gripper_opening(self) -> float | None:

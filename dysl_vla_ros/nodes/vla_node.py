@@ -27,12 +27,8 @@ from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool, Trigger
 
-<<<<<<< HEAD
 from dysl_vla_ros.errors import SettingError
-from dysl_vla_ros.nodes import diagnostics
-=======
 from dysl_vla_ros.nodes.diagnostics import Diagnostics
->>>>>>> 1d225e0 (Hold the arm on request, keep it in a box, begin anew when the clock jumps)
 from dysl_vla_ros.nodes.executor import PatientExecutor
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode, spin, transition
 from dysl_vla_ros.nodes.namesake import living_namesake
@@ -210,15 +206,10 @@ class VlaNode(GuardedLifecycleNode):
 
     def _publish_diagnostics(self) -> None:
         session = self._session
-<<<<<<< HEAD
         if session is not None and session.is_open:
             for warning in session.graph.look():
                 self.warn_throttled(warning)
-        message = diagnostics.build(
-            self.get_name(),
-=======
         message = self._status.build(
->>>>>>> 1d225e0 (Hold the arm on request, keep it in a box, begin anew when the clock jumps)
             self.state,
             self.last_cause,
             self._parameters_of_node.settings,
