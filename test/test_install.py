@@ -133,9 +133,7 @@ def test_a_verb_whose_ground_is_missing_says_what_to_install(
     monkeypatch.setitem(main.VERBS, "inspect", main.VERBS["inspect"]._replace(needs="rclpy_is_not_here"))
     monkeypatch.setitem(main.MENDS, "rclpy_is_not_here", "install it")
     assert main.main(["inspect", "somewhere"]) == 2
-    assert capsys.readouterr().err == (
-        "dysl_vla inspect: error: rclpy_is_not_here is not installed here; install it\n"
-    )
+    assert capsys.readouterr().err == ("dysl_vla inspect: error: rclpy_is_not_here is not installed here; install it\n")
 
 
 def test_an_interrupted_verb_ends_with_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,9 +16,7 @@ from dysl_vla_ros.skipping.partition import LayerPartition
 INSTRUCTION = "push the puck"
 
 
-def tiny_config(
-    layers: int = 6, rotation: bool = False, joints: Mapping[str, str] | None = None
-) -> ReferenceConfig:
+def tiny_config(layers: int = 6, rotation: bool = False, joints: Mapping[str, str] | None = None) -> ReferenceConfig:
     """Return the configuration of the tiny policy.
 
     ``rotation``: its actions turn the hand as well; ``joints``, name to unit, are declared beside pose and gripper.

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dysl_vla_ros.control.clock_watch import ClockWatch
-from dysl_vla_ros.control.freshness import Freshness
+from dysl_vla_ros.control.freshness import Freshness, arrival_limit
 from dysl_vla_ros.control.joints import Joints
 from dysl_vla_ros.errors import ObservationError
 from dysl_vla_ros.interfaces import Observation, PolicyDescription
@@ -64,7 +64,7 @@ class RecordedInputs:
     def stop_reason(self, time: float) -> str:
         """Return why the arm must not move at that time, or ""."""
         reason = self._freshness.stop_reason(time, self.now(time), self._safety, self._watch.rate)
-        return reason or self._joints.stop_reason(time, self._safety.max_arrival_age)
+        return reason or self._joints.stop_reason(time, arrival_limit(self._safety, self._watch.rate))
 
     def hear_values(self, role: str, time: float, message: Any) -> None:
         """Take proprioception."""
@@ -90,6 +90,7 @@ class RecordedInputs:
         jump = self._watch.update(time, stamp) if self.own_clock else ""
         if jump:
             self._freshness.clock_jumped()
+            self._joints.clock_jumped()
             self._newest_stamp = stamp
         return jump
 
@@ -127,7 +128,7 @@ class RecordedInputs:
         try:
             image = np.array(picture(message))
         except ObservationError as error:
-            self._freshness.unusable(camera, str(error))
+            self._freshness.unusable(camera, arrival, str(error))
             self._refuse(f"{self._topics[camera]}: {error}")
             return None
         self._freshness.proved(camera, arrival)
