@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dysl_vla_ros.errors import ObservationError
 from dysl_vla_ros.control.joints import Joints
+from dysl_vla_ros.errors import ObservationError
 from dysl_vla_ros.readings import joint_values
 
 NAMES = ("shoulder", "elbow", "finger")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import RosPeer, wait_until
+from harness import RosPeer
 from test_namesake import answer_get_state
 from vla_rig import ACTION, CHUNK, DIAGNOSTICS, LIMIT, NODE, REPORT, SIZE, TWIST, Rig, gentle, running_rig
 
@@ -188,8 +188,7 @@ def test_a_living_namesake_is_refused_at_configure_and_nothing_is_started(rig, r
         assert not rig.change("configure")
         rig.wait_for_error("worker", "another node /dysl_vla is on the graph, in the state active")
         assert rig.node.children() == []
-    wait_until(lambda: rig.peer.node.get_node_names().count(NODE) == 1, LIMIT, "the namesake's leaving")
-    rig.move()
+    rig.move()  # one that left, or died and is still on the graph, does not answer: it hinders nobody
 
 
 # -- compressed --------------------------------------------------------------------------------------------------------
@@ -240,4 +239,4 @@ def test_damaged_jpegs_are_counted_and_stop_the_arm_by_age_and_one_is_only_dropp
 
 def refused(status) -> int:
     values = {pair.key: pair.value for pair in status.values}
-    return int(values["/image/compressed received, dropped, refused"].rpartition(",")[2])
+    return int(values["/image/compressed refused"])
