@@ -128,10 +128,17 @@ class NodeProcess:
         wait_until(self._ended, limit, f"the end of {self.program}, whose output is:\n{self.output[-3000:]}\n")
         return int(self.process.returncode)
 
-    def stop(self, signal_number: int = signal.SIGINT, limit: float = 10.0) -> int:
-        """Send the signal, wait for the end, and make sure that no process is left; return the exit code."""
+    def stop(self, signal_number: int = signal.SIGINT, limit: float = 10.0, impatient: bool = False) -> int:
+        """Send the signal, wait for the end, and make sure that no process is left; return the exit code.
+
+        ``impatient``: send it again and again until the end.
+        """
         below = self.children()
         self.process.send_signal(signal_number)
+        if impatient:
+            wait_until(
+                lambda: self._ended() or self.process.send_signal(signal_number), limit, f"the end of {self.program}"
+            )
         code = self.wait(limit)
         wait_until(
             lambda: not [process for process in below if is_alive(process)],

@@ -79,7 +79,7 @@ def test_everything_is_recorded_as_it_is_offered(listener, tmp_path):
             late.publish(Float64(data=float(number)))
         status(peer, lambda _, values: int(values.get("messages on disk", 0)) >= 63, "63 messages on the disk")
         _, values = status(peer, lambda _, values: "/never" in values["topics not there"], "any status")
-        assert node.stop(signal.SIGINT) == 0, node.output
+        assert node.stop(signal.SIGINT, impatient=True) == 0, node.output
     with BagReader(tmp_path / "bag") as bag:
         assert not bag.damage
         heard = {topic: [message.message for message in bag.messages([topic])] for topic in bag.topics}

@@ -82,6 +82,7 @@ class Launched:
         code = self.ends(CTRL_C_LIMIT)
         left = CTRL_C_LIMIT - (time.monotonic() - began)
         wait_until(lambda: not [process for process in below if is_alive(process)], left, "the end of every process")
+        assert "process has died" not in self.output, self.output
         return code
 
 

@@ -183,7 +183,7 @@ def test_a_wrong_parameter_ends_the_program_with_one_line(ros_domain, parameters
 def test_sigint_ends_the_program_with_exit_code_0(ros_domain):
     with NodeProcess("sim_node") as node:
         node.wait_for_output("ready", 30.0)
-        assert node.stop(signal.SIGINT) == 0
+        assert node.stop(signal.SIGINT, impatient=True) == 0
         assert "Traceback" not in node.output
 
 

@@ -8,10 +8,8 @@ writable ends the recording with an ERROR; the node lives on and nothing else is
 import collections
 import importlib
 import os
-import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +29,7 @@ from rclpy.signals import SignalHandlerOptions
 from dysl_vla_ros.bags.metadata import NO_LIMIT, OfferedQos
 from dysl_vla_ros.bags.recording import Recording, RecordingStatus
 from dysl_vla_ros.errors import BagError, DyslVlaError, SettingError
+from dysl_vla_ros.nodes.stop_request import StopRequest
 
 # What replay, calibration and distillation read, and what shows how the robot was driven.
 DEFAULT_TOPICS = (
@@ -239,15 +238,13 @@ def offered(profile: QoSProfile) -> OfferedQos:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Record until SIGINT or SIGTERM; return the exit code."""
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
+    stop = StopRequest()
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = BagRecorder()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        while not ended.is_set():
+        while not stop.is_set():
             executor.spin_once(timeout_sec=0.1)
         executor.shutdown()
         code = node.finish()
@@ -258,6 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     finally:
         rclpy.try_shutdown()
+        stop.ignore_more()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ for ``command_timeout`` the arm stands still and the gripper holds.
 
 import array
 import math
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -34,6 +33,7 @@ from std_msgs.msg import Float64, Header
 from dysl_vla_ros.errors import DataError, DyslVlaError
 from dysl_vla_ros.msg import SceneState
 from dysl_vla_ros.nodes.real_time import Pacer
+from dysl_vla_ros.nodes.stop_request import StopRequest
 from dysl_vla_ros.srv import ResetScene
 
 if TYPE_CHECKING:
@@ -267,30 +267,17 @@ class SimNode(Node):
             self.get_logger().warning(text)
 
 
-class StopRequest:
-    """SIGINT and SIGTERM ask for an end between two steps; the exit code is then 0."""
-
-    def __init__(self) -> None:
-        """Install the handlers."""
-        self.wanted = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
-
-    def _on_signal(self, *_: Any) -> None:
-        self.wanted = True
-
-
 def run(node: SimNode, stop: StopRequest) -> None:
     """Step the node in real time and answer its callbacks in between, until a stop is wanted."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     pacer = Pacer(node.step_period, MAX_LAG, time.monotonic())
     report_at = time.monotonic() + REPORT_PERIOD
-    while not stop.wanted:
+    while not stop.is_set():
         if pacer.wait_time(time.monotonic()) <= 0.0:  # late: what came in meanwhile comes first, a flood does not
             for _ in range(CALLBACKS_WHEN_LATE):
                 executor.spin_once(timeout_sec=0.0)
-        while (remaining := pacer.wait_time(time.monotonic())) > 0.0 and not stop.wanted:
+        while (remaining := pacer.wait_time(time.monotonic())) > 0.0 and not stop.is_set():
             executor.spin_once(timeout_sec=remaining)
         now = time.monotonic()
         if node.restarted:
@@ -319,6 +306,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     finally:
         rclpy.try_shutdown()
+        stop.ignore_more()
     return 0
 
 

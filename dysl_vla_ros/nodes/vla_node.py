@@ -12,7 +12,6 @@ What each transition does, and what its outcome leads to:
 - ``on_error``: ends whatever is left. SUCCESS -> unconfigured.
 """
 
-import signal
 import sys
 import threading
 from typing import Any
@@ -35,6 +34,7 @@ from dysl_vla_ros.nodes.namesake import living_namesake
 from dysl_vla_ros.nodes.outputs import RELIABLE
 from dysl_vla_ros.nodes.parameters import INSTRUCTION, NodeParameters, Settings
 from dysl_vla_ros.nodes.session import Session
+from dysl_vla_ros.nodes.stop_request import StopRequest
 
 SUCCESS, FAILURE, ERROR = (
     TransitionCallbackReturn.SUCCESS,
@@ -240,11 +240,8 @@ class VlaNode(GuardedLifecycleNode):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; both stop the arm and end with 0."""
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
+    stop = StopRequest()
     try:
-        # rclpy's own handlers shut the context down first: nothing could be published any more, the zero twist least
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
         node = VlaNode()
     except Exception as error:
@@ -259,16 +256,17 @@ def main(arguments: list[str] | None = None) -> int:
             spin(executor)
         except Exception as error:  # none is known that gets here; the arm must stop all the same
             died.append(error)
-        ended.set()
+        stop.set()
 
     spinner = threading.Thread(target=keep_spinning, name="executor")
     spinner.start()
-    ended.wait()  # the main thread does nothing else, so that signals are noticed at once
+    stop.wait()  # the main thread does nothing else, so that signals are noticed at once
     node.end()
     executor.shutdown(timeout_sec=END_LIMIT)
     spinner.join(END_LIMIT)
     node.destroy_node()
     rclpy.try_shutdown()
+    stop.ignore_more()
     if died:
         print(f"vla_node: error: the executor ended: {died[0]!r}", file=sys.stderr)
     return 1 if died else 0
