@@ -109,6 +109,9 @@ class Surroundings:
     def inference(self, record) -> None:
         self.records.append(record)
 
+    def instruction(self, text) -> None:
+        self.spoken = text
+
     # what a test does
     def see(self) -> None:
         self.image += 1

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from harness import RosPeer
 from vla_rig import ACTION, LIMIT, NODE, REPORT, Rig, gentle, running_rig
 
 pytestmark = pytest.mark.ros
+
+IN_FORCE = f"/{NODE}/instruction"
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,30 @@ def test_a_set_of_several_is_all_or_nothing_and_names_every_fault(rig):
 
 def hash_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_the_instruction_in_force_is_said_again_for_whoever_comes_later(rig):
+    from std_msgs.msg import String
+
+    from dysl_vla_ros.nodes.outputs import LATCHED
+
+    rig.instruct("open the drawer")
+    wanted = hash_of("open the drawer")
+    next_report(rig, lambda report: report.instruction_hash == wanted, "the heard text")
+    with RosPeer("late") as late:
+        late.listen(IN_FORCE, String, LATCHED)
+
+        def said(text):
+            late.wait_for(IN_FORCE, lambda message: message.data == text, LIMIT, f"{text!r} in force")
+
+        said("open the drawer")
+        rig.instruct("push\tit")  # refused
+        rig.instruct("  ")
+        said("")
+        rig.instruct(" push the puck")
+        said("push the puck")
+        assert [message.data for message in late.received(IN_FORCE)] == ["open the drawer", "", "push the puck"]
+    rig.wait_for_motion()
 
 
 def test_the_instruction_parameter_is_in_force_from_activation_until_another_is_heard(rig):

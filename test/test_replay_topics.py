@@ -59,6 +59,18 @@ def test_a_namespace_and_image_transport_do_not_hide_a_name():
     assert inputs["instruction"].topic == "/robot1/instruction"
 
 
+def test_what_the_node_says_again_serves_where_nothing_else_was_said():
+    spoken = STATE["/instruction"]
+    rest = {name: kind for name, kind in STATE.items() if name != "/instruction"} | {"/image": IMAGE}
+
+    def found(*topics):
+        return find({**rest, **dict.fromkeys(topics, spoken)}).inputs["instruction"].topic
+
+    assert found("/dysl_vla/instruction") == "/dysl_vla/instruction"
+    assert found("/dysl_vla/instruction", "/instruction") == "/instruction"
+    assert found("/left/dysl_vla/instruction", "/left/instruction") == "/left/instruction"
+
+
 def test_of_raw_and_compressed_the_raw_one_is_taken():
     assert find({"/image/compressed": COMPRESSED, "/image": IMAGE, **STATE}).inputs["image"].topic == "/image"
 

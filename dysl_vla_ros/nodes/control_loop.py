@@ -102,6 +102,8 @@ class ControlLoop:
             self._used_stamp = None
             if given := self._settings().control.instruction.strip():
                 self._instruction, self.instruction_refusal = given, ""
+            if self._instruction:
+                self._outputs.instruction(self._instruction)
             self._begin_episode()
             self._entered = time.monotonic()
             self._active = True
@@ -175,6 +177,8 @@ class ControlLoop:
                 self._warn("instruction", f"{self._inputs.instruction_topic}: {fault}; the one before stays")
             elif text != self._instruction:  # heard twice, or repeated by its publisher
                 self._instruction = text
+                if self._active:
+                    self._outputs.instruction(text)
                 self._used_stamp = None
                 self._begin_episode()
                 self._request_if_due()

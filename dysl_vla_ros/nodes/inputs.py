@@ -24,6 +24,7 @@ from dysl_vla_ros.control.workspace import POSITION, Place
 from dysl_vla_ros.errors import ObservationError, SettingError
 from dysl_vla_ros.interfaces import Observation, PolicyDescription, ProprioceptionSpec
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode
+from dysl_vla_ros.nodes.outputs import LATCHED
 from dysl_vla_ros.nodes.pictures import Pictures
 from dysl_vla_ros.readings import check, opening_value, pose_values, require_opencv, seconds
 from dysl_vla_ros.settings import SafetySettings
@@ -32,7 +33,6 @@ SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, durabili
 # several drivers may share the topic: with a queue of one, the last of them would be heard alone
 JOINT_STREAM = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
 SPOKEN = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 POSE, OPENING, JOINTS = "ee_pose", "gripper_state", "joint_states"
 JOINT_UNITS = ("rad", "m")  # what a JointState carries

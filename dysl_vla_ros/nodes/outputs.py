@@ -7,7 +7,7 @@ import numpy as np
 from geometry_msgs.msg import TwistStamped, Vector3
 from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from std_msgs.msg import Float64
+from std_msgs.msg import Float64, String
 
 from dysl_vla_ros.control.commander import Command
 from dysl_vla_ros.interfaces import PolicyDescription, StepResult
@@ -18,6 +18,7 @@ from dysl_vla_ros.readings import instruction_hash
 from dysl_vla_ros.settings import ControlSettings
 
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 DEADLINE_PERIODS = 2  # of control.rate; offered on the commands, so that a consumer may ask for it
 
 
@@ -62,7 +63,8 @@ class Outputs:
         self._action = node.create_lifecycle_publisher(EndEffectorAction, "~/action", RELIABLE)
         self._chunk = node.create_lifecycle_publisher(ActionChunkMessage, "~/action_chunk", RELIABLE)
         self._report = node.create_lifecycle_publisher(SkipReport, "~/skip_report", RELIABLE)
-        self.publishers = (self._twist, self._gripper, self._action, self._chunk, self._report)
+        self._instruction = node.create_lifecycle_publisher(String, "~/instruction", LATCHED)
+        self.publishers = (self._twist, self._gripper, self._action, self._chunk, self._report, self._instruction)
 
     def destroy(self) -> None:
         """Take every publisher off the graph."""
@@ -72,6 +74,10 @@ class Outputs:
     def wait_for_twist_acked(self, limit: float) -> bool:
         """Wait until every consumer has the last twist, at most ``limit`` seconds; false if one has not."""
         return bool(self._twist.wait_for_all_acked(Duration(seconds=limit)))
+
+    def instruction(self, text: str) -> None:
+        """Publish the instruction in force, "" for none: it may have come by a topic, a parameter or a launch."""
+        self._instruction.publish(String(data=text))
 
     def command(self, command: Command, episode: int, image_stamp: Any, frame: str) -> None:
         """Publish one control tick: twist, gripper unless it holds, action."""

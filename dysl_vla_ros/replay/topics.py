@@ -183,6 +183,9 @@ class _Search:
         fitting = [topic for topic, about in self.topics.items() if about.type in types and about.count]
         exact = [topic for topic in fitting if _plain(topic) == f"/{role}"]
         spaced = [topic for topic in fitting if _last(topic) == role]
+        if role == "instruction":  # the node says again what it acts on: left/dysl_vla/instruction beside this one
+            above = {_above(topic) for topic in spaced}
+            spaced = [topic for topic in spaced if _above(_above(topic)) not in above]
         raw_first = sorted(exact, key=lambda topic: types.index(self.topics[topic].type))
         if raw_first:
             return self._served(role, raw_first[0], "by its name")
@@ -261,6 +264,11 @@ class _Search:
 def _plain(topic: str) -> str:
     """Return a topic without what image_transport puts behind it."""
     return topic.removesuffix("/compressed")
+
+
+def _above(topic: str) -> str:
+    """Return the namespace that a topic, or a namespace, lies in."""
+    return _plain(topic).rpartition("/")[0]
 
 
 def _last(topic: str) -> str:
