@@ -16,6 +16,7 @@ from dysl_vla_ros.interfaces import Observation
 FILM_PICTURES = 8  # at least so many an episode, where it has them
 EPISODES_SHOWN = 12
 WORST_MOMENTS = 10
+APART = 10  # moments between two of the worst: neighbours show the same thing
 FILM_WIDTH, WORST_WIDTH = 192, 256  # px
 
 
@@ -46,6 +47,7 @@ class Album:
         """Begin empty."""
         self.films: list[Film] = []
         self._worst: list[tuple[float, int, tuple[bytes, ...]]] = []  # a heap, the least of the worst first
+        self._peak: tuple[float, int, tuple[bytes, ...]] | None = None  # worst of the last moments, not yet in there
 
     def watch(self, observation: Observation, row: int, episode: int, distance: float) -> None:
         """Look at the moment of a row; ``distance`` is how far skipping deviated there."""
@@ -55,13 +57,25 @@ class Album:
         film = self.films[-1]
         film.add(observation, row)
         film.worst = max(film.worst, distance)
-        if distance > 0.0 and (len(self._worst) < WORST_MOMENTS or distance > self._worst[0][0]):
-            pictures = tuple(jpeg(picture, WORST_WIDTH) for picture in observation.images.values())
-            keep = heapq.heappush if len(self._worst) < WORST_MOMENTS else heapq.heapreplace
-            keep(self._worst, (distance, -row, pictures))
+        if distance > 0.0:
+            if self._peak and row + self._peak[1] >= APART:
+                self._keep_peak()
+            if self._peak is None or distance > self._peak[0]:
+                self._peak = (
+                    distance,
+                    -row,
+                    tuple(jpeg(picture, WORST_WIDTH) for picture in observation.images.values()),
+                )
+
+    def _keep_peak(self) -> None:
+        if self._peak is not None:
+            keep = heapq.heappush if len(self._worst) < WORST_MOMENTS else heapq.heappushpop
+            keep(self._worst, self._peak)
+            self._peak = None
 
     def worst(self) -> list[tuple[int, tuple[bytes, ...]]]:
-        """Return the worst moments (row, a JPEG a camera), the worst first."""
+        """Return the worst moments (row, a JPEG a camera), the worst first, each the worst of its neighbourhood."""
+        self._keep_peak()
         return [(-row, pictures) for _, row, pictures in sorted(self._worst, reverse=True)]
 
     def _drop_mildest(self) -> None:
