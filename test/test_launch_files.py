@@ -190,6 +190,9 @@ def test_a_wrong_argument_is_refused_by_name() -> None:
         SettingError, match=r"there is no file .*/nowhere\.yaml; the package's own are .*moveit_servo\.yaml"
     ):
         vla_program({**values, "params_file": "nowhere.yaml"})
+    with pytest.raises(SettingError, match="there is no file") as told:  # it is the aggregator's, not the node's
+        vla_program({**values, "params_file": "diagnostic_analyzers.yaml"})
+    assert "own are" in str(told.value) and "analyzers" not in str(told.value).partition("own are")[2]
     with pytest.raises(SettingError, match="respawn must be true or false, not 'perhaps'"):
         truth({"respawn": "perhaps"}, "respawn")
     with pytest.raises(SettingError, match="respawn_max must be a whole number, not '1.5'"):

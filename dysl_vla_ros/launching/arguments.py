@@ -263,7 +263,8 @@ def parameter_files(text: str) -> tuple[str, ...]:
     """
     if not text:
         return ()
-    own = sorted(file.name for file in (share_folder() / "config").glob("*.yaml"))
+    files = (share_folder() / "config").glob("*.yaml")
+    own = sorted(file.name for file in files if f"/{VLA}:" in file.read_text(encoding="utf-8"))
     file = path({"params_file": text}, "params_file")
     if not os.path.isfile(file):
         if text not in own:

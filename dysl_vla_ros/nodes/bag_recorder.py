@@ -184,7 +184,7 @@ class BagRecorder(Node):
         pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
         array.status = [
             DiagnosticStatus(
-                name=f"{self.get_name()}: recording",
+                name=f"{self.get_fully_qualified_name().lstrip('/')}: recording",
                 level=level,
                 message=message,
                 hardware_id=socket.gethostname(),
