@@ -169,7 +169,8 @@ def _commands(node_name: str, session: "Session") -> DiagnosticStatus:
         return _status(node_name, "commands", OK, f"inactive: nothing is published{held}", values)
     if loop.stop_reason:
         level = WARN if loop.merely_waiting or loop.merely_starting else ERROR
-        return _status(node_name, "commands", level, f"stopped: {loop.stop_reason}", values)
+        told = "; ".join([f"stopped: {loop.stop_reason}", *session.graph.outputs])
+        return _status(node_name, "commands", level, told, values)
     if passed:
         return _status(node_name, "commands", ERROR, f"playing again after: {passed}", values)
     odd = list(session.graph.outputs)
