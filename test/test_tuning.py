@@ -228,6 +228,7 @@ def test_the_choice_is_no_worse_than_the_best_of_a_grid_on_a_few_frames(runtime,
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("target", [Target(milliseconds=10.0), Target(deviation=0.5)], ids=str)
 def test_the_choice_is_no_worse_than_the_best_of_a_grid_with_the_shipped_policy(target, tmp_path):
     """Even where the grid may pick its best on the runs that both are judged on."""
