@@ -74,9 +74,14 @@ def _discover(node: Any, spin: Callable[[Callable[[], bool], float], None]) -> N
     while (now := time.monotonic()) - started < DISCOVERY[1]:
         topics = node.get_topic_names_and_types()
         services = node.get_service_names_and_types()
-        publishers = [info.node_name for topic, _ in topics for info in node.get_publishers_info_by_topic(topic)]
-        seen = (sorted(node.get_node_names()), sorted(publishers), len(topics), len(services))
-        if seen != before or UNKNOWN in publishers:
+        endpoints = [
+            (topic, info.endpoint_type, info.node_name)
+            for topic, _ in topics
+            for ends in (node.get_publishers_info_by_topic(topic), node.get_subscriptions_info_by_topic(topic))
+            for info in ends
+        ]
+        seen = (sorted(node.get_node_names()), sorted(endpoints), len(topics), len(services))
+        if seen != before or any(name == UNKNOWN for _, _, name in endpoints):
             before, changed = seen, now
         if now - started >= DISCOVERY[0] and now - changed >= SETTLED:
             return
