@@ -4,13 +4,13 @@ import argparse
 from pathlib import Path
 
 from dysl_vla_ros.errors import SettingError
-from dysl_vla_ros.simulation.tasks import EVALUATION_SEED, TASKS, tasks_named
+from dysl_vla_ros.simulation.tasks import EVALUATION_SEED, TASK_CHOICES, tasks_named
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--episodes", type=int, default=2, help="episodes a task")
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"default: all of {', '.join(TASKS)}")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", default=["easy"], help=f"of {TASK_CHOICES}")
     parser.add_argument("--out", type=Path, default=Path("demo_out"), help="folder for report, video, summary")
     parser.add_argument("--record", type=Path, metavar="DIR", help="record a bag (rosbag2, mcap) into this new folder")
     parser.add_argument("--headless", action="store_true", help="one plain line an episode, no live table")

@@ -8,14 +8,14 @@ from pathlib import Path
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.params_file import read_params_file
 from dysl_vla_ros.settings import ControlSettings, RuntimeSettings, SkippingSettings, build
-from dysl_vla_ros.simulation.tasks import EVALUATION_SEED, TASKS, tasks_named
+from dysl_vla_ros.simulation.tasks import EVALUATION_SEED, TASK_CHOICES, TASKS, tasks_named
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("checkpoint", type=Path, help="folder of the base checkpoint")
     parser.add_argument("--adapters", default="", help="DySL folder (default: the checkpoint's own `dysl`)")
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"of {', '.join(TASKS)} (default: all)")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"of {TASK_CHOICES} (default: all)")
     parser.add_argument("--seeds", type=int, default=20, help="scenes a task")
     parser.add_argument("--first-seed", type=int, default=EVALUATION_SEED, help="of the scenes")
     parser.add_argument("--full-depth", action="store_true", help="run every layer")

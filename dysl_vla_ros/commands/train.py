@@ -4,14 +4,14 @@ import argparse
 from pathlib import Path
 
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.simulation.tasks import TASKS, tasks_named
+from dysl_vla_ros.simulation.tasks import TASK_CHOICES, tasks_named
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; the defaults made the shipped weights."""
     parser.add_argument("data", type=Path, help="folder that `dysl_vla demonstrations` wrote")
     parser.add_argument("output", type=Path, help="checkpoint folder; an unfinished one is trained on")
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"of {', '.join(TASKS)} (default: all)")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"of {TASK_CHOICES} (default: all)")
     parser.add_argument("--steps", type=int, default=2600, help="optimiser steps; about half an hour on two cores")
     parser.add_argument("--batch-size", type=int, default=96, help="frames a step, over all processes")
     parser.add_argument("--processes", type=int, default=2, help="processes of one thread each")

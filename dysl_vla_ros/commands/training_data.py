@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.simulation.tasks import TASKS, tasks_named
+from dysl_vla_ros.simulation.tasks import TASK_CHOICES, tasks_named
 
 if TYPE_CHECKING:
     from dysl_vla_ros.interfaces import Observation, PolicyDescription
@@ -37,7 +37,7 @@ class TrainingData(Protocol):
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what says where the data is and how it is read."""
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"simulator: of {', '.join(TASKS)} (default: all)")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"simulator: of {TASK_CHOICES} (default: all)")
     parser.add_argument("--seeds", type=int, default=2, help="simulator: full-depth runs a task for the thresholds")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="simulator: processes that play the runs")
     add_bag_arguments(parser)

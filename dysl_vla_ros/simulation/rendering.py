@@ -5,9 +5,13 @@ import os
 os.environ.setdefault("MUJOCO_GL", "osmesa")  # read by mujoco at import; EGL is faster where there is a GPU
 os.environ.setdefault("LP_NUM_THREADS", "1")  # OSMesa's rasteriser: its threads would take the policy's cores
 
+from collections.abc import Sequence
+
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
+
+from dysl_vla_ros.simulation.decorations import Decoration
 
 WRIST_CAMERA = "gripperPOV"  # a camera of Meta-World's robot model
 
@@ -37,7 +41,7 @@ class SceneRenderer:
         self._fixed.lookat[:] = (0.0, 0.70, 0.12)
         self._fixed.distance, self._fixed.azimuth, self._fixed.elevation = 0.95, 146.0, -35.0
 
-    def render(self, camera: str, width: int, height: int) -> NDArray[np.uint8]:
+    def render(self, camera: str, width: int, height: int, decorations: Sequence[Decoration] = ()) -> NDArray[np.uint8]:
         """Return one picture (height, width, 3) rgb; ``camera`` is ``image`` (fixed) or ``wrist_image``."""
         renderer = self._renderers.get((width, height))
         if renderer is None:
@@ -45,6 +49,8 @@ class SceneRenderer:
             self._model.vis.global_.offheight = max(self._model.vis.global_.offheight, height)
             renderer = self._renderers[width, height] = mujoco.Renderer(self._model, height, width)
         renderer.update_scene(self._data, camera=WRIST_CAMERA if camera == "wrist_image" else self._fixed)
+        for decoration in decorations:
+            _draw(renderer.scene, decoration)
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         return renderer.render().copy()
@@ -61,3 +67,18 @@ class SceneRenderer:
             renderer._gl_context.free()
             renderer._mjr_context = renderer._gl_context = None
         self._renderers.clear()
+
+
+_SHAPES = {"ball": mujoco.mjtGeom.mjGEOM_SPHERE, "block": mujoco.mjtGeom.mjGEOM_BOX}
+
+
+def _draw(scene: mujoco.MjvScene, decoration: Decoration) -> None:
+    mujoco.mjv_initGeom(
+        scene.geoms[scene.ngeom],
+        _SHAPES[decoration.shape],
+        np.full(3, decoration.half_size),
+        np.asarray(decoration.position, dtype=np.float64),
+        np.eye(3).flatten(),
+        np.array([*decoration.colour, 1.0], dtype=np.float32),
+    )
+    scene.ngeom += 1

@@ -9,6 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dysl_vla_ros.interfaces import FloatArray, Observation
+from dysl_vla_ros.simulation.decorations import (
+    GOAL_HIGH,
+    GOAL_LOW,
+    MARKER_RADIUS,
+    Decoration,
+    distractors,
+    marker_positions,
+)
 from dysl_vla_ros.simulation.rendering import SceneRenderer, prepare_model
 from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, FULL_SPEED, SIMULATION_STEP, Task, task_named
 
@@ -41,16 +49,20 @@ class Scene:
     """One task's scene. Use it from one thread: the renderer belongs to the thread that made it."""
 
     def __init__(self, task: str | Task) -> None:
+        from gymnasium.spaces import Box
         from metaworld.env_dict import ENV_CLS_MAP  # takes a second; commands that only list tasks need not wait
 
         self.task = task if isinstance(task, Task) else task_named(task)
         self._env = ENV_CLS_MAP[self.task.environment]()
         self._env.max_path_length = 1_000_000  # the caller decides when an episode ends
+        if self.task.markers:  # what the expert is told of the goal is clipped to this space
+            self._env.goal_space = Box(np.array([*GOAL_LOW, 0.0]), np.array([*GOAL_HIGH, 0.1]), dtype=np.float64)
         self._env._partially_observable = False  # the scripted expert must see the goal
         del self._env.sawyer_observation_space  # cached with the goal hidden
         self._env._set_task_called = True
         self._env.seeded_rand_vec, self._env._freeze_rand_vec = True, False
-        prepare_model(self._env.model, self.task.marker)
+        prepare_model(self._env.model, None if self.task.markers else self.task.marker)
+        self.decorations: tuple[Decoration, ...] = ()
         self._renderer = SceneRenderer(self._env.model, self._env.data)
         self.joint_names = tuple(self._env.model.joint(i).name for i in range(ARM_JOINTS))
         self._action = np.zeros(4, dtype=np.float32)
@@ -62,9 +74,23 @@ class Scene:
         """Lay the scene out anew, as ``seed`` has it; the arm holds still with the gripper relaxed."""
         self._env.seed(seed)
         self.state, _ = self._env.reset()
+        if self.task.markers:
+            self._lay_out_markers(seed)
         self.success = False
         self.simulated_time = 0.0
         self.hold(np.zeros(3), 0.5)
+
+    def _lay_out_markers(self, seed: int) -> None:
+        """Draw all markers and two blocks; the marker of this task's colour is the goal."""
+        places = marker_positions(seed, self._env._get_pos_objects(), len(self.task.markers))
+        balls = [
+            Decoration("ball", (float(x), float(y), float(z)), MARKER_RADIUS, colour)
+            for colour, (x, y, z) in zip(self.task.markers, places, strict=True)
+        ]
+        self.decorations = (*balls, *distractors(seed))
+        goal = next(place for ball, place in zip(balls, places, strict=True) if ball.colour == self.task.marker)
+        self._env._target_pos = goal
+        self.state[-3:] = goal
 
     def hold(self, velocity: NDArray[np.floating], gripper_opening: float) -> None:
         """Set what :meth:`advance` does: end-effector velocity (3,) in m/s, each axis at most 0.8, and the gripper.
@@ -99,7 +125,7 @@ class Scene:
         """Return one picture (height, width, 3) rgb."""
         for name, position in self._env._target_site_config:  # a step's mj_forward puts the sites back
             self._env.data.site(name).xpos = position
-        return self._renderer.render(camera, width, height)
+        return self._renderer.render(camera, width, height, self.decorations)
 
     def close(self) -> None:
         """Give the renderer's memory back; the scene is of no use afterwards."""

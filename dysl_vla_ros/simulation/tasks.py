@@ -1,5 +1,10 @@
-"""The simulated tasks: which Meta-World environment, how it is asked for in words, which goal marker is shown."""
+"""The simulated tasks: which Meta-World environment, how it is asked for in words, which goal markers are shown.
 
+Two sets. EASY: one motion, the goal in sight. HARD: long or exact ones, and a scene with three markers in which only
+the instruction says where the puck goes. A set's name stands for its tasks wherever tasks are named.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dysl_vla_ros.errors import DataError
@@ -13,6 +18,9 @@ EXPERT_SPEED = (
 EVALUATION_SEED = 10_000  # the first scene of every closed-loop table; demonstrations use seeds below it
 
 
+Colour = tuple[float, float, float]  # red, green, blue, 0 to 1
+
+
 @dataclass(frozen=True)
 class Task:
     """One task of the simulated robot."""
@@ -20,8 +28,10 @@ class Task:
     name: str
     environment: str  # Meta-World's name
     expert: str  # class in metaworld.policies
-    instructions: tuple[str, ...]  # the first is the canonical one, the others are trained too
-    marker: tuple[float, float, float] | None = None  # colour of the goal, shown where nothing else says where it is
+    instructions: tuple[str, ...]  # trained; the first is the canonical one
+    held_out: tuple[str, ...]  # never trained, for measuring whether words or sentences were learnt
+    marker: Colour | None = None  # colour of the goal, shown where nothing else says where it is
+    markers: tuple[Colour, ...] = ()  # all that are laid out at random; other instructions would ask for the others
     sampling_weight: float = 1.0  # in training
 
     @property
@@ -31,48 +41,156 @@ class Task:
 
 
 RED, GREEN, BLUE = (1.0, 0.1, 0.1), (0.1, 0.8, 0.1), (0.1, 0.2, 1.0)
+COLOURS = {"red": RED, "green": GREEN, "blue": BLUE}
 
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        Task(
-            "reach",
-            "reach-v3",
-            "SawyerReachV3Policy",
-            ("reach the red marker", "go to the red marker"),
-            marker=RED,
-            sampling_weight=1.5,
+EASY = (
+    Task(
+        "reach",
+        "reach-v3",
+        "SawyerReachV3Policy",
+        ("reach the red marker", "go to the red marker", "move the hand to the red marker"),
+        ("move to the red marker", "bring the hand to the red marker"),
+        marker=RED,
+        sampling_weight=1.5,
+    ),
+    Task(
+        "push",
+        "push-v3",
+        "SawyerPushV3Policy",
+        (
+            "push the puck to the green marker",
+            "slide the puck to the green marker",
+            "move the puck to the green marker",
         ),
-        Task(
-            "push",
-            "push-v3",
-            "SawyerPushV3Policy",
-            ("push the puck to the green marker", "slide the puck to the green marker"),
-            marker=GREEN,
-            sampling_weight=1.5,
+        ("bring the puck to the green marker", "slide the puck onto the green marker"),
+        marker=GREEN,
+        sampling_weight=1.5,
+    ),
+    Task(
+        "pick-place",
+        "pick-place-v3",
+        "SawyerPickPlaceV3Policy",
+        (
+            "lift the puck to the blue marker",
+            "pick up the puck to the blue marker",
+            "bring the puck up to the blue marker",
         ),
-        Task(
-            "pick-place",
-            "pick-place-v3",
-            "SawyerPickPlaceV3Policy",
-            ("lift the puck to the blue marker", "pick up the puck to the blue marker"),
-            marker=BLUE,
-            sampling_weight=1.5,
+        ("pick the puck up to the blue marker", "move the puck up to the blue marker"),
+        marker=BLUE,
+        sampling_weight=1.5,
+    ),
+    Task(
+        "drawer-open",
+        "drawer-open-v3",
+        "SawyerDrawerOpenV3Policy",
+        ("open the drawer", "pull the drawer open", "pull out the drawer"),
+        ("slide the drawer open", "pull the drawer out"),
+    ),
+    Task(
+        "drawer-close",
+        "drawer-close-v3",
+        "SawyerDrawerCloseV3Policy",
+        ("close the drawer", "push the drawer shut", "slide the drawer shut"),
+        ("shut the drawer", "push in the drawer"),
+    ),
+    Task(
+        "button-press",
+        "button-press-topdown-v3",
+        "SawyerButtonPressTopdownV3Policy",
+        ("press the button", "push the button down", "press down the button"),
+        ("push down the button", "press the button down"),
+    ),
+    Task(
+        "window-open",
+        "window-open-v3",
+        "SawyerWindowOpenV3Policy",
+        ("open the window", "slide the window open", "push the window open"),
+        ("slide open the window", "move the window open"),
+    ),
+    Task(
+        "door-open",
+        "door-open-v3",
+        "SawyerDoorOpenV3Policy",
+        ("open the door", "pull the door open", "swing the door open"),
+        ("swing open the door", "move the door open"),
+    ),
+)
+
+
+def _push_to(name: str) -> Task:
+    """One of the three instructions of the scene with three markers."""
+    return Task(
+        f"push-{name}",
+        "push-v3",
+        "SawyerPushV3Policy",
+        (
+            f"push the puck onto the {name} spot",
+            f"slide the puck to the {name} spot",
+            f"move the puck over to the {name} spot",
         ),
-        Task("drawer-open", "drawer-open-v3", "SawyerDrawerOpenV3Policy", ("open the drawer", "pull the drawer open")),
-        Task(
-            "drawer-close", "drawer-close-v3", "SawyerDrawerCloseV3Policy", ("close the drawer", "push the drawer shut")
-        ),
-        Task(
-            "button-press",
-            "button-press-topdown-v3",
-            "SawyerButtonPressTopdownV3Policy",
-            ("press the button", "push the button down"),
-        ),
-        Task("window-open", "window-open-v3", "SawyerWindowOpenV3Policy", ("open the window", "slide the window open")),
-        Task("door-open", "door-open-v3", "SawyerDoorOpenV3Policy", ("open the door", "pull the door open")),
+        (f"bring the puck to the {name} spot", f"push the puck over to the {name} spot"),
+        marker=COLOURS[name],
+        markers=tuple(COLOURS.values()),
+        sampling_weight=1.5,
     )
-}
+
+
+HARD = (
+    Task(
+        "peg-insert-side",
+        "peg-insert-side-v3",
+        "SawyerPegInsertionSideV3Policy",
+        ("insert the peg in the hole", "put the peg into the hole", "push the peg into the hole"),
+        ("slide the peg into the hole", "place the peg in the hole"),
+        sampling_weight=1.5,
+    ),
+    Task(
+        "assembly",
+        "assembly-v3",
+        "SawyerAssemblyV3Policy",
+        ("put the ring on the peg", "place the ring over the peg", "slide the ring onto the peg"),
+        ("bring the ring onto the peg", "put the ring over the peg"),
+        sampling_weight=1.5,
+    ),
+    Task(
+        "pick-place-wall",
+        "pick-place-wall-v3",
+        "SawyerPickPlaceWallV3Policy",
+        ("lift the puck over the wall", "bring the puck over the wall", "pick the puck up over the wall"),
+        ("move the puck over the wall", "lift the puck up over the wall"),
+        marker=BLUE,
+        sampling_weight=1.5,
+    ),
+    Task(
+        "basketball",
+        "basketball-v3",
+        "SawyerBasketballV3Policy",
+        ("put the ball in the basket", "drop the ball into the basket", "bring the ball to the basket"),
+        ("place the ball in the basket", "put the ball into the basket"),
+        sampling_weight=1.5,
+    ),
+    Task(
+        "box-close",
+        "box-close-v3",
+        "SawyerBoxCloseV3Policy",
+        ("close the box", "put the lid on the box", "place the lid over the box"),
+        ("shut the box", "place the lid on the box"),
+        sampling_weight=1.5,
+    ),
+    Task(
+        "stick-push",
+        "stick-push-v3",
+        "SawyerStickPushV3Policy",
+        ("push the bottle with the stick", "use the stick to push the bottle", "slide the bottle with the stick"),
+        ("move the bottle with the stick", "use the stick to slide the bottle"),
+        sampling_weight=1.5,
+    ),
+    *(_push_to(name) for name in COLOURS),
+)
+
+TASKS: dict[str, Task] = {task.name: task for task in (*EASY, *HARD)}
+TASK_SETS: dict[str, tuple[Task, ...]] = {"easy": EASY, "hard": HARD}
+TASK_CHOICES = f"{', '.join(TASKS)} and the sets {', '.join(TASK_SETS)}"  # for the help of `--tasks`
 
 
 def task_named(name: str) -> Task:
@@ -86,6 +204,15 @@ def task_named(name: str) -> Task:
     return TASKS[name]
 
 
-def tasks_named(names: list[str] | None) -> list[Task]:
-    """Return the named tasks, all where none is named."""
-    return [task_named(name) for name in names] if names else list(TASKS.values())
+def tasks_named(names: Sequence[str] | None) -> list[Task]:
+    """Return the named tasks, each once, in the order named; a set's name stands for its tasks; none named: all.
+
+    Raises:
+        DataError: a name is neither a task's nor a set's; the message lists those there are.
+    """
+    chosen: dict[str, Task] = {}
+    for name in names or TASK_SETS:
+        if name not in TASKS and name not in TASK_SETS:
+            raise DataError(f"unknown task '{name}'; there are {TASK_CHOICES}")
+        chosen |= {task.name: task for task in TASK_SETS.get(name) or (TASKS[name],)}
+    return list(chosen.values())
