@@ -6,6 +6,7 @@ waits, opens and lifts again, so that the demonstrations show how to recover.
 """
 
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,29 @@ from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, EXPERT_SPEED
 Vector = NDArray[np.floating[Any]]
 
 REACH_OFFSET = 0.045  # m: the reach expert drives the hand's body to the goal, success is measured below it
-GRASP_HEIGHT = 0.05  # m of the hand above the puck, below which closing grips it and does not land on it
 HANDLE_SIDE, HANDLE_LIFT = 0.03, 0.12  # m: in front of the handle the hand pushes it, beside it it must be lifted over
+
+
+@dataclass(frozen=True)
+class Grasp:
+    """How an object is gripped: the expert's own rule would close while the hand still comes down."""
+
+    height: float  # m of the hand above the object, below which closing grips it and does not land on it
+    wait: int  # ticks of standing still from the closing on, until the fingers are around it
+
+
+GRASPS = {
+    "push": Grasp(0.05, 0),
+    "pick-place": Grasp(0.05, 2),
+    "peg-insert-side": Grasp(0.03, 4),
+    "assembly": Grasp(0.05, 4),
+    "pick-place-wall": Grasp(0.05, 4),
+    "basketball": Grasp(0.03, 4),
+    "stick-push": Grasp(0.05, 4),
+    "push-red": Grasp(0.05, 0),
+    "push-green": Grasp(0.05, 0),
+    "push-blue": Grasp(0.05, 0),
+}
 
 
 class Expert:
@@ -29,6 +51,8 @@ class Expert:
         import metaworld.policies
 
         self._scene = scene
+        self._grasp = GRASPS.get(scene.task.name)
+        self._closed = 0  # ticks since the gripper was told to close
         self._policy = getattr(metaworld.policies, scene.task.expert)()
 
     def act(self) -> FloatArray:
@@ -40,11 +64,18 @@ class Expert:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "Constant(s) may be too high": we clip, as the environment does
             raw = np.clip(self._policy.get_action(state), -1.0, 1.0)
-        if name in ("push", "pick-place") and abs(hand[2] - thing[2]) > GRASP_HEIGHT:
-            raw[3] = -1.0
+        if self._grasp:
+            raw = self._gripped(raw, self._grasp, abs(hand[2] - thing[2]))
         elif name == "door-open":
             raw[:3] = np.clip(25.0 * (door_waypoint(hand, thing) - hand), -1.0, 1.0)
         return to_action(raw)
+
+    def _gripped(self, raw: Vector, grasp: Grasp, height: float) -> Vector:
+        if raw[3] <= 0.0 or height > grasp.height:
+            self._closed = 0
+            return np.append(raw[:3], -1.0)
+        self._closed += 1
+        return raw if self._closed > grasp.wait else np.append(np.zeros(3), raw[3])
 
 
 def door_waypoint(hand: Vector, handle: Vector) -> Vector:
