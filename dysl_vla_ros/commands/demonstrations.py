@@ -5,15 +5,15 @@ import os
 from pathlib import Path
 
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.simulation.tasks import TASKS, tasks_named
+from dysl_vla_ros.simulation.tasks import TASK_CHOICES, tasks_named
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("folder", type=Path, help="where episodes are written; what is there already is kept")
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"of {', '.join(TASKS)} (default: all)")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"of {TASK_CHOICES} (default: all)")
     parser.add_argument(
-        "--episodes", type=int, default=64, help="successful episodes a task, the last 4 for validation"
+        "--episodes", type=int, default=68, help="successful episodes a task, the last 4 for validation"
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
 

@@ -2,7 +2,8 @@
 
 One file an episode, written whole or not at all, so that an interrupted run goes on where it stopped. Layout:
 ``FOLDER/TASK/SEED.npz`` with ``image`` (T, 96, 96, 3), ``wrist_image`` (T, 96, 96, 3), ``proprioception`` (T, 4),
-``action`` (T, 4: the expert's, clean), ``scene`` (T, 6: object and goal position), ``disturbed`` ().
+``action`` (T, 4: the expert's, clean), ``scene`` (T, 6: object and goal position), ``disturbed`` () and ``instruction``
+(): one of the task's trained ones, drawn by the seed.
 """
 
 from collections.abc import Iterator
@@ -60,7 +61,9 @@ def record_episode(scene: Scene, seed: int, disturbed: bool) -> dict[str, np.nda
         return None
     names = ("image", "wrist_image", "proprioception", "action", "scene")
     arrays = {name: np.stack(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
-    return arrays | {"disturbed": np.array(disturbed)}
+    texts = scene.task.instructions
+    said = texts[int(np.random.default_rng((seed, 4)).integers(len(texts)))]
+    return arrays | {"disturbed": np.array(disturbed), "instruction": np.array(said)}
 
 
 def record_task(name: str, folder: Path, episodes: int) -> str:
