@@ -1,36 +1,54 @@
-"""Recorded episodes in memory: pictures as bytes, chunks of actions cut out by index."""
+"""Recorded episodes: pictures mapped from their files, all else in memory, chunks of actions cut out by index."""
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 from tqdm import tqdm
 
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.interfaces import Observation
-from dysl_vla_ros.policies.reference import ReferenceConfig, encode_words
 from dysl_vla_ros.simulation.tasks import Task
 
 VALIDATION_EPISODES = 4  # the last ones of each task
+CAMERAS = ("image", "wrist_image")
+ARRAYS = ("proprioception", "action", "scene")
+
+
+class Pictures:
+    """One camera's pictures of all episodes. They stay in their files, mapped: training processes share the memory."""
+
+    def __init__(self, episodes: Sequence[NDArray[np.uint8]]) -> None:
+        self._episodes = episodes  # (T, S, S, 3) each
+        self._starts = np.cumsum([0, *(len(episode) for episode in episodes)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, frames: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the pictures (B, S, S, 3) of some frames (B,)."""
+        numbers = np.searchsorted(self._starts, frames, side="right") - 1
+        inside = frames - self._starts[numbers]
+        return np.stack([self._episodes[n][i] for n, i in zip(numbers, inside, strict=True)])
 
 
 @dataclass(frozen=True)
 class Episodes:
-    """All frames of all episodes, one after the other. N frames."""
+    """All frames of all episodes, one after the other. N frames, E episodes."""
 
-    image: NDArray[np.uint8]  # (N, 96, 96, 3)
-    wrist_image: NDArray[np.uint8]  # (N, 48, 48, 3): averaged to what the policy takes
+    image: Pictures  # N of (96, 96, 3)
+    wrist_image: Pictures  # N of (96, 96, 3)
     proprioception: NDArray[np.float32]  # (N, P)
     action: NDArray[np.float32]  # (N, A) physical units
     scene: NDArray[np.float32]  # (N, 6) m: object and goal
     task: NDArray[np.int64]  # (N,) index into ``tasks``
+    episode: NDArray[np.int64]  # (N,) 0 .. E-1
     end: NDArray[np.int64]  # (N,) one past the last frame of this frame's episode
+    instructions: tuple[str, ...]  # (E,) under which it was recorded
     tasks: tuple[Task, ...]
 
     def __len__(self) -> int:
@@ -44,87 +62,86 @@ class Episodes:
 
 
 def load_episodes(folder: Path, tasks: Sequence[Task], *, validation: bool = False, quiet: bool = False) -> Episodes:
-    """Read the episodes that ``dysl_vla demonstrations`` wrote.
+    """Open the episodes that ``dysl_vla demonstrations`` wrote.
 
     Raises:
         DataError: a task has none, or a file is damaged.
     """
-    columns: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("image", "wrist_image", "proprioception", "action", "scene", "task", "end")
-    }
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in (*CAMERAS, *ARRAYS, "task", "episode", "end")}
+    instructions: list[str] = []
     total = 0
     for number, task in enumerate(tasks):
-        paths = sorted((folder / task.name).glob("[0-9]*.npz"))
-        if len(paths) <= VALIDATION_EPISODES:
-            raise DataError(
-                f"{folder / task.name} has {len(paths)} episodes, more than {VALIDATION_EPISODES} are needed; "
-                f"run `dysl_vla demonstrations {folder} --tasks {task.name}`"
-            )
+        paths = episode_paths(folder, task)
         paths = paths[-VALIDATION_EPISODES:] if validation else paths[:-VALIDATION_EPISODES]
         for path in tqdm(paths, desc=f"reading {task.name}", unit="episode", disable=quiet, leave=False):
             try:
-                with np.load(path, allow_pickle=False) as arrays:
-                    episode = {name: arrays[name] for name in columns if name not in ("task", "end")}
-            except (OSError, ValueError, KeyError, BadZipFile) as error:
+                with np.load(path, allow_pickle=False) as file:
+                    episode = {name: file[name] for name in ARRAYS}
+                    said = str(file["instruction"])
+                episode |= mapped(path, CAMERAS)
+            except (OSError, ValueError, KeyError, BadZipFile, struct.error) as error:
                 raise DataError(f"{path} cannot be read: {error}; delete it and record again") from error
             length = len(episode["action"])
             total += length
-            wrist = episode["wrist_image"].reshape(length, 48, 2, 48, 2, 3).mean((2, 4))
-            episode["wrist_image"] = np.round(wrist).astype(np.uint8)
             episode["task"] = np.full(length, number)
+            episode["episode"] = np.full(length, len(instructions))
             episode["end"] = np.full(length, total)
+            instructions.append(said)
             for name, column in columns.items():
                 column.append(episode[name])
-    return Episodes(**{name: np.concatenate(column) for name, column in columns.items()}, tasks=tuple(tasks))
+    pictures = {name: Pictures(columns.pop(name)) for name in CAMERAS}
+    arrays = {name: np.concatenate(column) for name, column in columns.items()}
+    return Episodes(
+        **pictures,  # type: ignore[arg-type]  # the names are the fields'
+        **arrays,  # type: ignore[arg-type]
+        instructions=tuple(instructions),
+        tasks=tuple(tasks),
+    )
 
 
-def as_pictures(pictures: NDArray[np.uint8]) -> Tensor:
-    """Turn pictures (B, S, S, 3) of bytes into (B, 3, S, S) in 0..1."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255.0
+def episode_paths(folder: Path, task: Task) -> list[Path]:
+    """Return the files of a task's episodes, in the order of their seeds.
 
-
-def shift(pictures: Tensor, most: int, random: np.random.Generator) -> Tensor:
-    """Shift each picture by up to ``most`` pixels, its edge repeated: the camera is never mounted quite the same."""
-    size = pictures.shape[-1]
-    padded = functional.pad(pictures, (most,) * 4, mode="replicate")
-    offsets = random.integers(0, 2 * most + 1, (len(pictures), 2))
-    return torch.stack([p[:, y : y + size, x : x + size] for p, (y, x) in zip(padded, offsets, strict=True)])
-
-
-def batch(
-    episodes: Episodes,
-    frames: NDArray[np.int64],
-    config: ReferenceConfig,
-    random: np.random.Generator | None = None,
-) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Return pictures, words (B, W) and proprioception (B, P) of some frames; augmented where ``random`` is given.
-
-    Augmentation: shifts (4 px and 2 px), brightness from 0.8 to 1.2, 3 mm of noise on the position, any of the
-    task's instructions. Without it the canonical instruction.
+    Raises:
+        DataError: there are none, or too few to keep some for validation.
     """
-    pictures = {"image": as_pictures(episodes.image[frames]), "wrist_image": as_pictures(episodes.wrist_image[frames])}
-    proprioception = episodes.proprioception[frames].copy()
-    variants = np.zeros(len(frames), dtype=np.int64)
-    if random is not None:
-        gain = torch.from_numpy(random.uniform(0.8, 1.2, (len(frames), 1, 1, 1)).astype(np.float32))
-        pictures = {
-            "image": shift(pictures["image"] * gain, 4, random),
-            "wrist_image": shift(pictures["wrist_image"] * gain, 2, random),
-        }
-        proprioception[:, :3] += random.normal(0.0, 0.003, (len(frames), 3)).astype(np.float32)
-        variants = random.integers(0, 1 << 16, len(frames))
-    texts = [episodes.tasks[task].instructions for task in episodes.task[frames]]
-    words = [encode_words(text[variant % len(text)], config) for text, variant in zip(texts, variants, strict=True)]
-    return pictures, torch.tensor(words), torch.from_numpy(proprioception)
+    paths = sorted((folder / task.name).glob("[0-9]*.npz"))
+    if len(paths) <= VALIDATION_EPISODES:
+        raise DataError(
+            f"{folder / task.name} has {len(paths)} episodes, more than {VALIDATION_EPISODES} are needed; "
+            f"run `dysl_vla demonstrations {folder} --tasks {task.name}`"
+        )
+    return paths
+
+
+def mapped(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Map arrays of an uncompressed .npz into memory, read-only, without reading them.
+
+    Raises:
+        BadZipFile, KeyError, OSError, ValueError: the file is damaged, compressed, or lacks a name.
+    """
+    found: dict[str, np.ndarray] = {}
+    with ZipFile(path) as archive, path.open("rb") as source:
+        for name in names:
+            member = archive.getinfo(f"{name}.npy")
+            if member.compress_type != ZIP_STORED:
+                raise ValueError(f"{name} is compressed")
+            source.seek(member.header_offset)
+            name_length, extra_length = struct.unpack("<26xHH", source.read(30))
+            source.seek(name_length + extra_length, 1)
+            if np.lib.format.read_magic(source) != (1, 0):
+                raise ValueError(f"{name} has another version of the .npy format")
+            shape, _, kind = np.lib.format.read_array_header_1_0(source)
+            found[name] = np.asarray(np.memmap(path, kind, "r", source.tell(), shape))
+    return found
 
 
 def observations(episodes: Episodes, count: int, seed: int = 0) -> Iterator[Observation]:
-    """Yield ``count`` frames (all, if there are fewer) as observations, under any of the task's instructions."""
+    """Yield ``count`` frames (all, if there are fewer) as observations, each under its episode's instruction."""
     random = np.random.default_rng(seed)
     for frame in random.permutation(len(episodes))[:count]:
-        texts = episodes.tasks[episodes.task[frame]].instructions
         yield Observation(
-            images={"image": episodes.image[frame], "wrist_image": episodes.wrist_image[frame]},
+            images={camera: getattr(episodes, camera)[np.array([frame])][0] for camera in CAMERAS},
             proprioception=episodes.proprioception[frame],
-            instruction=texts[int(random.integers(len(texts)))],
+            instruction=episodes.instructions[episodes.episode[frame]],
         )

@@ -1,0 +1,78 @@
+"""What the first process of a training run keeps on the disk: the state, often; the checkpoint folder, validated."""
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.policies.reference import save_reference
+from dysl_vla_ros.training.batches import Batches
+from dysl_vla_ros.training.options import TrainingSettings
+from dysl_vla_ros.training.state import TrainingState
+from dysl_vla_ros.training.student import Autocast
+
+STATE = "training-state.safetensors"
+VALIDATION_FRAMES, PARTS = 512, 8
+
+
+@contextmanager
+def claim(output: Path) -> Iterator[None]:
+    """Hold the output folder for this run; the kernel lets go of it when the process ends, however it ends.
+
+    Raises:
+        DataError: another run holds it.
+    """
+    with (output / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(f"another run is training into {output}; end it, or name another folder") from error
+        yield
+
+
+class Keeper:
+    """Called after each step of the first process; the others meanwhile wait for its gradients."""
+
+    def __init__(
+        self, state: TrainingState, output: Path, settings: TrainingSettings, validation: Batches, frames: int
+    ) -> None:
+        self._state, self._output, self._settings, self._validation = state, output, settings, validation
+        self._frames = frames
+        self._model = state.student.network.config.to_json()
+        self._started = self._saved = time.monotonic()
+        self._running = 0.0
+
+    def after_step(self, error: float, autocast: Autocast) -> float:
+        """Save and validate when it is time to; return the running mean of the training error."""
+        step, last = self._state.step, self._state.step >= self._settings.steps
+        self._running = 0.95 * self._running + 0.05 * error if self._running else error
+        if last or step % self._settings.checkpoint_steps == 0:
+            self._write_checkpoint(autocast)
+        if last or time.monotonic() - self._saved >= self._settings.save_seconds:
+            self._state.save(self._output / STATE, self._model)
+            self._saved = time.monotonic()
+        return self._running
+
+    def _write_checkpoint(self, autocast: Autocast) -> None:
+        state, settings = self._state, self._settings
+        student = state.averaged()
+        chosen = np.linspace(0, len(self._validation) - 1, VALIDATION_FRAMES).astype(np.int64)
+        with torch.no_grad():
+            parts = (self._validation.plain(part) for part in np.array_split(chosen, PARTS))
+            errors = [float(student.loss(part, autocast)[1]) for part in parts]
+        record = {
+            "steps": state.step,
+            "batch_size": settings.batch_size,
+            "frames": self._frames,
+            "seed": settings.seed,
+            "validation_l1": round(float(np.mean(errors)), 5),
+        }
+        minutes = (time.monotonic() - self._started) / 60
+        tqdm.write(f"step {state.step}: validation L1 {record['validation_l1']:.4f}, {minutes:.1f} min")
+        save_reference(student.network, self._output, record)

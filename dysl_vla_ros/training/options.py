@@ -1,0 +1,93 @@
+"""What a training run may change, as a dataclass and as the arguments of a command line. Imports no torch."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.simulation.tasks import TASK_CHOICES, Task
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What a run may change; the defaults made the shipped weights."""
+
+    steps: int = _option(6000, "optimiser steps; about an hour and a half on two cores")
+    batch_size: int = _option(96, "frames a step, over all processes")
+    learning_rate: float = _option(8e-4, "of AdamW, after the warm-up")
+    weight_decay: float = _option(0.05, "of matrices")
+    warm_up: float = _option(0.03, "share of the steps")
+    final_rate: float = _option(0.08, "of the learning rate, at the end of the cosine")
+    averaging: float = _option(0.998, "decay of the running average of the weights, which is what is written")
+    horizon: int = _option(8, "actions of a chunk")
+    layers: int = _option(24, "of the stack")
+    width: int = _option(160, "of the hidden state")
+    heads: int = _option(5, "of attention")
+    feed_forward: int = _option(384, "width inside a layer")
+    wrist_pixels: int = _option(72, "edge of the wrist camera's picture as the policy takes it; a multiple of 24")
+    seed: int = _option(0, "of weights and batches")
+    save_seconds: float = _option(45.0, "between two saves of the whole state, which a killed run goes on from")
+    checkpoint_steps: int = _option(500, "between two validations, each of which writes the checkpoint folder")
+    compile: bool = _option(True, "torch.compile: three times as fast, after a minute; needs a C++ compiler")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained.
+
+        Raises:
+            DataError: all faults.
+        """
+        least = {
+            "steps": 1, "batch_size": 1, "horizon": 1, "layers": 2, "heads": 1, "width": 1, "wrist_pixels": 24,
+            "save_seconds": 0, "checkpoint_steps": 1,
+        }  # fmt: skip
+        faults = [
+            f"--{name.replace('_', '-')} must be at least {low}, not {getattr(self, name)}"
+            for name, low in least.items()
+            if getattr(self, name) < low
+        ]
+        if self.heads >= 1 and self.width % (2 * self.heads):
+            faults.append(f"--width {self.width} must be a multiple of twice --heads {self.heads}")
+        if self.wrist_pixels % 24:
+            faults.append(f"--wrist-pixels must be a multiple of 24, not {self.wrist_pixels}")
+        if faults:
+            raise DataError("; ".join(faults))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of a training run."""
+    parser.add_argument("data", type=Path, help="folder that `dysl_vla demonstrations` wrote")
+    parser.add_argument("output", type=Path, help="checkpoint folder; an unfinished one is trained on")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"of {TASK_CHOICES} (default: all)")
+    for own in fields(TrainingSettings):
+        flag, text = own.name.replace("_", "-"), own.metadata["help"]
+        if own.type is bool:
+            parser.add_argument(f"--no-{flag}", dest=own.name, action="store_false", help=f"do without {text}")
+        else:
+            parser.add_argument(f"--{flag}", type=own.type, default=own.default, help=text)
+
+
+def settings_from(arguments: argparse.Namespace) -> TrainingSettings:
+    """Return the settings that parsed arguments say.
+
+    Raises:
+        DataError: they cannot be trained with.
+    """
+    return TrainingSettings(**{own.name: getattr(arguments, own.name) for own in fields(TrainingSettings)})
+
+
+def as_arguments(data: Path, output: Path, tasks: Sequence[Task], settings: TrainingSettings) -> list[str]:
+    """Return the command line that :func:`add_arguments` reads as this."""
+    line = [str(data), str(output), "--tasks", *(task.name for task in tasks)]
+    for own in fields(TrainingSettings):
+        flag, value = own.name.replace("_", "-"), getattr(settings, own.name)
+        if own.type is bool:
+            line += [] if value else [f"--no-{flag}"]
+        else:
+            line += [f"--{flag}={value}"]
+    return line
