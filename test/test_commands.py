@@ -137,3 +137,11 @@ def test_a_parameter_file_that_the_node_would_refuse_is_refused(capsys, tmp_path
     path = tmp_path / "robot.yaml"
     path.write_text("/**: {ros__parameters: {guidance.stepp: 0.1}}")
     assert "did you mean guidance.step" in refusal(capsys, "evaluate", checkpoint, "--params", path)
+
+
+@pytest.mark.parametrize("verb", ["demo", "demonstrations", "train", "calibrate", "distill", "evaluate"])
+def test_help_names_the_sets_of_tasks(capsys, verb):
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    assert ended.value.code == 0
+    assert "the sets easy, hard" in " ".join(capsys.readouterr().out.split())

@@ -10,8 +10,9 @@ from dysl_vla_ros.interfaces import ActionSpec
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.simulation.demonstrations import record_task
 from dysl_vla_ros.simulation.tasks import TASKS
-from dysl_vla_ros.training.behaviour_cloning import TrainingSettings, learning_rate, train
-from dysl_vla_ros.training.dataset import load_episodes, observations
+from dysl_vla_ros.training.behaviour_cloning import learning_rate, train
+from dysl_vla_ros.training.dataset import load_episodes, mapped, observations
+from dysl_vla_ros.training.options import TrainingSettings
 
 EPISODES = 6
 
@@ -26,14 +27,16 @@ def recorded(tmp_path_factory):
 def test_episodes_hold_pictures_and_clean_labels_of_equal_length(recorded):
     paths = sorted((recorded / "reach").glob("*.npz"))
     assert len(paths) == EPISODES
-    disturbed = []
+    disturbed, said = [], set()
     for path in paths:
         with np.load(path, allow_pickle=False) as episode:
             lengths = {len(episode[name]) for name in ("image", "wrist_image", "proprioception", "action", "scene")}
             assert len(lengths) == 1
             assert np.all(np.abs(episode["action"][:, :3]) <= 0.0125 + 1e-6), "a label is the expert's, without noise"
             disturbed.append(bool(episode["disturbed"]))
+            said.add(str(episode["instruction"]))
     assert set(disturbed) == {False, True}
+    assert len(said) > 1 and said <= set(TASKS["reach"].instructions), "trained paraphrases, no held-out one"
 
 
 def test_recording_again_changes_nothing_and_a_lost_episode_is_made_again_as_it_was(recorded):
@@ -60,12 +63,13 @@ def test_frames_become_observations_of_the_task_that_they_are_from(recorded):
     episodes = load_episodes(recorded, [TASKS["reach"]], quiet=True)
     seen = list(observations(episodes, 5))
     assert len(seen) == 5
-    assert {observation.instruction for observation in seen} <= set(TASKS["reach"].instructions)
+    assert {observation.instruction for observation in seen} <= set(episodes.instructions)
+    assert seen[0].images["wrist_image"].shape == (96, 96, 3), "as recorded: the policy shrinks it"
 
 
 def test_training_goes_on_at_the_step_it_stopped_at_and_its_checkpoint_loads(recorded, tmp_path):
     def run(steps):
-        settings = TrainingSettings(steps=steps, batch_size=4, processes=2, compile=False)
+        settings = TrainingSettings(steps=steps, batch_size=4, compile=False)
         train(recorded, tmp_path / "out", [TASKS["reach"]], settings)
         return json.loads((tmp_path / "out" / "config.json").read_text())
 
@@ -92,11 +96,27 @@ def test_a_task_without_episodes_is_named_with_the_command_that_records_it(tmp_p
         load_episodes(tmp_path, [TASKS["push"]])
 
 
+def test_mapped_pictures_are_those_of_the_file_and_cannot_be_written_to(recorded):
+    path = next((recorded / "reach").glob("*.npz"))
+    found = mapped(path, ("image", "wrist_image"))
+    with np.load(path, allow_pickle=False) as arrays:
+        for name, pictures in found.items():
+            np.testing.assert_array_equal(pictures, arrays[name])
+            with pytest.raises(ValueError, match="read-only"):
+                pictures[0] = 0
+
+
 def test_a_damaged_episode_is_named(recorded, tmp_path):
     folder = tmp_path / "reach"
     folder.mkdir()
     for path in (recorded / "reach").glob("*.npz"):
         (folder / path.name).write_bytes(path.read_bytes())
-    (folder / "00001.npz").write_bytes(b"PK\x03\x04 not a whole file")
-    with pytest.raises(DataError, match="00001.npz cannot be read"):
-        load_episodes(tmp_path, [TASKS["reach"]], quiet=True)
+    whole = (folder / "00001.npz").read_bytes()
+    for damaged in (
+        b"PK\x03\x04 not a whole file",
+        whole[: len(whole) // 2],
+        whole.replace(b"wrist_image", b"waist_image"),
+    ):
+        (folder / "00001.npz").write_bytes(damaged)
+        with pytest.raises(DataError, match="00001.npz cannot be read"):
+            load_episodes(tmp_path, [TASKS["reach"]], quiet=True)

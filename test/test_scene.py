@@ -1,12 +1,34 @@
-"""The simulated robot obeys: commands move it, seeds repeat it, cameras see it."""
+"""The simulated robot obeys: commands move it, seeds repeat it, cameras see it. Every task can be laid out and done."""
 
 import numpy as np
 import pytest
 
 from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.simulation.decorations import (
+    GOAL_HIGH,
+    GOAL_LOW,
+    MARKERS_APART,
+    PUCK_FREE,
+    distractors,
+    marker_positions,
+)
 from dysl_vla_ros.simulation.experts import Expert, door_waypoint
 from dysl_vla_ros.simulation.scene import CAMERAS, IMAGE_SIZE, STEPS_PER_TICK, Scene
-from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, TASKS, task_named
+from dysl_vla_ros.simulation.tasks import (
+    BLUE,
+    COLOURS,
+    CONTROL_PERIOD,
+    EASY,
+    GREEN,
+    HARD,
+    RED,
+    TASKS,
+    task_named,
+    tasks_named,
+)
+
+COLOURED = tuple(f"push-{name}" for name in COLOURS)
+EXPERT_TICKS = 300
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +109,114 @@ def test_the_door_expert_knows_its_way_from_everywhere(hand, goes):
 
 
 def test_every_task_has_its_own_instructions_and_an_unknown_one_is_refused_with_the_list():
-    texts = [text for task in TASKS.values() for text in task.instructions]
-    assert len(texts) == len(set(texts))
+    texts = [text for task in TASKS.values() for text in (*task.instructions, *task.held_out)]
+    assert len(texts) == len(set(texts)), "no paraphrase is another's, and none that is held out is trained"
+    assert all(len(task.instructions) == 3 and len(task.held_out) == 2 for task in TASKS.values())
+    assert max(len(text.split()) for text in texts) <= 8, "what the reference policy reads"
     with pytest.raises(DataError, match="unknown task 'fly'; there are reach, push"):
         task_named("fly")
+
+
+def test_held_out_paraphrases_are_new_sentences_of_trained_words():
+    trained = {word for task in TASKS.values() for text in task.instructions for word in text.split()}
+    new = {word for task in TASKS.values() for text in task.held_out for word in text.split()} - trained
+    assert not new
+
+
+def test_a_set_stands_for_its_tasks_and_nothing_for_all():
+    assert tasks_named(["easy"]) == list(EASY) and len(EASY) == 8
+    assert tasks_named(["hard", "reach"]) == [*HARD, TASKS["reach"]]
+    assert tasks_named(["reach", "easy"]) == list(EASY), "each once, where it is first named"
+    assert tasks_named(None) == tasks_named(["easy", "hard"]) == list(TASKS.values())
+    with pytest.raises(DataError, match="unknown task .medium.; there are reach, .* and the sets easy, hard"):
+        tasks_named(["medium"])
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_is_laid_out_by_its_seed_and_its_expert_fulfils_it(name):
+    scene = Scene(name)
+    seen = []
+    for seed in (5, 6, 5):
+        scene.reset(seed)
+        assert not scene.success
+        seen.append((np.concatenate([scene.object_position, scene.goal_position]), scene.render()))
+    np.testing.assert_array_equal(seen[0][0], seen[2][0])
+    np.testing.assert_array_equal(seen[0][1], seen[2][1])
+    assert not np.array_equal(seen[0][0], seen[1][0]), "another seed, another place of object or goal"
+    assert not np.array_equal(seen[0][1], seen[1][1])
+    assert play(scene, 5) < EXPERT_TICKS
+    scene.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
+def test_the_experts_succeed_in_nine_scenes_of_ten(name):
+    scene = Scene(name)
+    assert sum(play(scene, seed) < EXPERT_TICKS for seed in range(50_000, 50_020)) >= 18
+    scene.close()
+
+
+def play(scene, seed):
+    """Let the expert play; return the ticks until success, EXPERT_TICKS where there was none."""
+    scene.reset(seed)
+    expert = Expert(scene)
+    for tick in range(EXPERT_TICKS):
+        action = expert.act()
+        scene.hold(action[:3] / CONTROL_PERIOD, float(action[3]))
+        scene.advance()
+        if scene.success:
+            return tick
+    return EXPERT_TICKS
+
+
+def test_markers_are_apart_and_in_reach_and_off_the_way_to_each_other():
+    for seed in range(300):
+        puck = np.array([*np.random.default_rng(seed).uniform((-0.1, 0.6), (0.1, 0.7)), 0.02])
+        places = marker_positions(seed, puck, 3)
+        assert np.all(places[:, :2] >= GOAL_LOW) and np.all(places[:, :2] <= GOAL_HIGH)
+        for number, place in enumerate(places):
+            assert np.linalg.norm(place - puck) >= PUCK_FREE
+            for other in np.delete(places, number, axis=0):
+                assert np.linalg.norm(place - other) >= MARKERS_APART
+                on_the_way = puck + np.linspace(0.0, 1.0, 50)[:, None] * (place - puck)
+                assert np.linalg.norm(on_the_way - other, axis=1).min() > 0.05, "success there would be by the way"
+        for block in distractors(seed):
+            assert min(np.linalg.norm(np.array(block.position[:2]) - place[:2]) for place in places) > 0.07
+            assert abs(block.position[0]) > 0.2, "beside where hand and puck go"
+
+
+def test_three_instructions_share_one_scene_and_each_is_fulfilled_at_its_own_marker_alone():
+    scenes = [Scene(name) for name in COLOURED]
+    for scene in scenes:
+        scene.reset(8)
+    pictures = [scene.render("image", 192, 192) for scene in scenes]
+    np.testing.assert_array_equal(pictures[0], pictures[1])
+    np.testing.assert_array_equal(pictures[0], pictures[2])
+    assert scenes[0].decorations == scenes[1].decorations == scenes[2].decorations
+    places = {ball.colour: ball.position for ball in scenes[0].decorations if ball.shape == "ball"}
+    for scene, colour in zip(scenes, (RED, GREEN, BLUE), strict=True):
+        np.testing.assert_allclose(scene.goal_position, places[colour], atol=1e-6)
+    for asked in scenes:
+        fulfilled = []
+        for judge in scenes:
+            judge.reset(8)
+            asked_state = asked.goal_position
+            expert = Expert(judge)
+            for _ in range(EXPERT_TICKS // 2):
+                judge.state[-3:] = asked_state  # the expert goes where the other instruction says
+                action = expert.act()
+                judge.hold(action[:3] / CONTROL_PERIOD, float(action[3]))
+                judge.advance()
+            fulfilled.append(judge.success)
+        assert fulfilled == [judge is asked for judge in scenes]
+
+
+def test_the_three_markers_are_seen_in_their_colours():
+    scene = Scene("push-green")
+    scene.reset(2)
+    picture = scene.render("image", 288, 288).astype(int)
+    for channel in range(3):
+        others = [other for other in range(3) if other != channel]
+        bright = (picture[..., channel] > 120) & np.all(picture[..., others] < 100, axis=-1)
+        assert bright.sum() > 30, f"channel {channel}"
+    scene.close()
