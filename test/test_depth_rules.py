@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dysl_vla_ros.skipping.depth_rules import DyslRule, FullDepth, RandomSkipping, StaticOnly
+from dysl_vla_ros.skipping.depth_rules import DyslRule, FixedPlan, FullDepth, Oracle, RandomSkipping, StaticOnly
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.stack import DepthRule, SkippableStack, StackResult
@@ -24,6 +24,17 @@ def firsts(partition: LayerPartition) -> tuple[int, ...]:
     return tuple(first for first, _ in partition.blocks)
 
 
+def middles(partition: LayerPartition) -> tuple[int, ...]:
+    return tuple((first + end) // 2 for first, end in partition.blocks)
+
+
+def oracle(partition: LayerPartition, modules: DyslModules, threshold: float) -> Oracle:
+    def apart(floor: torch.Tensor, full: torch.Tensor, context: object) -> float:
+        return float((floor - full).abs().mean())
+
+    return Oracle(partition, modules, small().layers, apart, threshold)
+
+
 RULES: dict[str, Callable[[LayerPartition, DyslModules, int], DepthRule]] = {
     "full": lambda partition, modules, seed: FullDepth(),
     "static": lambda partition, modules, seed: StaticOnly(partition, modules),
@@ -31,6 +42,8 @@ RULES: dict[str, Callable[[LayerPartition, DyslModules, int], DepthRule]] = {
         partition, modules, 0.4, torch.Generator().manual_seed(seed)
     ),
     "dysl": lambda partition, modules, seed: DyslRule(partition, modules, 0.5, firsts(partition)),
+    "fixed": lambda partition, modules, seed: FixedPlan(partition, modules, middles(partition)),
+    "oracle": lambda partition, modules, seed: oracle(partition, modules, 0.5),
 }
 
 
@@ -82,6 +95,27 @@ def test_without_dynamic_layers_every_rule_is_the_full_model() -> None:
 def test_static_only_runs_the_static_layers_alone() -> None:
     result = run(StaticOnly(PARTITION, trained_like(PARTITION)))
     assert result.executed == tuple(layer in PARTITION.static for layer in range(LAYERS))
+
+
+def test_a_fixed_plan_skips_at_its_positions_and_nowhere_else() -> None:
+    modules = trained_like(PARTITION)
+    assert run(FixedPlan(PARTITION, modules, (2, 7))).skips == ((2, 4),)
+    floor, full = run(FixedPlan(PARTITION, modules, (1, 5))), run(FixedPlan(PARTITION, modules, (4, 7)))
+    assert torch.equal(floor.hidden, run(StaticOnly(PARTITION, modules)).hidden)
+    assert torch.equal(full.hidden, run(FullDepth()).hidden)
+    with pytest.raises(AssertionError, match="no place in the block"):
+        FixedPlan(PARTITION, modules, (0, 5))
+
+
+def test_the_oracle_runs_the_floor_or_everything_and_counts_no_look() -> None:
+    modules = trained_like(PARTITION)
+    floor, full = run(StaticOnly(PARTITION, modules)), run(FullDepth())
+    apart = float((floor.hidden - full.hidden).abs().mean())
+    for threshold, wanted in ((apart, floor), (apart * 0.999, full)):
+        result = run(oracle(PARTITION, modules, threshold))
+        assert result.executed == wanted.executed
+        assert result.layer_calls == wanted.layer_calls
+        assert torch.equal(result.hidden, wanted.hidden)
 
 
 @pytest.mark.parametrize(("probability", "calls"), [(0.0, LAYERS), (1.0, 3)])
