@@ -4,6 +4,7 @@ Letters in shape comments, the same everywhere: B batch, T tokens, D hidden widt
 chunk), A action dimensions, P proprioception dimensions.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -106,6 +107,7 @@ class SkipTrace:
     verify_reason: str  # "" or "first drop" or "any drop"
     full_depth_reason: str  # "" or "skipping disabled", "warm-up", "no DySL folder"
     budget_cut: bool = False  # a time budget cut what guidance wanted
+    correction: float = math.nan  # L1 of the verified action to the first pass's, normalised; NaN: none was verified
 
     @property
     def layers_total(self) -> int:

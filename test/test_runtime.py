@@ -210,6 +210,23 @@ def test_nothing_is_verified_where_nothing_was_skipped_or_nobody_wants_it(family
         assert not trace.verified and trace.verify_reason == ""
 
 
+@families
+@pytest.mark.parametrize(("m", "first_index"), [(1, 0), (4, 2)])
+def test_the_correction_is_the_distance_of_the_actions_that_would_be_played(
+    family: str, m: int, first_index: int
+) -> None:
+    policy, seen = policy_of(family), observation(policy_of(family))
+    chosen = [replace(settings, actions_per_inference=m) for settings in (UNGUIDED, VERIFYING)]
+    draft, final = (
+        runtime(family).step(seen, still(policy), settings, first_index=first_index) for settings in chosen
+    )
+    assert math.isnan(draft.trace.correction) and final.trace.verified
+    rows = slice(first_index, first_index + m)
+    one, other = (policy.action.normalise(result.chunk.actions[rows]) for result in (draft, final))
+    assert final.trace.correction == pytest.approx(float(np.abs(one - other).mean()))
+    assert final.trace.correction > 0.0
+
+
 def test_the_decoding_state_is_that_of_the_pass_that_counts() -> None:
     policy = policy_of("stateful")
     verifying, full, skipping = runtime("stateful"), Runtime(policy, None), runtime("stateful")

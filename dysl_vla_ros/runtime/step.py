@@ -94,6 +94,11 @@ class Runtime:
             instructions=policy.instructions,
         )
 
+    @property
+    def decoding_state(self) -> Any:
+        """What the policy's next ``decode`` starts from; of use to a ``rule_override`` that decodes too."""
+        return self._state
+
     def reset(self) -> None:
         """Begin an episode: guidance and the policy's decoding state as at the start."""
         self._guidance.reset()
@@ -148,7 +153,7 @@ class Runtime:
             candidate = actions[first_index : first_index + settings.actions_per_inference]
             change = guidance.candidate_change(candidate)
             verify_reason = guidance.needs_verification(candidate) if result.resume_point else ""
-            verify = 0.0
+            verify, correction = 0.0, math.nan
             if verify_reason and result.resume_point:
                 watch.lap()
                 second = self._stack.resume(result.resume_point, context)
@@ -156,6 +161,7 @@ class Runtime:
                 executed = tuple(a or b for a, b in zip(executed, second.executed, strict=True))
                 calls += second.layer_calls
                 verify = watch.lap()
+                correction = self._distance(candidate, actions[first_index : first_index + len(candidate)])
             self._state = state
 
         trace = SkipTrace(
@@ -170,6 +176,7 @@ class Runtime:
             verified=bool(verify_reason),
             verify_reason=verify_reason,
             full_depth_reason=full_depth_reason,
+            correction=correction,
         )
         chunk = ActionChunk(actions, self.policy.action.time_step, verified=bool(verify_reason))
         timings = Timings(vision=vision, stack=stack, head=head, verify=verify, total=watch.total())
@@ -257,6 +264,11 @@ class Runtime:
                 f"of a chunk, first in action {rows[0]}, {sum(result.executed)} of {len(result.executed)} layers run"
             )
         return actions, state
+
+    def _distance(self, one: FloatArray, other: FloatArray) -> float:
+        """Return the mean absolute difference of actions (n, A) in normalised units."""
+        action = self.policy.action
+        return float(np.mean(np.abs(action.normalise(one) - action.normalise(other))))
 
     def _skip_points(self, result: StackResult) -> tuple[int, ...]:
         points = {self._partition.block_of(layer): layer for layer, _ in result.skips}
