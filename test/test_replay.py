@@ -15,7 +15,7 @@ import pytest
 
 from dysl_vla_ros.bags.reader import BagReader
 from dysl_vla_ros.commands.main import main
-from dysl_vla_ros.replay.deviation import PHASES
+from dysl_vla_ros.evaluation.phases import PHASES
 from dysl_vla_ros.replay.full_depth import full_depth_runs, observations
 from dysl_vla_ros.replay.job import ReplayOptions, run_replay
 from dysl_vla_ros.replay.run import FULL, SKIPPING, Playback

@@ -4,17 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dysl_vla_ros.replay.deviation import (
-    CLOSING,
-    FREE,
-    OPENING,
-    PHASES,
-    SLOW,
-    figures,
-    phases,
-    rotation_degrees,
-    translation_mm,
-)
+from dysl_vla_ros.evaluation.phases import CLOSING, FREE, OPENING, PHASES, SLOW, phases
+from dysl_vla_ros.replay.deviation import figures, rotation_degrees, translation_mm
 
 angles = st.floats(-3.0, 3.0)
 

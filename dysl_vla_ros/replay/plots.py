@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dysl_vla_ros.evaluation.phases import CLOSING, FREE, OPENING, PHASES, SLOW
 from dysl_vla_ros.evaluation.plots import FAINT, INK, PART_COLOURS, RAN, VERIFIED, chart_of
-from dysl_vla_ros.replay.deviation import CLOSING, FREE, OPENING, PHASES, SLOW
 
 SIDE_COLOURS = (FAINT, RAN, "#2a8f6d")  # full depth, skipping, other
 PHASE_COLOURS = {FREE: "#f4f6f8", SLOW: "#d5e3f2", CLOSING: "#f6cfae", OPENING: "#c4e6d4"}
