@@ -72,6 +72,12 @@ def test_saving_again_replaces_the_folder(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["adapters.safetensors", "calibration.json", "config.json"]
 
 
+def test_what_the_modules_were_trained_with_is_kept_where_it_is_known(tmp_path: Path) -> None:
+    assert "training" not in load(save(tmp_path / "unknown")).config
+    told = {"steps": 3500, "seconds": 900}
+    assert load(save(tmp_path / "known", training=told)).config["training"] == told
+
+
 def test_a_calibration_by_hand_may_write_whole_numbers(tmp_path: Path) -> None:
     folder = save(tmp_path / "dysl")
     edit(folder / "calibration.json", lambda values: values["guidance"].update(step=1, dead_band=-1))

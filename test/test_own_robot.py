@@ -171,8 +171,9 @@ def test_an_interrupted_distillation_goes_on_to_the_same_bits(small, tmp_path, c
 
 def test_what_other_settings_or_data_left_unfinished_is_not_gone_on_with(tmp_path):
     modules, targets = torch.nn.Linear(2, 2), torch.zeros(3, 2)
-    Unfinished(tmp_path, {"seed": 0}, targets).save(modules, "stage 1 done")
-    assert Unfinished(tmp_path, {"seed": 0}, targets).said == ["stage 1 done"]
+    Unfinished(tmp_path, {"seed": 0}, targets).save(modules, "stage 1 done", 7.5)
+    found = Unfinished(tmp_path, {"seed": 0}, targets)
+    assert (found.said, found.seconds) == (["stage 1 done"], 7.5)
     assert Unfinished(tmp_path, {"seed": 1}, targets).said == []
     assert Unfinished(tmp_path, {"seed": 0}, targets + 1).said == []
     (tmp_path / WEIGHTS).write_bytes(b"half")

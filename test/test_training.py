@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from dysl_vla_ros.commands.main import main
 from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.policies.checkpoint import read_config
 from dysl_vla_ros.policies.reference import PADDING, UNKNOWN
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.simulation.demonstrations import save_arrays
@@ -98,6 +99,7 @@ def test_a_killed_run_that_goes_on_ends_bit_identical_to_one_that_was_not(record
     models = [(tmp_path / run / "model.safetensors").read_bytes() for run in ("whole", "killed")]
     assert models[0] == models[1]
     assert len(load_policy(tmp_path / "killed").layers) == 2
+    assert read_config(tmp_path / "killed")["training"]["seconds"] >= 0
 
 
 def free(output: Path) -> bool:

@@ -136,6 +136,7 @@ def search_thresholds(arguments: argparse.Namespace, folder: Path, data: Trainin
             "chosen": best.to_json(),
             "front": [trial.to_json() for trial in front],
         },
+        training=config.get("training"),
     )
     print(
         f"chosen: {best.layers:.1f} of {runtime.dysl.partition.num_layers} layers, action L1 {best.error:.4f}, "

@@ -1,6 +1,7 @@
 """``dysl_vla distill``: adapters and controllers for a frozen policy."""
 
 import argparse
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -83,9 +84,10 @@ def run(arguments: argparse.Namespace) -> int:
     for said in unfinished.said:
         print(f"{said} (finished before)")
     for stage in _stages(job)[len(unfinished.said) :]:
+        started = time.monotonic()
         said = stage()
         print(said, flush=True)
-        unfinished.save(modules, said)
+        unfinished.save(modules, said, time.monotonic() - started)
     save_dysl(
         folder,
         partition,
@@ -95,6 +97,10 @@ def run(arguments: argparse.Namespace) -> int:
         choice=choice["choice"],
         module_sizes=sizes,
         calibration={"guidance": START, "actions_per_inference": arguments.actions_per_inference},
+        training={
+            "steps": settings.hidden_steps + settings.action_steps + settings.joint_steps,
+            "seconds": round(unfinished.seconds),
+        },
     )
     unfinished.remove()
     del activations, job

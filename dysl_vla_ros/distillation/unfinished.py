@@ -26,6 +26,7 @@ class Unfinished:
 
     Attributes:
         said: what each finished stage reported, first to last.
+        seconds: how long they took together.
     """
 
     def __init__(self, folder: Path, settings: Any, targets: Tensor) -> None:
@@ -34,9 +35,11 @@ class Unfinished:
         text = json.dumps(settings, sort_keys=True).encode() + targets.numpy().tobytes()
         self._belongs_to = hashlib.sha256(text).hexdigest()
         self.said: list[str] = []
+        self.seconds = 0.0
         try:
             state = json.loads(self._state.read_text(encoding="utf-8"))
             if state["belongs_to"] == self._belongs_to and sha256(self._weights) == state["sha256"]:
+                self.seconds = float(state["seconds"])
                 self.said = [str(text) for text in state["said"]]
         except (OSError, ValueError, KeyError, TypeError):
             pass  # nothing that could be gone on with: every stage runs
@@ -48,15 +51,16 @@ class Unfinished:
         try:
             load_exactly(modules, read_tensors(self._weights), self._weights)
         except CheckpointError:
-            self.said = []
+            self.said, self.seconds = [], 0.0
 
-    def save(self, modules: nn.Module, said: str) -> None:
-        """Keep what a stage has left, and what it reported."""
+    def save(self, modules: nn.Module, said: str, seconds: float) -> None:
+        """Keep what a stage has left, what it reported and how long it took."""
         self.said.append(said)
+        self.seconds += seconds
         tensors = {name: value.detach().cpu().contiguous() for name, value in modules.state_dict().items()}
         write_atomically(self._weights, partial(save_file, tensors))
         state = {"belongs_to": self._belongs_to, "sha256": sha256(self._weights), "said": self.said}
-        write_json(self._state, state)
+        write_json(self._state, state | {"seconds": self.seconds})
 
     def remove(self) -> None:
         """Forget it: the folder is finished."""

@@ -47,6 +47,7 @@ def save_dysl(
     choice: str,
     module_sizes: Mapping[str, int],
     calibration: Mapping[str, Any],
+    training: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a DySL folder, weights as fp16; each file is whole or not there, ``config.json`` comes last.
 
@@ -60,6 +61,7 @@ def save_dysl(
         module_sizes: ``bottleneck``, ``queries`` and ``controller_width`` that ``modules`` were made with.
         calibration: what ``calibration.json`` will hold: ``guidance`` (see CALIBRATED), ``actions_per_inference``,
             anything else that is worth keeping.
+        training: what the modules were trained with: ``steps`` and ``seconds``; None: unknown.
 
     Raises:
         CheckpointError: ``calibration`` lacks a guidance value or has one that is out of range; nothing is written.
@@ -73,6 +75,8 @@ def save_dysl(
         "modules": dict(module_sizes),
         "package_version": dysl_vla_ros.__version__,
     }
+    if training:
+        config["training"] = dict(training)
     write_json(folder / CALIBRATION, dict(calibration))
     write_checkpoint(folder, config, {WEIGHTS: modules.state_dict()})
 

@@ -1,6 +1,7 @@
 """What the first process of a training run keeps on the disk: the state, often; the checkpoint folder, validated."""
 
 import fcntl
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,9 +56,13 @@ class Keeper:
         if last or step % self._settings.checkpoint_steps == 0:
             self._write_checkpoint(autocast)
         if last or time.monotonic() - self._saved >= self._settings.save_seconds:
-            self._state.save(self._output / STATE, self._model)
+            self._state.save(self._output / STATE, self._model, self._seconds())
             self._saved = time.monotonic()
         return self._running
+
+    def _seconds(self) -> float:
+        """Return how long was trained, by the runs that this one goes on from too; NaN where they did not say."""
+        return self._state.seconds + time.monotonic() - self._started
 
     def _write_checkpoint(self, autocast: Autocast) -> None:
         state, settings = self._state, self._settings
@@ -66,12 +71,14 @@ class Keeper:
         with torch.no_grad():
             parts = (self._validation.plain(part) for part in np.array_split(chosen, PARTS))
             errors = [float(student.loss(part, autocast)[1]) for part in parts]
+        seconds = self._seconds()
         record = {
             "steps": state.step,
             "batch_size": settings.batch_size,
             "frames": self._frames,
             "seed": settings.seed,
             "validation_l1": round(float(np.mean(errors)), 5),
+            "seconds": None if math.isnan(seconds) else round(seconds),
         }
         minutes = (time.monotonic() - self._started) / 60
         tqdm.write(f"step {state.step}: validation L1 {record['validation_l1']:.4f}, {minutes:.1f} min")

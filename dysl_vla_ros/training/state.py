@@ -30,6 +30,7 @@ class TrainingState:
         self.optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True)
         self.averaging = settings.averaging
         self.step = 0
+        self.seconds = 0.0  # trained by the runs before this one; NaN: unknown
 
     def update(self, rate: float) -> None:
         """Take one step with the gradients at hand, and average the weights."""
@@ -42,14 +43,20 @@ class TrainingState:
         with torch.no_grad():
             torch._foreach_lerp_(self.average, self.parameters, 1 - keep)
 
-    def save(self, path: Path, model: dict[str, object]) -> None:
-        """Write everything that a resumed run needs, whole or not at all; ``model`` says what it belongs to."""
+    def save(self, path: Path, model: dict[str, object], seconds: float = 0.0) -> None:
+        """Write everything that a resumed run needs, whole or not at all.
+
+        Args:
+            path: the file to write.
+            model: what it belongs to.
+            seconds: trained so far, by the runs before too.
+        """
         tensors = {"step": torch.tensor(self.step)}
         for name, parameter, average in zip(self.names, self.parameters, self.average, strict=True):
             moments = self.optimiser.state[parameter]
             tensors |= {f"weight.{name}": parameter.detach(), f"average.{name}": average}
             tensors |= {f"{kind}.{name}": moments[kind] for kind in MOMENTS}
-        metadata = {"model": json.dumps(model, sort_keys=True)}
+        metadata = {"model": json.dumps(model, sort_keys=True), "seconds": str(seconds)}
         write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
     def load(self, path: Path, model: dict[str, object]) -> None:
@@ -61,12 +68,14 @@ class TrainingState:
         mend = "name another output folder, or delete that file to begin anew"
         try:
             with safe_open(path, "pt", device=str(self.parameters[0].device)) as source:
-                if (source.metadata() or {}).get("model") != json.dumps(model, sort_keys=True):
+                metadata = source.metadata() or {}
+                if metadata.get("model") != json.dumps(model, sort_keys=True):
                     raise DataError(f"{path} is of a run with other tasks, data or model sizes; {mend}")
                 tensors = {name: source.get_tensor(name) for name in source.keys()}  # noqa: SIM118  (it cannot be iterated over)
         except (OSError, SafetensorError) as error:
             raise DataError(f"{path} cannot be read: {error}; {mend}") from error
         self.step = int(tensors["step"])
+        self.seconds = float(metadata.get("seconds", "nan"))
         with torch.no_grad():
             for name, parameter, average in zip(self.names, self.parameters, self.average, strict=True):
                 parameter.copy_(tensors[f"weight.{name}"])
