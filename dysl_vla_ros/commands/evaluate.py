@@ -1,22 +1,37 @@
-"""``dysl_vla evaluate``: closed-loop success in the simulator."""
+"""``dysl_vla evaluate``: closed-loop success in the simulator, of one method or of many side by side."""
 
 import argparse
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from dysl_vla_ros.commands import method_comparison
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.params_file import read_params_file
 from dysl_vla_ros.settings import ControlSettings, RuntimeSettings, SkippingSettings, build
 from dysl_vla_ros.simulation.tasks import EVALUATION_SEED, TASK_CHOICES, TASKS, tasks_named
 
+if TYPE_CHECKING:
+    from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
+    parser.description = (
+        "Measure success, depth and time in simulation. Without --methods: one method, as the DySL folder and the "
+        "options have it, or --full-depth. With --methods: all of them on the same scenes, in turns, with intervals; "
+        "interrupted, it goes on where it stopped when it is started again."
+    )
     parser.add_argument("checkpoint", type=Path, help="folder of the base checkpoint")
     parser.add_argument("--adapters", default="", help="DySL folder (default: the checkpoint's own `dysl`)")
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"of {TASK_CHOICES} (default: all)")
-    parser.add_argument("--seeds", type=int, default=20, help="scenes a task")
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        metavar="TASK",
+        help=f"of {TASK_CHOICES} (default: all; with --methods: all that the policy was trained on)",
+    )
+    parser.add_argument("--seeds", "--episodes", type=int, default=20, help="scenes a task")
     parser.add_argument("--first-seed", type=int, default=EVALUATION_SEED, help="of the scenes")
     parser.add_argument("--full-depth", action="store_true", help="run every layer")
     parser.add_argument(
@@ -29,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-linear-seam", type=float, default=ControlSettings.max_linear_seam, metavar="M/S",
                         help="bound on the jump where chunks meet (control.max_linear_seam); 0: none")  # fmt: skip
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes of one thread each")
-    parser.add_argument("--json", type=Path, help="also write the summary to this file")
+    parser.add_argument("--json", type=Path, help="also write the summary to this file (not with --methods)")
+    method_comparison.add_arguments(parser)
 
 
 def runtime_settings(arguments: argparse.Namespace) -> RuntimeSettings:
@@ -46,18 +62,19 @@ def runtime_settings(arguments: argparse.Namespace) -> RuntimeSettings:
 
 def run(arguments: argparse.Namespace) -> int:
     """Play, show a bar while playing and a table at the end."""
-    from tqdm import tqdm
-
-    from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, evaluate
-    from dysl_vla_ros.evaluation.summary import summarise, write_summary
-    from dysl_vla_ros.evaluation.table import print_table
-    from dysl_vla_ros.runtime.step import Runtime
-
     if arguments.seeds < 1 or arguments.jobs < 1 or arguments.max_ticks < 1:
         raise DataError("--seeds, --jobs and --max-ticks must be at least 1")
-    tasks = tuple(tasks_named(arguments.tasks))
-    Runtime.load(str(arguments.checkpoint), arguments.adapters)  # a bad folder is refused before any process starts
-    settings = EvaluationSettings(
+    if arguments.methods:
+        return method_comparison.run(arguments, evaluation_settings(arguments))
+    method_comparison.refuse_without_methods(arguments)
+    return evaluate_one(arguments)
+
+
+def evaluation_settings(arguments: argparse.Namespace) -> "EvaluationSettings":
+    """Return how episodes are played."""
+    from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
+
+    return EvaluationSettings(
         runtime=runtime_settings(arguments),
         control=build(ControlSettings, {"max_linear_seam": arguments.max_linear_seam}),
         max_ticks=arguments.max_ticks,
@@ -66,10 +83,23 @@ def run(arguments: argparse.Namespace) -> int:
         seeds=arguments.seeds,
         checkpoint=str(arguments.checkpoint),
         adapters=arguments.adapters,
-        tasks=tasks,
+        tasks=tuple(tasks_named(arguments.tasks)),
     )
+
+
+def evaluate_one(arguments: argparse.Namespace) -> int:
+    """Play one method."""
+    from tqdm import tqdm
+
+    from dysl_vla_ros.evaluation.closed_loop import evaluate
+    from dysl_vla_ros.evaluation.summary import summarise, write_summary
+    from dysl_vla_ros.evaluation.table import print_table
+    from dysl_vla_ros.runtime.step import Runtime
+
+    settings = evaluation_settings(arguments)
+    Runtime.load(str(arguments.checkpoint), arguments.adapters)  # a bad folder is refused before any process starts
     episodes = []
-    bar = tqdm(total=len(tasks) * arguments.seeds, unit="episode")
+    bar = tqdm(total=len(settings.tasks) * arguments.seeds, unit="episode")
     for record in evaluate(settings, arguments.jobs):
         episodes.append(record)
         bar.update()

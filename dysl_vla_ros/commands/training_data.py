@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.simulation.tasks import TASK_CHOICES, tasks_named
+from dysl_vla_ros.simulation.tasks import CALIBRATION_SEED, TASK_CHOICES, tasks_named
 
 if TYPE_CHECKING:
     from dysl_vla_ros.interfaces import Observation, PolicyDescription
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from dysl_vla_ros.runtime.step import Runtime
 
 WHAT = "folder that `dysl_vla demonstrations` wrote, or one or more bags"
-CALIBRATION_SEED = 20_000  # scenes that neither demonstrations nor tables use
 
 
 class TrainingData(Protocol):

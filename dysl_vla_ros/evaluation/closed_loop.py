@@ -117,7 +117,7 @@ def _apply(command: Command, scene: Scene) -> None:
 
 
 def evaluate(settings: EvaluationSettings, jobs: int = 2) -> Iterator[EpisodeRecord]:
-    """Play every task with every seed, in ``jobs`` processes of one thread each; yield records as they come."""
+    """Play every task with every seed, in ``jobs`` processes of one thread each (1: in this one), as they come."""
     yield from _in_parts(_play_part, settings, jobs)
 
 
@@ -130,6 +130,10 @@ def _in_parts(play: Callable[..., list[T]], settings: EvaluationSettings, jobs: 
     numbers = range(settings.first_seed, settings.first_seed + settings.seeds)
     half = max(1, (settings.seeds + 1) // 2)
     parts = [(task, numbers[start : start + half]) for task in settings.tasks for start in range(0, len(numbers), half)]
+    if jobs == 1:
+        for task, seeds in parts:
+            yield from play(settings, task, list(seeds))
+        return
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(play, settings, task, list(seeds)) for task, seeds in parts]
         try:

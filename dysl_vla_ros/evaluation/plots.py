@@ -25,7 +25,7 @@ RAN, SKIPPED, VERIFIED, INK, FAINT = "#1f5fa8", "#e9edf2", "#d9730d", "#1c2530",
 BLOCK_COLOURS = ("#1f5fa8", "#2a8f6d", "#8a4fb0", "#b0473d", "#7a6a1d", "#3d7f96")
 PART_COLOURS = {"vision": "#9db8d6", "stack": "#1f5fa8", "head": "#5d6b7a", "verify": "#d9730d", "transfer": "#c9ced6"}
 _WIDTH, _HEIGHT = 4.7, 2.15  # inches: at 360 pixels across, 8.5 pt text is still about 6 pt
-_STYLE = {
+STYLE = {
     "font.family": "sans-serif",
     "font.size": 8.5,
     "svg.fonttype": "none",
@@ -186,7 +186,7 @@ class chart_of:
     def __init__(self, title: str, y_label: str, x_label: str = "s") -> None:
         self.image = ""
         self._labels = (title, y_label, x_label)
-        self._style = matplotlib.rc_context(_STYLE)
+        self._style = matplotlib.rc_context(STYLE)
 
     def __enter__(self) -> "chart_of":
         self._style.__enter__()

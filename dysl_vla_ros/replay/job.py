@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import platform
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from tqdm import tqdm
 import dysl_vla_ros
 from dysl_vla_ros.bags.reader import BagReader
 from dysl_vla_ros.errors import BagError
+from dysl_vla_ros.evaluation.machine import processor
 from dysl_vla_ros.files import require_writable, sha256
 from dysl_vla_ros.interfaces import StepResult
 from dysl_vla_ros.replay import against as others
@@ -125,7 +125,7 @@ def _conclude(
     pair = others.compare(done, compared) if compared else None
     criteria = judge(summary, timings, options.max_deviation, options.max_p99_ms, options.min_layer_reduction)
     timed = [criterion for criterion in criteria if criterion.name == "max-p99-ms"]
-    timings |= {"machine": _machine(), "criteria": [dataclasses.asdict(criterion) for criterion in timed]}
+    timings |= {"machine": processor(), "criteria": [dataclasses.asdict(criterion) for criterion in timed]}
     about = {
         "bag": bag,
         "policy": _policy_entry(options, runtime),
@@ -244,13 +244,3 @@ def _versions() -> dict[str, str]:
         "numpy": np.__version__,
         "rosbags": getattr(rosbags, "__version__", "unknown"),
     }
-
-
-def _machine() -> str:
-    """Name the processor, for whoever compares milliseconds."""
-    name = platform.processor() or platform.machine()
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-            name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    return name

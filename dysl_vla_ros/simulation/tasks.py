@@ -16,6 +16,7 @@ EXPERT_SPEED = (
     0.25  # m/s, each axis, of the experts and so of the policy: a step of the size that they were written for
 )
 EVALUATION_SEED = 10_000  # the first scene of every closed-loop table; demonstrations use seeds below it
+CALIBRATION_SEED = 20_000  # the first scene that thresholds are searched on; neither demonstrations nor tables use it
 
 
 Colour = tuple[float, float, float]  # red, green, blue, 0 to 1
@@ -191,6 +192,11 @@ HARD = (
 TASKS: dict[str, Task] = {task.name: task for task in (*EASY, *HARD)}
 TASK_SETS: dict[str, tuple[Task, ...]] = {"easy": EASY, "hard": HARD}
 TASK_CHOICES = f"{', '.join(TASKS)} and the sets {', '.join(TASK_SETS)}"  # for the help of `--tasks`
+
+
+def set_of(task: Task) -> str:
+    """Return the name of the set that a task is in."""
+    return next(name for name, tasks in TASK_SETS.items() if task in tasks)
 
 
 def task_named(name: str) -> Task:

@@ -1,0 +1,152 @@
+"""``dysl_vla evaluate --methods``: several methods on the same scenes, with intervals; resumed where it stopped."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.simulation.tasks import TASKS, Task
+
+if TYPE_CHECKING:
+    from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
+    from dysl_vla_ros.interfaces import ActionSpec
+    from dysl_vla_ros.runtime.recording import FullDepthRun
+    from dysl_vla_ros.settings import GuidanceSettings
+
+OUT = Path("evaluation_out")
+METHOD_NAMES = (
+    "full, dysl, dysl_paper, static, fixed, random, controllers, guidance, verify, oracle, shallow, shallow_distilled"
+)
+PAPER_VERIFIED_SHARE = 0.1  # of the inferences: where the paper's eta1 is set, as the method's description has it
+FOR_SEVERAL = ("out", "depth", "oracle_threshold", "paper_adapters", "shallow", "shallow_distilled")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what only a comparison takes."""
+    several = parser.add_argument_group("several methods side by side")
+    add = several.add_argument
+    add("--methods", nargs="+", metavar="METHOD", help=f"of {METHOD_NAMES}; dysl@4: at 4 actions an inference")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help=f"folder for table.json, results.json, two pictures and every finished episode (default: {OUT})",
+    )
+    add(
+        "--depth",
+        type=float,
+        metavar="LAYERS",
+        help="mean layer calls that fixed, random and oracle come to (default: those of dysl in this run)",
+    )
+    add(
+        "--calibration-seeds",
+        type=int,
+        default=2,
+        metavar="N",
+        help="full-depth runs a task, on scenes of their own, that fixed, oracle and dysl_paper are set up on; "
+        "0: none, then plans are filled evenly and the oracle tolerates what the controllers were calibrated to",
+    )
+    add(
+        "--oracle-threshold",
+        type=float,
+        metavar="L1",
+        help="difference of the floor's and the full action, normalised, above which the oracle runs every layer "
+        "(default: such that it comes to the depth)",
+    )
+    add(
+        "--paper-adapters",
+        default="",
+        metavar="FOLDER",
+        help="DySL folder of dysl_paper, trained as the paper says (default: that of dysl)",
+    )
+    add("--shallow", default="", metavar="FOLDER", help="checkpoint of the method shallow")
+    add("--shallow-distilled", default="", metavar="FOLDER", help="checkpoint of the method shallow_distilled")
+
+
+def refuse_without_methods(arguments: argparse.Namespace) -> None:
+    """Refuse what would be of no effect.
+
+    Raises:
+        DataError: an option of a comparison without ``--methods``.
+    """
+    given = [f"--{name.replace('_', '-')}" for name in FOR_SEVERAL if getattr(arguments, name) not in (None, "")]
+    if given:
+        raise DataError(f"{', '.join(given)}: for several methods side by side; name them by --methods")
+
+
+def run(arguments: argparse.Namespace, evaluation: "EvaluationSettings") -> int:
+    """Play, or go on; print and write the table."""
+    from dysl_vla_ros.evaluation.comparison import Comparison, entries_named
+    from dysl_vla_ros.evaluation.comparison_details import details_of
+    from dysl_vla_ros.evaluation.comparison_plots import write_pictures
+    from dysl_vla_ros.evaluation.comparison_run import compare
+    from dysl_vla_ros.evaluation.comparison_table import table_of
+    from dysl_vla_ros.evaluation.comparison_text import print_comparison
+    from dysl_vla_ros.evaluation.methods import MethodOptions
+    from dysl_vla_ros.files import write_json
+
+    _check(arguments)
+    if not arguments.tasks:
+        evaluation = replace(evaluation, tasks=tuple(_trained_tasks(arguments.checkpoint)))
+    comparison = Comparison(
+        entries=entries_named(arguments.methods, evaluation.runtime.actions_per_inference),
+        options=MethodOptions(
+            checkpoint=str(arguments.checkpoint),
+            adapters=arguments.adapters,
+            settings=evaluation.runtime,
+            paper_adapters=arguments.paper_adapters,
+            shallow=arguments.shallow,
+            shallow_distilled=arguments.shallow_distilled,
+        ),
+        evaluation=evaluation,
+        depth=arguments.depth,
+        calibration_seeds=arguments.calibration_seeds,
+        oracle_threshold=arguments.oracle_threshold,
+    )
+    out = arguments.out or OUT
+    played = compare(comparison, out, arguments.jobs, paper_guidance)
+    table = table_of(played, arguments.checkpoint.name)
+    print_comparison(table)
+    write_json(out / "results.json", details_of(played))
+    write_json(out / "table.json", table)
+    written = ["table.json", "results.json", *(path.name for path in write_pictures(out, table))]
+    print("written: " + ", ".join(str(out / name) for name in written))
+    return 0
+
+
+def paper_guidance(
+    runs: "Sequence[FullDepthRun]", blocks: tuple[tuple[int, int], ...], action: "ActionSpec", m: int
+) -> "GuidanceSettings":
+    """Return the paper's guidance, its thresholds measured on full-depth runs."""
+    from dysl_vla_ros.distillation.guidance_calibration import starting_points, trace_continuity
+
+    return starting_points(trace_continuity(runs, blocks, action, m), blocks, "paper", "first", PAPER_VERIFIED_SHARE)
+
+
+def _trained_tasks(checkpoint: Path) -> list[Task]:
+    """Return the tasks that the policy was trained on, and say which were left out."""
+    from dysl_vla_ros.policies.registry import load_policy
+
+    known = load_policy(checkpoint).instructions
+    chosen = [task for task in TASKS.values() if task.instruction in known]
+    if not chosen:
+        raise DataError(f"{checkpoint} was trained on no task of the simulator; name some by --tasks")
+    left_out = [task.name for task in TASKS.values() if task not in chosen]
+    if left_out:
+        print(f"the policy was not trained on {', '.join(left_out)}: left out (--tasks names tasks)")
+    return chosen
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.full_depth:
+        raise DataError("--full-depth is the method full: name it among --methods")
+    if arguments.json:
+        raise DataError("--json is for one method; with --methods the table is written to --out")
+    if arguments.calibration_seeds < 0:
+        raise DataError(f"--calibration-seeds must be at least 0, not {arguments.calibration_seeds}")
+    for name, low in (("depth", 1.0), ("oracle_threshold", 0.0)):
+        value = getattr(arguments, name)
+        if value is not None and not low <= value < float("inf"):
+            raise DataError(f"--{name.replace('_', '-')} must be {low:g} or more, not {value:g}")

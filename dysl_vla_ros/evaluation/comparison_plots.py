@@ -1,0 +1,70 @@
+"""Two pictures of ``table.json``: success against the stack's milliseconds, and against layer calls."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from dysl_vla_ros.evaluation.plots import FAINT, STYLE
+from dysl_vla_ros.files import write_atomically
+
+COLOURS = ("#1c2530", "#1f5fa8", "#8a4fb0", "#2a8f6d", "#d9730d", "#b0473d", "#7a6a1d", "#3d7f96", "#c2568f", "#8a94a0",
+           "#5aa02c", "#6b4f3a")  # fmt: skip
+MARKERS = "osD^vP*Xphd<"
+WIDTH, HEIGHT = 4.6, 3.6  # inches of a panel
+
+
+def write_pictures(folder: Path, table: Mapping[str, Any]) -> list[Path]:
+    """Write ``pareto.png`` and ``layers.png`` into a folder, each whole or not at all; return their paths."""
+    pictures = {
+        "pareto.png": ("stack_ms_mean", "stack, ms a step (mean, verification included)"),
+        "layers.png": ("layers_mean", "layer calls a step (mean, verification included)"),
+    }
+    for name, (field, label) in pictures.items():
+        write_atomically(folder / name, partial(_draw, table, field, label))
+    return [folder / name for name in pictures]
+
+
+def _draw(table: Mapping[str, Any], field: str, label: str, target: Path) -> None:
+    """Draw success with its 95% interval over ``field``: a panel a set of tasks, a line a method through its m."""
+    sets = list(table["tasks"])
+    methods = list(dict.fromkeys(row["method"] for row in table["methods"]))
+    looks = dict(zip(methods, zip(cycle(COLOURS), cycle(MARKERS)), strict=False))
+    with matplotlib.rc_context({**STYLE, "savefig.dpi": 150}):
+        figure = Figure(figsize=(WIDTH * len(sets), HEIGHT + 0.25 * (1 + len(methods) // (4 * len(sets)))))
+        FigureCanvasAgg(figure)
+        figure.set_layout_engine("constrained")
+        panels = figure.subplots(1, len(sets), squeeze=False)[0]
+        handles = {}
+        for panel, name in zip(panels, sets, strict=True):
+            rows = [row for row in table["methods"] if row["tasks"] == name and row[field] is not None]
+            for method in methods:
+                own = sorted((row for row in rows if row["method"] == method), key=lambda r: r["actions_per_inference"])
+                if own:
+                    handles[method] = _line(panel, own, field, *looks[method])
+            panel.set_title(f"{name}: {len(table['tasks'][name])} tasks")
+            panel.set_xlabel(label)
+            panel.set_ylabel("success, % (95% interval)")
+            panel.set_xlim(left=0.0)
+            panel.grid(color=FAINT, alpha=0.25, linewidth=0.6)
+        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4 * len(sets))
+        figure.savefig(target)
+
+
+def _line(panel: Any, rows: Sequence[Mapping[str, Any]], field: str, colour: str, marker: str) -> Any:
+    """Draw one method: a point for each m, joined; return what the legend shows."""
+    x = [row[field] for row in rows]
+    y = [100.0 * row["successes"] / row["episodes"] for row in rows]
+    low = [max(0.0, own - 100.0 * row["success_low"]) for own, row in zip(y, rows, strict=True)]
+    high = [max(0.0, 100.0 * row["success_high"] - own) for own, row in zip(y, rows, strict=True)]
+    for row, at, height in zip(rows, x, y, strict=True):
+        if row["actions_per_inference"] != 1:
+            panel.annotate(f"m = {row['actions_per_inference']}", (at, height), (4, 4), textcoords="offset points")
+    return panel.errorbar(
+        x, y, yerr=[low, high], color=colour, marker=marker, markersize=5, linewidth=1.2, elinewidth=0.9, capsize=2
+    )
