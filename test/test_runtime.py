@@ -217,9 +217,7 @@ def test_the_correction_is_the_distance_of_the_actions_that_would_be_played(
 ) -> None:
     policy, seen = policy_of(family), observation(policy_of(family))
     chosen = [replace(settings, actions_per_inference=m) for settings in (UNGUIDED, VERIFYING)]
-    draft, final = (
-        runtime(family).step(seen, still(policy), settings, first_index=first_index) for settings in chosen
-    )
+    draft, final = (runtime(family).step(seen, still(policy), settings, first_index=first_index) for settings in chosen)
     assert math.isnan(draft.trace.correction) and final.trace.verified
     rows = slice(first_index, first_index + m)
     one, other = (policy.action.normalise(result.chunk.actions[rows]) for result in (draft, final))

@@ -7,6 +7,7 @@ one; meanwhile the chunk before is played on, and where it has no more, the arm 
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from typing import TypeVar
@@ -145,17 +146,18 @@ def _in_parts(play: Callable[..., list[T]], settings: EvaluationSettings, jobs: 
 
 def _play_part(settings: EvaluationSettings, task: Task, seeds: Sequence[int]) -> list[EpisodeRecord]:
     runtime = Runtime.load(settings.checkpoint, settings.adapters)
-    scene = Scene(task)
-    return [play_episode(runtime, scene, seed, settings) for seed in seeds]
+    with closing(Scene(task)) as scene:
+        return [play_episode(runtime, scene, seed, settings) for seed in seeds]
 
 
 def _record_part(settings: EvaluationSettings, task: Task, seeds: Sequence[int]) -> list[FullDepthRun]:
     runtime = Runtime.load(settings.checkpoint, settings.adapters)
     full_depth = replace(settings, runtime=replace(settings.runtime, skipping=SkippingSettings(enabled=False)))
-    scene, runs = Scene(task), []
-    for seed in seeds:
-        kept: list[tuple[Observation, StepResult]] = []
-        play_episode(runtime, scene, seed, full_depth, watch=lambda *both, kept=kept: kept.append(both))
-        chunks = np.stack([result.chunk.actions for _, result in kept])
-        runs.append(FullDepthRun(tuple(observation for observation, _ in kept), chunks))
+    runs = []
+    with closing(Scene(task)) as scene:
+        for seed in seeds:
+            kept: list[tuple[Observation, StepResult]] = []
+            play_episode(runtime, scene, seed, full_depth, watch=lambda *both, kept=kept: kept.append(both))
+            chunks = np.stack([result.chunk.actions for _, result in kept])
+            runs.append(FullDepthRun(tuple(observation for observation, _ in kept), chunks))
     return runs
