@@ -39,37 +39,57 @@ def test_a_layer_that_was_never_seen_has_no_mean() -> None:
 
 def test_informative_layers_are_the_ends_and_those_of_lowest_similarity() -> None:
     similarity = np.array([0.99, 0.9, 0.5, 0.95, 0.7, 0.99, 0.99, 0.98, 0.99, 0.99])
-    assert informative_static(similarity, 0.4) == (0, 2, 4, 9)
+    assert informative_static(similarity, 4) == (0, 2, 4, 9)
 
 
 def test_equal_similarities_go_by_the_lower_index() -> None:
-    assert informative_static(np.full(10, 0.9), 0.4) == (0, 1, 2, 9)
+    assert informative_static(np.full(10, 0.9), 4) == (0, 1, 2, 9)
 
 
 @pytest.mark.parametrize(
-    ("num_layers", "ratio", "expected"),
+    ("num_layers", "count", "expected"),
     [
-        (16, 0.25, (0, 5, 10, 15)),
-        (24, 0.2, (0, 6, 12, 17, 23)),
-        (16, 0.1, (0, 15)),
-        (7, 1.0, tuple(range(7))),
-        (1, 0.5, (0,)),
+        (16, 4, (0, 5, 10, 15)),
+        (24, 5, (0, 6, 12, 17, 23)),
+        (24, 2, (0, 23)),
+        (24, 3, (0, 12, 23)),
+        (7, 7, tuple(range(7))),
+        (1, 1, (0,)),
     ],
 )
 def test_spread_layers_are_evenly_spaced_from_first_to_last(
-    num_layers: int, ratio: float, expected: tuple[int, ...]
+    num_layers: int, count: int, expected: tuple[int, ...]
 ) -> None:
-    assert spread_static(num_layers, ratio) == expected
+    assert spread_static(num_layers, count) == expected
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.integers(1, 60), st.floats(0.01, 1.0), st.integers(0, 1000))
-def test_either_choice_gives_a_valid_partition_of_the_wanted_size(num_layers: int, ratio: float, seed: int) -> None:
-    similarity = np.random.default_rng(seed).uniform(-1, 1, num_layers)
-    count = max(min(2, num_layers), int(np.ceil(ratio * num_layers - 1e-9)))
-    for static in (spread_static(num_layers, ratio), informative_static(similarity, ratio)):
+@given(st.integers(1, 60), st.data())
+def test_either_choice_gives_a_valid_partition_of_the_wanted_size(num_layers: int, data: st.DataObject) -> None:
+    similarity = np.random.default_rng(data.draw(st.integers(0, 1000))).uniform(-1, 1, num_layers)
+    count = data.draw(st.integers(min(2, num_layers), num_layers))
+    for static in (spread_static(num_layers, count), informative_static(similarity, count)):
         LayerPartition(num_layers, static)
         assert len(static) == count
+
+
+def test_two_static_layers_leave_one_block_of_all_others() -> None:
+    similarity = np.linspace(0.5, 0.99, 24)
+    for static in (spread_static(24, 2), informative_static(similarity, 2)):
+        assert LayerPartition(24, static).blocks == ((1, 23),)
+
+
+@pytest.mark.parametrize("count", [-1, 0, 1, 25])
+def test_a_count_that_leaves_out_an_end_or_is_too_large_is_refused(count: int) -> None:
+    for choose in (lambda: spread_static(24, count), lambda: informative_static(np.full(24, 0.9), count)):
+        with pytest.raises(SettingError, match=f"static layers must be 2 to 24 of 24 .* not {count}"):
+            choose()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 60), st.floats(0.01, 1.0))
+def test_a_ratio_is_rounded_up_to_a_count_that_holds_both_ends(num_layers: int, ratio: float) -> None:
+    assert static_count(num_layers, ratio) == max(min(2, num_layers), int(np.ceil(ratio * num_layers - 1e-9)))
 
 
 def test_the_count_is_rounded_up_but_not_by_a_rounding_error() -> None:
@@ -80,4 +100,4 @@ def test_the_count_is_rounded_up_but_not_by_a_rounding_error() -> None:
 @pytest.mark.parametrize("ratio", [0.0, -0.2, 1.01, float("nan")])
 def test_a_ratio_out_of_range_is_refused(ratio: float) -> None:
     with pytest.raises(SettingError, match="static ratio must be above 0 and at most 1"):
-        spread_static(24, ratio)
+        static_count(24, ratio)

@@ -9,7 +9,7 @@ from dysl_vla_ros.interfaces import ActionSpec, ProprioceptionSpec
 from dysl_vla_ros.policies.checkpoint import read_config
 from dysl_vla_ros.policies.reference import ReferenceConfig, ReferenceNetwork, save_reference
 from dysl_vla_ros.runtime.folder import save_dysl
-from dysl_vla_ros.skipping.importance import spread_static
+from dysl_vla_ros.skipping.importance import spread_static, static_count
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 
@@ -59,7 +59,7 @@ def make_tiny_dysl(folder: Path, checkpoint: Path, seed: int = 0, offset: float 
     """
     base = read_config(checkpoint)
     layers, width = base["model"]["layers"], base["model"]["width"]
-    partition = LayerPartition(layers, spread_static(layers, 0.5))
+    partition = LayerPartition(layers, spread_static(layers, static_count(layers, 0.5)))
     sizes = {"bottleneck": 8, "queries": 2, "controller_width": 4}
     modules = DyslModules(partition, width, **sizes)
     generator = torch.Generator().manual_seed(seed)

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.simulation.seeds import DEMONSTRATION_SEEDS
 from dysl_vla_ros.simulation.tasks import TASK_CHOICES, tasks_named
 
 
@@ -25,6 +26,8 @@ def run(arguments: argparse.Namespace) -> int:
     tasks = tasks_named(arguments.tasks)
     if arguments.episodes < 1 or arguments.jobs < 1:
         raise DataError("--episodes and --jobs must be at least 1")
+    if arguments.episodes > len(DEMONSTRATION_SEEDS):
+        raise DataError(f"--episodes {arguments.episodes}: {len(DEMONSTRATION_SEEDS)} scenes a task are for recording")
     for line in record_all(tasks, arguments.folder, arguments.episodes, arguments.jobs):
         print(line, flush=True)
     print(f"next: dysl_vla train {arguments.folder} OUTPUT")

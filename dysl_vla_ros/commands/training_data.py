@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.simulation.tasks import CALIBRATION_SEED, TASK_CHOICES, tasks_named
+from dysl_vla_ros.simulation.seeds import calibration_seeds
+from dysl_vla_ros.simulation.tasks import TASK_CHOICES, tasks_named
 
 if TYPE_CHECKING:
     from dysl_vla_ros.interfaces import Observation, PolicyDescription
@@ -135,14 +136,15 @@ class _Demonstrations:
 
 
 def simulated_runs(arguments: argparse.Namespace, m: int) -> "list[FullDepthRun]":
-    """Play full-depth runs in the simulator."""
+    """Play full-depth runs in the simulator, in scenes that neither demonstrations nor tables use."""
     from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, full_depth_runs
     from dysl_vla_ros.settings import RuntimeSettings
 
+    seeds = calibration_seeds(arguments.seeds)
     settings = EvaluationSettings(
         runtime=RuntimeSettings(actions_per_inference=m),
-        first_seed=CALIBRATION_SEED,
-        seeds=arguments.seeds,
+        first_seed=seeds.start,
+        seeds=len(seeds),
         checkpoint=str(arguments.checkpoint),
         adapters=str(arguments.adapters or arguments.checkpoint / "dysl"),
         tasks=tuple(tasks_named(arguments.tasks)),

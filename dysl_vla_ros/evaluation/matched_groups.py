@@ -19,7 +19,7 @@ from dysl_vla_ros.runtime.folder import CALIBRATION
 from dysl_vla_ros.runtime.recording import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import GuidanceSettings
-from dysl_vla_ros.simulation.tasks import CALIBRATION_SEED
+from dysl_vla_ros.simulation.seeds import CALIBRATION_SEEDS
 
 Blocks = tuple[tuple[int, int], ...]
 PaperGuidance = Callable[[Sequence[FullDepthRun], Blocks, ActionSpec, int], GuidanceSettings]
@@ -135,7 +135,7 @@ class MatchedGroups:
             settings = replace(
                 comparison.evaluation,
                 runtime=replace(comparison.options.settings, actions_per_inference=m),
-                first_seed=CALIBRATION_SEED,
+                first_seed=CALIBRATION_SEEDS.start,
                 seeds=comparison.calibration_seeds,
                 checkpoint=comparison.options.checkpoint,
                 adapters=comparison.options.adapters,

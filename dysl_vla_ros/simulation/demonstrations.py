@@ -14,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable, write_atomically
 from dysl_vla_ros.simulation.experts import Expert
 from dysl_vla_ros.simulation.scene import Scene
+from dysl_vla_ros.simulation.seeds import DEMONSTRATION_SEEDS
 from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, EXPERT_SPEED, Task, task_named
 
 MAX_TICKS = 250
@@ -67,11 +69,18 @@ def record_episode(scene: Scene, seed: int, disturbed: bool) -> dict[str, np.nda
 
 
 def record_task(name: str, folder: Path, episodes: int) -> str:
-    """Record until ``episodes`` successful ones of this task lie in ``folder``; return one line on what was done."""
+    """Record until ``episodes`` successful ones of this task lie in ``folder``; return one line on what was done.
+
+    Raises:
+        DataError: the seeds for demonstrations have run out.
+    """
     task = task_named(name)
     (folder / name).mkdir(parents=True, exist_ok=True)
-    scene, failures, seed = Scene(task), 0, 0
+    scene, failures, seeds = Scene(task), 0, iter(DEMONSTRATION_SEEDS)
     while len(list((folder / name).glob("[0-9]*.npz"))) < episodes:
+        seed = next(seeds, None)
+        if seed is None:
+            raise DataError(f"{name}: only {len(DEMONSTRATION_SEEDS)} scenes are for demonstrations, {failures} failed")
         path = folder / name / f"{seed:05d}.npz"
         failed = path.with_suffix(".failed")
         if not path.exists() and not failed.exists():
@@ -81,7 +90,6 @@ def record_task(name: str, folder: Path, episodes: int) -> str:
             else:
                 write_atomically(path, partial(save_arrays, arrays=arrays))
         failures += failed.exists()
-        seed += 1
     return f"{name}: {episodes} episodes, {failures} failures dropped"
 
 
@@ -95,7 +103,7 @@ def record_all(tasks: list[Task], folder: Path, episodes: int, jobs: int) -> Ite
     """Record all tasks with ``jobs`` processes; yield a line as each task is complete.
 
     Raises:
-        DataError: the folder cannot be written to.
+        DataError: the folder cannot be written to, or the seeds for demonstrations have run out.
     """
     require_writable(folder)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:

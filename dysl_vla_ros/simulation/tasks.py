@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.simulation.seeds import TEST_SEEDS
 
 CONTROL_PERIOD = 0.05  # s between two actions of the policy
 SIMULATION_STEP = 0.0125  # s of one Meta-World step
@@ -15,8 +16,7 @@ FULL_SPEED = 0.8  # m/s: Meta-World's action of 1.0, which is 1 cm per simulatio
 EXPERT_SPEED = (
     0.25  # m/s, each axis, of the experts and so of the policy: a step of the size that they were written for
 )
-EVALUATION_SEED = 10_000  # the first scene of every closed-loop table; demonstrations use seeds below it
-CALIBRATION_SEED = 20_000  # the first scene that thresholds are searched on; neither demonstrations nor tables use it
+EVALUATION_SEED = TEST_SEEDS.start  # the first scene of every closed-loop table
 
 
 Colour = tuple[float, float, float]  # red, green, blue, 0 to 1

@@ -56,28 +56,42 @@ def static_count(num_layers: int, ratio: float) -> int:
     return max(math.ceil(round(ratio * num_layers, 9)), min(num_layers, 2))
 
 
-def informative_static(similarity: NDArray[np.float64], ratio: float) -> tuple[int, ...]:
-    """Choose the first layer, the last layer, then those of lowest similarity (L,); equal ones by the lower index.
+def check_count(num_layers: int, count: int) -> int:
+    """Return a number of static layers that was asked for.
 
     Raises:
-        SettingError: ``ratio`` is out of range.
+        SettingError: it leaves out the first or the last layer, or there are not that many.
+    """
+    least = min(num_layers, 2)
+    if not least <= count <= num_layers:
+        raise SettingError(
+            f"static layers must be {least} to {num_layers} of {num_layers} (the first and the last are always among "
+            f"them), not {count}"
+        )
+    return count
+
+
+def informative_static(similarity: NDArray[np.float64], count: int) -> tuple[int, ...]:
+    """Choose ``count`` layers: first, last, then those of lowest similarity (L,); equal ones by the lower index.
+
+    Raises:
+        SettingError: see :func:`check_count`.
     """
     assert np.isfinite(similarity).all(), "similarity of a layer that was never seen"
     num_layers = len(similarity)
-    count = static_count(num_layers, ratio)
+    check_count(num_layers, count)
     ends = {0, num_layers - 1}
     between = sorted(set(range(num_layers)) - ends, key=lambda layer: (similarity[layer], layer))
     return tuple(sorted(ends | set(between[: count - len(ends)])))
 
 
-def spread_static(num_layers: int, ratio: float) -> tuple[int, ...]:
-    """Choose as many layers evenly spaced from the first to the last, halves rounded up.
+def spread_static(num_layers: int, count: int) -> tuple[int, ...]:
+    """Choose ``count`` layers evenly spaced from the first to the last, halves rounded up.
 
     Raises:
-        SettingError: ``ratio`` is out of range.
+        SettingError: see :func:`check_count`.
     """
-    count = static_count(num_layers, ratio)
-    if count == 1:
+    if check_count(num_layers, count) == 1:
         return (0,)
     gaps = count - 1
     # floor(i * (L - 1) / gaps + 1/2) in integers, so that no machine rounds it differently.
