@@ -16,6 +16,7 @@ from dysl_vla_ros.skipping.stack import DepthRule, SkippableStack, StackResult
 from small_stacks import LAYERS, STACKS, partitions, random_tokens, trained_like
 
 PARTITION = LayerPartition(LAYERS, (0, 4, 7))  # blocks (1, 4) and (5, 7)
+FIRST_ONLY = LayerPartition(LAYERS, (0, 4, 7), "first")
 OPEN = (1, 5)
 small = cache(STACKS["llama"])
 
@@ -56,7 +57,7 @@ def run(rule: DepthRule, seed: int = 0) -> StackResult:
 def deciding(partition: LayerPartition, logits: dict[int, float]) -> DyslModules:
     """Return modules whose controllers say the given logits, whatever they see; -9 where none is given."""
     modules = trained_like(partition)
-    for layer in partition.dynamic:
+    for layer in partition.skip_points:
         controller = modules.controller(layer)
         controller.outer.weight.zero_()
         controller.outer.bias.zero_()
@@ -187,6 +188,23 @@ def test_an_allow_point_moves_the_skip_of_an_eager_controller() -> None:
     modules = deciding(PARTITION, {layer: 9.0 for layer in PARTITION.dynamic})
     for points, skips in (((1, 5), ((1, 4), (5, 7))), ((3, 7), ((3, 4),)), ((4, 7), ())):
         assert run(DyslRule(PARTITION, modules, 0.5, points)).skips == skips
+
+
+@pytest.mark.parametrize(
+    ("points", "skips"), [((1, 5), ((1, 4), (5, 7))), ((2, 5), ((5, 7),)), ((3, 6), ()), ((4, 7), ())]
+)
+def test_with_one_adapter_a_block_it_is_left_at_its_first_layer_or_not_at_all(
+    points: tuple[int, int], skips: tuple[tuple[int, int], ...]
+) -> None:
+    modules = deciding(FIRST_ONLY, {1: 9.0, 5: 9.0})
+    assert run(DyslRule(FIRST_ONLY, modules, 0.5, points)).skips == skips
+
+
+def test_with_one_adapter_a_block_chance_and_the_floor_take_the_first_layers_alone() -> None:
+    modules, generator = trained_like(FIRST_ONLY), torch.Generator().manual_seed(0)
+    skips = {at for _ in range(40) for at, _ in run(RandomSkipping(FIRST_ONLY, modules, 0.5, generator)).skips}
+    assert skips == {1, 5}
+    assert run(StaticOnly(FIRST_ONLY, modules)).layer_calls == 3
 
 
 def test_a_controller_that_says_nan_does_not_skip() -> None:

@@ -149,11 +149,11 @@ def test_a_controller_says_one_half_where_it_foresees_the_tolerated_error(policy
 
 
 def test_the_floor_with_the_smaller_error_is_chosen(data):
-    choice = choose_static(data, 0.4, steps=(20, 10))
+    choice = choose_static(data, 4, steps=(20, 10))
     assert set(choice.floor_errors) == {"spread", "informative"}
     assert choice.floor_errors[choice.choice] == min(choice.floor_errors.values())
     assert len(choice.similarity) == LAYERS
-    assert choose_static(data, 0.4, "spread").choice == "spread"
+    assert choose_static(data, 4, "spread").choice == "spread"
 
 
 def made_trace():
@@ -165,8 +165,7 @@ def made_trace():
 
 def test_eta_lets_the_ninetieth_percentile_of_the_falls_close_the_longest_block():
     trace = made_trace()
-    blocks = ((1, 4), (5, 11))
-    step = prior_step(trace, blocks)
+    step = prior_step(trace, LayerPartition(12, (0, 4, 11)))
     assert np.mean(trace.falls / step >= 6) == pytest.approx(0.1, abs=0.01)
 
 
@@ -199,9 +198,10 @@ def test_the_front_holds_no_trial_that_another_beats_and_the_choice_keeps_to_its
 
 
 def test_evenness_is_one_for_points_spread_evenly_and_zero_for_one_point():
-    blocks = ((1, 4),)
-    assert evenness([(1,), (2,), (3,), (4,)], blocks) == pytest.approx(1.0)
-    assert evenness([(2,)] * 5, blocks) == pytest.approx(0.0)
+    partition = LayerPartition(5, (0, 4))
+    assert evenness([(1,), (2,), (3,), (4,)], partition) == pytest.approx(1.0)
+    assert evenness([(2,)] * 5, partition) == pytest.approx(0.0)
+    assert evenness([(1,), (4,)], LayerPartition(5, (0, 4), "first")) == pytest.approx(1.0)
 
 
 def test_the_search_leaves_the_controllers_at_its_choice(policy, modules):

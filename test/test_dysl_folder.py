@@ -55,6 +55,38 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
         assert torch.equal(read[name], tensor.half().float()), name
 
 
+def test_one_adapter_a_block_comes_back_as_one_adapter_a_block(tmp_path: Path) -> None:
+    partition = LayerPartition(LAYERS, (0, 4, 7), "first")
+    save_dysl(
+        tmp_path / "dysl",
+        partition,
+        trained_like(partition),
+        family="reference",
+        base_sha256=BASE,
+        choice="spread",
+        module_sizes=SIZES,
+        calibration={"guidance": GUIDANCE},
+    )
+    found = load(tmp_path / "dysl")
+    assert found.partition == partition and set(found.modules.adapters) == {"1", "5"}
+
+
+def test_a_folder_of_an_earlier_release_has_an_adapter_at_each_dynamic_layer(tmp_path: Path) -> None:
+    folder = save(tmp_path / "dysl")
+    edit(
+        folder / "config.json", lambda config: (config["partition"].pop("per_block"), config["modules"].pop("adapter"))
+    )
+    assert load(folder).partition == PARTITION
+
+
+@pytest.mark.parametrize(("queries", "kind"), [(4, "pooled"), (0, "token")])
+def test_the_kind_of_adapter_is_told_by_name(tmp_path: Path, queries: int, kind: str) -> None:
+    modules = trained_like(PARTITION, queries=queries)
+    values = {"family": "reference", "base_sha256": BASE, "choice": "spread", "calibration": {"guidance": GUIDANCE}}
+    save_dysl(tmp_path / "dysl", PARTITION, modules, module_sizes=SIZES | {"queries": queries}, **values)
+    assert load(tmp_path / "dysl").config["modules"]["adapter"] == kind
+
+
 def test_loaded_modules_compute_in_float32_without_gradients(tmp_path: Path) -> None:
     modules = load(save(tmp_path / "dysl")).modules
     assert not modules.training
@@ -104,6 +136,9 @@ CONFIG_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "negative module": (lambda c: c["modules"].update(queries=-1), "queries is -1, expected 0"),
     "module of text": (lambda c: c["modules"].update(bottleneck="16"), "bottleneck is '16', expected a JSON int"),
     "other module": (lambda c: c["modules"].update(bottleneck=17), r"adapters.safetensors does not fit .*ed \(17"),
+    "other adapters": (lambda c: c["modules"].update(adapter="token"), "adapter is 'token', with 4 queries"),
+    "fewer points": (lambda c: c["partition"].update(per_block="first"), "does not fit .*is not of this model"),
+    "unknown points": (lambda c: c["partition"].update(per_block=["2"]), "adapters per block are all or first"),
     "other blocks": (lambda c: c["partition"].update(static=[0, 5, 7]), "does not fit its config.json: .*is missing"),
     "no files": (lambda c: c.pop("files"), "names no files with their hashes"),
     "other hash": (lambda c: c["files"].update({"adapters.safetensors": "0" * 64}), "not the file that was written"),

@@ -214,6 +214,19 @@ def test_the_integral_stride_clamps_before_it_goes_on() -> None:
     assert made.allow_points() == (5, 8)
 
 
+def test_with_fewer_skip_points_the_allow_point_behind_the_last_closes_the_block_and_is_clamped_there() -> None:
+    made = PriorPostGuidance(BLOCKS, PLAIN, points=(1, 2))
+    made.configure(BASE, 1)
+    after(made, 0.0, 2.0)
+    assert made.allow_points() == (1, 7)
+    after(made, 6.0)  # dC -1: one layer later, behind the only point of the first block
+    assert made.allow_points() == (6, 8)
+    after(made, 10.0, 15.0)
+    assert made.allow_points() == (6, 9)
+    after(made, 15.0)  # a rise: from where they were clamped, not from further behind
+    assert made.allow_points() == (1, 8)
+
+
 @pytest.mark.parametrize("stride", ["paper", "integral"])
 def test_a_change_below_the_dead_band_moves_nothing(stride: str) -> None:
     still = replace(BASE, dead_band=1.01, stride=stride)

@@ -35,6 +35,16 @@ def test_there_is_one_adapter_and_one_controller_for_every_dynamic_layer_and_one
     assert set(modules.pools) == {"0", "1"}
 
 
+@pytest.mark.parametrize(("queries", "pools"), [(4, {"0", "1"}), (0, set())])
+def test_one_adapter_a_block_has_modules_at_the_first_layers_alone(queries: int, pools: set[str]) -> None:
+    modules = DyslModules(LayerPartition(LAYERS, (0, 3, 7), "first"), WIDTH, queries=queries)
+    assert set(modules.adapters) == set(modules.controllers) == {"1", "4"}
+    assert set(modules.pools) == pools
+    everywhere = DyslModules(PARTITION, WIDTH, queries=queries)
+    own, its = modules.state_dict(), everywhere.state_dict()
+    assert {name: value.shape for name, value in own.items()} == {name: its[name].shape for name in own}
+
+
 def test_a_pool_is_stored_once_and_shared_by_its_block() -> None:
     modules = trained_like(PARTITION)
     hidden, mask = random_tokens(0)

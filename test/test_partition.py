@@ -38,6 +38,18 @@ def test_block_of_finds_each_layer_where_blocks_have_it(partition: LayerPartitio
             assert first <= layer < end
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 30).flatmap(partitions))
+def test_with_one_adapter_a_block_it_can_be_left_at_its_first_layer_alone(partition: LayerPartition) -> None:
+    first_only = LayerPartition(partition.num_layers, partition.static, "first")
+    assert partition.skip_points == partition.dynamic
+    assert first_only.skip_points == tuple(first for first, _ in partition.blocks)
+    assert (first_only.blocks, first_only.dynamic) == (partition.blocks, partition.dynamic)
+    for layer in range(partition.num_layers):
+        assert partition.block_at(layer) == partition.block_of(layer)
+        assert first_only.block_at(layer) == (partition.block_of(layer) if layer in first_only.skip_points else None)
+
+
 def test_neighbouring_static_layers_form_no_block() -> None:
     assert LayerPartition(8, (0, 1, 4, 5, 7)).blocks == ((2, 4), (6, 7))
 
@@ -65,6 +77,11 @@ def test_a_full_partition_has_no_dynamic_layer(num_layers: int) -> None:
 def test_what_is_no_partition_is_refused_with_the_reason(num_layers: int, static: tuple[int, ...], reason: str) -> None:
     with pytest.raises(CheckpointError, match=reason):
         LayerPartition(num_layers, static)
+
+
+def test_adapters_per_block_are_all_or_first() -> None:
+    with pytest.raises(CheckpointError, match="adapters per block are all or first, not 'two'"):
+        LayerPartition(6, (0, 5), "two")
 
 
 def test_all_faults_of_a_partition_are_named_at_once() -> None:

@@ -16,7 +16,7 @@ def test_no_seed_is_for_two_things() -> None:
 
 
 def test_tables_begin_at_the_first_test_seed() -> None:
-    assert EVALUATION_SEED == TEST_SEEDS.start
+    assert TEST_SEEDS[0] == EVALUATION_SEED
 
 
 def test_calibration_scenes_are_never_those_of_demonstrations_or_tests() -> None:

@@ -27,7 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="folder of the base checkpoint")
     parser.add_argument("data", type=Path, nargs="*", help=WHAT)
     parser.add_argument("--adapters", type=Path, help="DySL folder (default: `dysl` in the checkpoint)")
-    parser.add_argument("--static-ratio", type=float, default=0.2, help="share of the layers that always run")
+    number = parser.add_mutually_exclusive_group()
+    number.add_argument("--static-ratio", type=float, default=0.2, help="share of the layers that always run")
+    number.add_argument(
+        "--static-layers", type=int, metavar="N", help="their number instead, first and last among them; 2: one block"
+    )
     parser.add_argument(
         "--static", choices=("auto", "spread", "informative"), default="auto", help="how they are chosen"
     )
@@ -59,12 +63,15 @@ def choose_layers(arguments: argparse.Namespace, folder: Path) -> int:
     from dysl_vla_ros.files import require_writable, write_json
     from dysl_vla_ros.policies.registry import load_policy
     from dysl_vla_ros.runtime.step import Runtime
+    from dysl_vla_ros.skipping.importance import check_count, static_count
 
     policy = load_policy(arguments.checkpoint)
+    layers, wanted = len(policy.layers), arguments.static_layers
+    count = static_count(layers, arguments.static_ratio) if wanted is None else check_count(layers, wanted)
     require_writable(folder)
     data = open_data(arguments.data, arguments, Runtime(policy, None).description)
     activations = record_activations(policy, data.observations(arguments.observations), arguments.observations)
-    choice = choose_static(activations, arguments.static_ratio, arguments.static)
+    choice = choose_static(activations, count, arguments.static)
     write_json(
         folder / STATIC_LAYERS,
         {

@@ -62,7 +62,7 @@ def show(found: Mapping[str, Any], latency: Mapping[str, "Latency"], threads: in
     for table in _tables(found):
         console.print(table)
     if found["dysl"]:
-        for table in _dysl_tables(found["dysl"]):
+        for table in _dysl_tables(found["dysl"], found["parameters"]):
             console.print(table)
     else:
         console.print("no DySL folder: every layer always runs; make one with `dysl_vla calibrate` and `distill`\n")
@@ -130,13 +130,22 @@ def _memory(found: Mapping[str, Any], count: int) -> list[str]:
     return [_bytes(round(memory[kind] * count / total)) for kind in ("fp32", "fp16")]
 
 
-def _dysl_tables(dysl: Mapping[str, Any]) -> list["Table"]:
+def _adapters(sizes: Mapping[str, Any], per_block: str) -> str:
+    queries = sizes.get("queries", 0)
+    kind = f"pooled, {queries} queries a block" if queries else "token by token"
+    where = "one at each dynamic layer" if per_block == "all" else "one a block, at its first layer"
+    return f"{kind}; {sizes.get('bottleneck', '?')} wide; {where}"
+
+
+def _dysl_tables(dysl: Mapping[str, Any], policy_parameters: int) -> list["Table"]:
     parts = ", ".join(f"{name} {count:,}" for name, count in dysl["parts"].items())
     memory = f"{_bytes(dysl['memory_bytes']['fp32'])} in fp32, {_bytes(dysl['memory_bytes']['fp16'])} in fp16 or bf16"
+    share = 100 * dysl["parameters"] / max(policy_parameters, 1)
     about = {
-        "parameters": f"{dysl['parameters']:,} ({parts})",
+        "parameters": f"{dysl['parameters']:,}, {share:.1f} % of the policy's ({parts})",
         "memory": f"{memory}; {_bytes(dysl['disk_bytes'])} on disk",
         "static layers by": dysl["choice"] or "not said",
+        "adapters": _adapters(dysl["modules"], dysl["per_block"]),
         "calibrated": ", ".join(
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in dysl["calibrated"].items()

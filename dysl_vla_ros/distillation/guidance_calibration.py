@@ -14,8 +14,7 @@ from dysl_vla_ros.interfaces import ActionSpec
 from dysl_vla_ros.runtime.recording import FullDepthRun
 from dysl_vla_ros.settings import GuidanceSettings
 from dysl_vla_ros.skipping.guidance import PriorPostGuidance, measuring_only
-
-Blocks = tuple[tuple[int, int], ...]
+from dysl_vla_ros.skipping.partition import LayerPartition
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class ContinuityTrace:
 
 def trace_continuity(
     runs: Sequence[FullDepthRun],
-    blocks: Blocks,
+    partition: LayerPartition,
     action: ActionSpec,
     m: int,
     settings: GuidanceSettings | None = None,
@@ -41,7 +40,7 @@ def trace_continuity(
     """
     changes, candidates, falls = [], [], []
     for run in runs:
-        guidance = PriorPostGuidance(blocks, action)
+        guidance = PriorPostGuidance(partition.blocks, action)
         guidance.configure(measuring_only(settings or GuidanceSettings()), m)
         played, fall = np.zeros((0, action.dimensions), np.float32), 0.0
         for chunk in run.chunks:
@@ -61,9 +60,9 @@ def trace_continuity(
     return ContinuityTrace(np.array(changes), np.array(candidates), np.array(falls))
 
 
-def prior_step(trace: ContinuityTrace, blocks: Blocks) -> float:
+def prior_step(trace: ContinuityTrace, partition: LayerPartition) -> float:
     """Return eta."""
-    longest = max(end - first for first, end in blocks)
+    longest = max(len(points) for points in partition.points)
     return float(np.percentile(trace.falls, 90)) / longest
 
 
@@ -83,11 +82,16 @@ def _would_verify(trace: ContinuityTrace, verify_on: str, level: float) -> np.nd
 
 
 def starting_points(
-    trace: ContinuityTrace, blocks: Blocks, stride: str, verify_on: str, share: float, step_factor: float = 1.0
+    trace: ContinuityTrace,
+    partition: LayerPartition,
+    stride: str,
+    verify_on: str,
+    share: float,
+    step_factor: float = 1.0,
 ) -> GuidanceSettings:
     """Return guidance settings measured on the runs; a larger ``step_factor`` lets allow points move less."""
     return GuidanceSettings(
-        step=step_factor * prior_step(trace, blocks),
+        step=step_factor * prior_step(trace, partition),
         verify_threshold=verify_threshold(trace, verify_on, share),
         dead_band=float(np.median(np.abs(trace.change))) if stride == "paper" else 0.0,
         stride=stride,

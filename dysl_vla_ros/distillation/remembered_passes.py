@@ -21,6 +21,7 @@ from dysl_vla_ros.runtime.recording import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
 from dysl_vla_ros.skipping.guidance import PriorPostGuidance
+from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.stack import Skip, SkippableStack, StackContext
 
 Way = tuple[int, ...]
@@ -71,9 +72,9 @@ class RememberedPasses:
             self._moments = [[_Moment(*self.policy.prepare(o)) for o in run.observations] for run in self.runs]
 
     @property
-    def blocks(self) -> tuple[tuple[int, int], ...]:
-        """Blocks of the partition, (first, one past last) dynamic layer."""
-        return self.dysl.partition.blocks
+    def partition(self) -> LayerPartition:
+        """Which layers may be skipped, and where."""
+        return self.dysl.partition
 
     @property
     def action(self) -> ActionSpec:
@@ -90,7 +91,9 @@ class RememberedPasses:
             runs: indices into ``self.runs``.
         """
         assert settings.skipping.enabled
-        guidance, m = PriorPostGuidance(self.blocks, self.action), settings.actions_per_inference
+        points = [len(points) for points in self.partition.points]
+        guidance = PriorPostGuidance(self.partition.blocks, self.action, points)
+        m = settings.actions_per_inference
         guidance.configure(settings.guidance, m)
         for index in range(len(self.runs)) if runs is None else runs:
             guidance.reset()
@@ -110,8 +113,8 @@ class RememberedPasses:
         for threshold in (1.0, 0.0):
             for _ in self.replay(RuntimeSettings(SkippingSettings(threshold=threshold), open_guidance)):
                 pass
-        firsts, ends = zip(*self.blocks, strict=True)
-        deep = [(ends[:b], layer) for b, (first, end) in enumerate(self.blocks) for layer in range(first, end)]
+        firsts, ends = zip(*self.partition.blocks, strict=True)
+        deep = [(ends[:b], layer) for b, points in enumerate(self.partition.points) for layer in points]
         shallow = [(firsts[:b], first) for b, first in enumerate(firsts)]
         values = [m.probabilities[key] for run in self._moments for m in run for key in (*deep, *shallow)]
         return np.array(values, dtype=np.float32)
@@ -124,7 +127,7 @@ class RememberedPasses:
             return RememberedStep(full_depth, layers, False, points, True)
         way = self._way(moment, points, settings.skipping.threshold)
         actions = moment.actions[way]
-        skipped = [(place, end) for place, (_, end) in zip(way, self.blocks, strict=True) if place < end]
+        skipped = [(place, end) for place, (_, end) in zip(way, self.partition.blocks, strict=True) if place < end]
         calls = layers - sum(end - place for place, end in skipped)
         if skipped and guidance.needs_verification(actions[: settings.actions_per_inference]):
             return RememberedStep(full_depth, calls + layers - skipped[0][0], True, points, False)
@@ -145,9 +148,9 @@ class RememberedPasses:
 
     def _known_way(self, moment: _Moment, points: Way, threshold: float) -> Way | None:
         way: Way = ()
-        for (first, end), point in zip(self.blocks, points, strict=True):
+        for (_, end), layers, point in zip(self.partition.blocks, self.partition.points, points, strict=True):
             place = end
-            for layer in range(max(first, point), end):
+            for layer in layers[max(0, point - layers.start) :]:
                 probability = moment.probabilities.get((way, layer))
                 if probability is None:
                     return None
@@ -167,7 +170,7 @@ class _RememberingRule:
 
     def skip(self, layer: int, hidden: Tensor, context: Any) -> Skip | None:
         """Ask the layer's controller; skip where the block allows it."""
-        block = self._dysl.partition.block_of(layer)
+        block = self._dysl.partition.block_at(layer)
         if block is None:
             return None
         self._close_blocks_before(block)

@@ -39,14 +39,14 @@ def measure_similarity(data: Activations) -> tuple[float, ...]:
 
 
 def choose_static(
-    data: Activations, ratio: float, wanted: str = "auto", steps: tuple[int, int] = TRIAL_STEPS, seed: int = 0
+    data: Activations, count: int, wanted: str = "auto", steps: tuple[int, int] = TRIAL_STEPS, seed: int = 0
 ) -> StaticChoice:
-    """Choose the static layers; ``wanted`` names a candidate or leaves it to the trial ("auto")."""
+    """Choose ``count`` static layers; ``wanted`` names a candidate or leaves it to the trial ("auto")."""
     similarity = measure_similarity(data)
     layers = len(similarity)
     candidates = {
-        "spread": LayerPartition(layers, spread_static(layers, ratio)),
-        "informative": LayerPartition(layers, informative_static(torch.tensor(similarity).numpy(), ratio)),
+        "spread": LayerPartition(layers, spread_static(layers, count)),
+        "informative": LayerPartition(layers, informative_static(torch.tensor(similarity).numpy(), count)),
     }
     if wanted != "auto":
         return StaticChoice(wanted, candidates[wanted], similarity, {})

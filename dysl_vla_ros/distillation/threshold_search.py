@@ -20,6 +20,7 @@ from dysl_vla_ros.runtime.recording import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
 from dysl_vla_ros.skipping.modules import DyslModules
+from dysl_vla_ros.skipping.partition import LayerPartition
 
 REMEMBERED_AT = 0.05  # action L1, normalised: the tolerated error that controllers are at while passes are remembered
 TOLERATED_QUANTILES = (0.5, 0.8, 0.95)  # of the floor's errors
@@ -62,8 +63,8 @@ def search(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, target: float
     Leaves the controllers of ``runtime`` set to the choice. Where none comes down to the target, the shallowest.
     """
     assert runtime.dysl is not None, "there is nothing to search without adapters"
-    blocks, modules = runtime.dysl.partition.blocks, runtime.dysl.modules
-    trace = trace_continuity(runs, blocks, runtime.policy.action, m)
+    partition, modules = runtime.dysl.partition, runtime.dysl.modules
+    trace = trace_continuity(runs, partition, runtime.policy.action, m)
     set_tolerated_error(modules, REMEMBERED_AT)
     passes = RememberedPasses(runtime, runs)
     floor = floor_errors(passes, m)
@@ -71,7 +72,7 @@ def search(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, target: float
     progress = tqdm(desc="thresholds", unit="trial", total=TRIALS)
 
     def attempt(tolerated: float, stride: str, factor: float, verify_on: str, share: float) -> None:
-        guidance = starting_points(trace, blocks, stride, verify_on, share, factor)
+        guidance = starting_points(trace, partition, stride, verify_on, share, factor)
         progress.update()
         if any(trial.tolerated_error == tolerated and trial.guidance == guidance for trial in trials):
             return  # a later search passes through what an earlier one has tried
@@ -85,7 +86,7 @@ def search(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, target: float
     for stride, factor in steps:
         attempt(best.tolerated_error, stride, factor, "any", 0.1)
     best = choose(trials, target)
-    factor = best.guidance.step / prior_step(trace, blocks)
+    factor = best.guidance.step / prior_step(trace, partition)
     for verify_on in ("first", "any"):
         for share in VERIFIED_SHARES:
             attempt(best.tolerated_error, best.guidance.stride, factor, verify_on, share)
@@ -139,7 +140,7 @@ def replay(passes: RememberedPasses, m: int, tolerated: float, guidance: Guidanc
         error=float(errors.mean()),
         worst_error=float(np.quantile(errors, 0.99)),
         verified_share=float(np.mean([step.verified for step in steps])),
-        evenness=evenness([step.allow_points for step in steps if not step.warming_up], passes.blocks),
+        evenness=evenness([step.allow_points for step in steps if not step.warming_up], passes.partition),
     )
 
 
@@ -150,12 +151,12 @@ def _errors(passes: RememberedPasses, steps: Sequence[RememberedStep], m: int) -
     return np.abs(given - wanted).mean(axis=(1, 2))
 
 
-def evenness(points: Sequence[tuple[int, ...]], blocks: tuple[tuple[int, int], ...]) -> float:
+def evenness(points: Sequence[tuple[int, ...]], partition: LayerPartition) -> float:
     """Return the mean entropy of each block's allow points, as a share of the largest possible."""
     shares = []
-    for block, (first, end) in enumerate(blocks):
-        places = np.array([own[block] - first for own in points], dtype=np.int64)
-        probability = np.bincount(places, minlength=end - first + 1) / max(1, len(points))
-        entropy = -float(np.sum(probability * np.log(np.maximum(probability, 1e-12))))
-        shares.append(entropy / np.log(end - first + 1))
+    for block, (layers, (_, end)) in enumerate(zip(partition.points, partition.blocks, strict=True)):
+        places = (*layers, end)  # at the end: closed
+        share = np.array([sum(own[block] == place for own in points) for place in places]) / max(1, len(points))
+        entropy = -float(np.sum(share * np.log(np.maximum(share, 1e-12))))
+        shares.append(entropy / np.log(len(places)))
     return float(np.mean(shares)) if shares else 0.0

@@ -133,7 +133,7 @@ class SearchSpace:
         guidance = dataclasses.replace(
             self._before,
             window=point.window,
-            step=min(100.0, point.factor * prior_step(trace, self._passes.blocks)),
+            step=min(100.0, point.factor * prior_step(trace, self._passes.partition)),
             verify_threshold=verify_threshold(trace, point.verify_on, point.share),
             dead_band=point.band * float(np.median(np.abs(trace.change))) or NO_DEAD_BAND,
             stride=point.stride,
@@ -176,7 +176,7 @@ class SearchSpace:
     def _trace(self, window: int) -> ContinuityTrace:
         if window not in self._traces:
             passes, settings = self._passes, dataclasses.replace(self._before, window=window)
-            trace = trace_continuity(passes.runs, passes.blocks, passes.action, self._m, settings)
+            trace = trace_continuity(passes.runs, passes.partition, passes.action, self._m, settings)
             self._traces[window] = trace
         return self._traces[window]
 

@@ -68,17 +68,23 @@ def save_dysl(
         DataError: the folder cannot be written to.
     """
     assert set(module_sizes) == set(MODULE_SIZES), f"sizes {sorted(module_sizes)}"
+    layers = {"num_layers": partition.num_layers, "static": list(partition.static), "choice": choice}
     _guidance_values(calibration, folder / CALIBRATION)
     config = {
         "base": {"family": family, "sha256": base_sha256},
-        "partition": {"num_layers": partition.num_layers, "static": list(partition.static), "choice": choice},
-        "modules": dict(module_sizes),
+        "partition": layers | {"per_block": partition.per_block},
+        "modules": dict(module_sizes) | {"adapter": adapter_kind(module_sizes["queries"])},
         "package_version": dysl_vla_ros.__version__,
     }
     if training:
         config["training"] = dict(training)
     write_json(folder / CALIBRATION, dict(calibration))
     write_checkpoint(folder, config, {WEIGHTS: modules.state_dict()})
+
+
+def adapter_kind(queries: int) -> str:
+    """Return the name of adapters with so many pooled tokens: "token" (by token) or "pooled"."""
+    return "pooled" if queries else "token"
 
 
 def load_dysl(folder: Path, model_hash: str, num_layers: int, width: int) -> DyslFolder:
@@ -120,8 +126,9 @@ def _partition(values: Mapping[str, Any], num_layers: int, path: Path) -> LayerP
     static = _entry(values, "static", list, path)
     if not all(type(layer) is int for layer in static):
         raise CheckpointError(f"{path}: static is {static}, expected whole numbers; {REMAKE}")
+    per_block = values.get("per_block", "all")  # as folders before this entry were made
     try:
-        return LayerPartition(num_layers, tuple(static))
+        return LayerPartition(num_layers, tuple(static), per_block)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}; {REMAKE}") from error
 
@@ -134,6 +141,9 @@ def _module_sizes(values: Mapping[str, Any], path: Path) -> dict[str, int]:
         for name, size in sizes.items()
         if not smallest[name] <= size <= LARGEST_SIZE
     ]
+    kind = values.get("adapter", adapter_kind(sizes["queries"]))
+    if kind != adapter_kind(sizes["queries"]):
+        faults.append(f"adapter is {kind!r}, with {sizes['queries']} queries it is {adapter_kind(sizes['queries'])!r}")
     if faults:
         raise CheckpointError(f"{path}: modules: {'; '.join(faults)}; {REMAKE}")
     return sizes

@@ -116,6 +116,8 @@ def _dysl_facts(runtime: Runtime, folder: Path) -> dict[str, Any]:
     return {
         "folder": str(folder),
         "choice": dysl.config.get("partition", {}).get("choice", ""),
+        "per_block": dysl.partition.per_block,
+        "modules": dict(dysl.config.get("modules", {})),
         "package_version": dysl.config.get("package_version", ""),
         "parameters": sum(sizes.values()),
         "parts": sizes,

@@ -51,7 +51,8 @@ class Runtime:
         self.rule_override: Callable[[tuple[int, ...]], DepthRule] | None = None
         self._partition = dysl.partition if dysl else LayerPartition.full(len(policy.layers))
         self._stack = SkippableStack(policy.layers)
-        self._guidance = PriorPostGuidance(self._partition.blocks, policy.action)
+        points = [len(points) for points in self._partition.points]
+        self._guidance = PriorPostGuidance(self._partition.blocks, policy.action, points)
         self._configured: tuple[object, ...] | None = None  # what guidance was configured with
         self._state: Any = policy.initial_state()
 

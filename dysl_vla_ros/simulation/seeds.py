@@ -1,4 +1,4 @@
-"""Which scenes are for what: the one place that divides a task's seeds, so that nothing is tuned on what it is tested on.
+"""Which scenes are for what: the one place that divides a task's seeds, so that nothing is tuned on test scenes.
 
 A seed gives a scene. Demonstrations are recorded from the first range, everything that is chosen (static layers,
 thresholds, floors) is played on the second, tables are made from the third.

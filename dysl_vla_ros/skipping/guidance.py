@@ -37,12 +37,21 @@ class PriorPostGuidance:
     ``needs_verification``. A stop, a rejected action or a new instruction: ``reset``.
     """
 
-    def __init__(self, blocks: tuple[tuple[int, int], ...], action: ActionSpec) -> None:
+    def __init__(
+        self, blocks: tuple[tuple[int, int], ...], action: ActionSpec, points: Sequence[int] | None = None
+    ) -> None:
         """Guide ``blocks`` of (first dynamic layer, one past the last) by actions of ``action``'s kind.
 
         Prior and post are off until ``configure`` is called.
+
+        Args:
+            blocks: of the partition.
+            action: what the policy's actions are.
+            points: number of layers of each block, from its first on, at which it can be left; None: all. An allow
+                point behind the last of them closes the block.
         """
         self._blocks = blocks
+        self._points = tuple(end - first for first, end in blocks) if points is None else tuple(points)
         self._action = action
         self._settings = GuidanceSettings(prior=False, verify=False)
         self._actions_per_inference = 1
@@ -128,8 +137,9 @@ class PriorPostGuidance:
             return tuple(end for _, end in self._blocks)
         if not self._settings.prior:
             return tuple(first for first, _ in self._blocks)
-        pairs = zip(self._blocks, self._positions, strict=True)
-        return tuple(first + round(position) for (first, _), position in pairs)
+        places = [round(position) for position in self._positions]
+        parts = zip(self._blocks, self._points, places, strict=True)
+        return tuple(first + place if place < points else end for (first, end), points, place in parts)
 
     def candidate_change(self, candidate: FloatArray) -> float:
         """Return the dC that playing ``candidate`` would cause; 0 while C is undefined. Changes nothing.
@@ -186,8 +196,8 @@ class PriorPostGuidance:
             later = math.copysign(math.ceil(abs(change) / settings.step - ROUNDING), -change)
         else:
             later = -change / settings.step
-        pairs = zip(self._positions, self._blocks, strict=True)
-        self._positions = [min(max(position + later, 0.0), float(end - first)) for position, (first, end) in pairs]
+        pairs = zip(self._positions, self._points, strict=True)
+        self._positions = [min(max(position + later, 0.0), float(points)) for position, points in pairs]
 
 
 def measuring_only(settings: GuidanceSettings) -> GuidanceSettings:

@@ -118,7 +118,7 @@ class SkipController(nn.Module):
 
 
 class DyslModules(nn.Module):
-    """One adapter and one controller for every dynamic layer of a partition, one pool for every block."""
+    """One adapter and one controller for every skip point of a partition, one pool for every block."""
 
     def __init__(
         self, partition: LayerPartition, width: int, bottleneck: int = 96, queries: int = 4, controller_width: int = 32
@@ -128,11 +128,11 @@ class DyslModules(nn.Module):
         self.pools = nn.ModuleDict()
         self.adapters = nn.ModuleDict()
         self.controllers = nn.ModuleDict()
-        for block, (first, end) in enumerate(partition.blocks):
+        for block, points in enumerate(partition.points):
             pool = PooledQueries(width, queries) if queries > 0 else None
             if pool is not None:
                 self.pools[str(block)] = pool
-            for layer in range(first, end):
+            for layer in points:
                 self.adapters[str(layer)] = SkipAdapter(width, bottleneck, pool)
                 self.controllers[str(layer)] = SkipController(width, controller_width)
 

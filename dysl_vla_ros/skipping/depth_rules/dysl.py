@@ -30,7 +30,7 @@ class DyslRule:
 
     def skip(self, layer: int, hidden: Tensor, context: StackContext) -> Skip | None:
         """Ask the layer's controller, if its block allows it."""
-        block = self._partition.block_of(layer)
+        block = self._partition.block_at(layer)
         if block is None or layer < self._allow_points[block]:
             return None
         assert hidden.shape[0] == 1, f"one decision for one observation, not for a batch of {hidden.shape[0]}"

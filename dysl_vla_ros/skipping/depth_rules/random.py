@@ -9,7 +9,7 @@ from dysl_vla_ros.skipping.stack import Skip, StackContext
 
 
 class RandomSkipping:
-    """At each dynamic layer that is reached, skips the rest of its block with a fixed probability."""
+    """At each skip point that is reached, skips the rest of its block with a fixed probability."""
 
     def __init__(
         self, partition: LayerPartition, modules: DyslModules, probability: float, generator: torch.Generator
@@ -21,8 +21,8 @@ class RandomSkipping:
         self._generator = generator
 
     def skip(self, layer: int, hidden: Tensor, context: StackContext) -> Skip | None:
-        """Skip by chance at a dynamic layer."""
-        block = self._partition.block_of(layer)
+        """Skip by chance at a skip point."""
+        block = self._partition.block_at(layer)
         if block is None or torch.rand((), generator=self._generator).item() >= self._probability:
             return None
         return Skip(self._partition.blocks[block][1], self._modules.adapter(layer)(hidden, context.token_mask))
