@@ -4,12 +4,30 @@ import numpy as np
 import pytest
 import torch
 
-from dysl_vla_ros.distillation.activations import record_activations
+from dysl_vla_ros.distillation import activations, stages
+from dysl_vla_ros.distillation.activations import Activations, inputs_of, record_activations, teacher_pass
 from dysl_vla_ros.distillation.guidance_calibration import ContinuityTrace, prior_step, verify_threshold
-from dysl_vla_ros.distillation.passes import action_error, hard_pass, skip_loss, soft_pass
-from dysl_vla_ros.distillation.stages import ERROR_FLOOR, Distillation, DistillationSettings
+from dysl_vla_ros.distillation.judging import ERROR_FLOOR, TOLERATED, Judge
+from dysl_vla_ros.distillation.passes import (
+    action_error,
+    decided_pass,
+    hard_pass,
+    sample_positions,
+    skip_loss,
+    soft_pass,
+)
+from dysl_vla_ros.distillation.stages import Distillation, DistillationSettings
 from dysl_vla_ros.distillation.static_choice import choose_static
-from dysl_vla_ros.distillation.threshold_search import Trial, choose, evenness, front, search, set_tolerated_error
+from dysl_vla_ros.distillation.threshold_search import (
+    Trial,
+    choose,
+    evenness,
+    front,
+    prior_verdict,
+    search,
+    set_tolerated_error,
+)
+from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.interfaces import Observation
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.runtime.folder import DyslFolder
@@ -72,9 +90,9 @@ class AtPositions:
 
 @pytest.mark.parametrize("positions", [(1, 5), (3, 6), (4, 7), (2, 7)])
 def test_the_training_pass_is_the_deployed_stack(policy, data, modules, positions):
-    hidden, context, _ = data.batch(torch.arange(6))
+    batch = data.batch(torch.arange(6))
     with torch.no_grad():
-        actions, seen = hard_pass(policy, PARTITION, modules, hidden[:, 1], context, positions)
+        actions, seen = hard_pass(policy, PARTITION, modules, batch.hidden(1), batch.context, positions)
         for row, observation in enumerate(some_observations(6)):
             start, own = policy.prepare(observation)
             result = SkippableStack(policy.layers).run(start, own, AtPositions(modules, positions))
@@ -86,22 +104,113 @@ def test_the_training_pass_is_the_deployed_stack(policy, data, modules, position
 
 
 def test_without_skipping_the_training_pass_is_the_teacher(policy, data, modules):
-    hidden, context, teacher = data.batch(torch.arange(8))
+    batch = data.batch(torch.arange(8))
     with torch.no_grad():
-        actions, _ = hard_pass(policy, PARTITION, modules, hidden[:, 1], context, [4, 7])
-    assert float(action_error(actions, teacher).max()) < 0.02
+        actions, _ = hard_pass(policy, PARTITION, modules, batch.hidden(1), batch.context, [4, 7])
+    assert float(action_error(actions, batch.actions).max()) < 0.02
 
 
 @pytest.mark.parametrize(("offset", "like"), [(-60.0, [4, 7]), (60.0, [2, 5])])
 def test_the_soft_mixture_at_its_extremes_is_full_depth_and_the_hard_skip(policy, data, modules, offset, like):
     for controller in modules.controllers.values():
         controller.offset.fill_(offset)
-    hidden, context, _ = data.batch(torch.arange(4))
+    batch = data.batch(torch.arange(4))
     with torch.no_grad():
-        mixed, probabilities = soft_pass(policy, PARTITION, modules, hidden[:, 1], context, [2, 5])
-        wanted, _ = hard_pass(policy, PARTITION, modules, hidden[:, 1], context, like)
+        mixed, probabilities = soft_pass(policy, PARTITION, modules, batch.hidden(1), batch.context, [2, 5])
+        wanted, _ = hard_pass(policy, PARTITION, modules, batch.hidden(1), batch.context, like)
     assert all(torch.allclose(p, torch.tensor(float(offset > 0))) for p in probabilities)
     torch.testing.assert_close(mixed, wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("per_block", ["all", "first"])
+def test_what_controllers_decide_in_a_batch_is_what_the_runtime_does_with_each(policy, data, modules, per_block):
+    partition = LayerPartition(LAYERS, PARTITION.static, per_block)
+    if per_block == "first":
+        weights = modules.state_dict()
+        modules = DyslModules(partition, policy.width, bottleneck=16)
+        modules.load_state_dict({name: weights[name] for name in modules.state_dict()})
+    for controller in modules.controllers.values():
+        controller.outer.weight.data *= 60.0  # of either mind
+    batch = data.batch(torch.arange(12))
+    logit = 0.3
+    with torch.no_grad():
+        decided = decided_pass(policy, partition, modules, batch.hidden(1), batch.context, logit)
+    runtime = Runtime(policy, DyslFolder(partition, modules.eval(), {}, {}))
+    alone = GuidanceSettings(prior=False, verify=False, warmup=0)
+    settings = RuntimeSettings(SkippingSettings(threshold=float(torch.sigmoid(torch.tensor(logit)))), alone)
+    for row, observation in enumerate(some_observations(12)):
+        result = runtime.step(observation, np.zeros((0, 4), np.float32), settings)
+        assert LAYERS - result.trace.layer_calls == int(decided.skipped[row])
+        own = policy.action.normalise(result.chunk.actions)
+        np.testing.assert_allclose(decided.actions[row].numpy(), own, atol=0.03, rtol=0.05)
+    assert len(set(decided.skipped.tolist())) > 1, "all decided alike, which proves little"
+
+
+@pytest.mark.parametrize("per_block", ["all", "first"])
+def test_a_floor_share_of_one_draws_the_floor_alone_and_less_draws_every_place(per_block):
+    partition = LayerPartition(LAYERS, PARTITION.static, per_block)
+    random = np.random.default_rng(0)
+    assert {tuple(sample_positions(partition, random, 1.0)) for _ in range(20)} == {(1, 5)}
+    drawn = [tuple(sample_positions(partition, random, 0.3)) for _ in range(300)]
+    places = [{own[block] for own in drawn} for block in range(2)]
+    assert places == ([{1, 2, 3, 4}, {5, 6, 7}] if per_block == "all" else [{1, 4}, {5, 7}])
+    assert (4, 7) not in drawn, "skipping nothing teaches nothing"
+
+
+class OnTheFly:
+    """What :class:`Activations` holds, computed anew for every batch."""
+
+    def __init__(self, policy, observations):
+        self.policy, self._observations = policy, observations
+
+    def __len__(self):
+        return len(self._observations)
+
+    def batch(self, rows):
+        passes = [teacher_pass(self.policy, [self._observations[row]]) for row in rows.tolist()]
+        hidden = {layer: torch.cat([states[layer] for states, _, _ in passes]).clone() for layer in range(LAYERS)}
+        contexts = [own for _, contexts, _ in passes for own in contexts]
+        actions = torch.cat([chunk for *_, chunk in passes]).clone()
+        own = Activations(hidden, [activations._clone(c) for c in contexts], actions, self.policy, ())
+        return own.batch(torch.arange(len(rows)))
+
+
+def trained_bits(policy, data, kind="error"):
+    torch.manual_seed(0)
+    modules = DyslModules(PARTITION, policy.width, bottleneck=16)
+    settings = DistillationSettings(hidden_steps=3, action_steps=3, joint_steps=3, batch_size=6, controllers=kind)
+    job = Distillation(PARTITION, modules, data, settings)
+    job.train_hidden()
+    job.train_actions()
+    job.train_joint()
+    return modules.state_dict()
+
+
+def different(one, other):
+    return [name for name in one if not torch.equal(one[name], other[name])]
+
+
+@pytest.mark.parametrize("kind", ["error", "mixture"])
+def test_training_on_what_was_remembered_gives_the_bits_of_training_without(policy, kind):
+    observations = some_observations(10)
+    remembered = record_activations(policy, observations, 10, inputs_of(PARTITION), dtype=torch.float32, batch=1)
+    assert set(remembered.hidden) < set(range(LAYERS)), "only what this partition needs is kept"
+    without = trained_bits(policy, OnTheFly(policy, observations), kind)
+    assert different(trained_bits(policy, remembered, kind), without) == []
+
+
+def test_what_does_not_fit_into_memory_lies_in_a_file_that_goes_with_the_process(policy, tmp_path, monkeypatch):
+    observations = some_observations(10)
+    inside = record_activations(policy, observations, 10, (1, 4))
+    monkeypatch.setattr(activations, "LARGEST_IN_MEMORY", 0)
+    outside = record_activations(policy, iter(observations), 50, (1, 4), folder=tmp_path)
+    assert list(tmp_path.iterdir()) == [], "it has no name that could be left behind"
+    assert len(outside) == 10 and outside.hidden[4].dtype == torch.float16
+    for layer in (1, 4):
+        assert torch.equal(inside.hidden[layer], outside.hidden[layer])
+    assert torch.equal(inside.actions, outside.actions) and inside.similarity == outside.similarity
+    with pytest.raises(DataError, match=r"no room for .* GB of hidden states: .* take fewer --observations"):
+        record_activations(policy, observations, 10, folder=tmp_path / "nowhere")
 
 
 def test_skip_loss_is_the_formula():
@@ -124,23 +233,64 @@ def test_stage_one_explains_the_skipped_change_and_leaves_the_base_as_it_was(pol
     assert any(bool(controller.outer.weight.abs().sum() > 0) for controller in modules.controllers.values())
 
 
+def test_an_adapter_that_does_nothing_leaves_everything_unexplained_and_a_trained_one_less(policy, data):
+    torch.manual_seed(0)
+    modules = DyslModules(PARTITION, policy.width, bottleneck=16)
+    job = Distillation(PARTITION, modules, data, DistillationSettings(hidden_steps=60, batch_size=8))
+    before = job.judge.reconstruction()
+    assert list(before) == list(PARTITION.dynamic)
+    assert list(before.values()) == pytest.approx([1.0] * len(before))
+    job.train_hidden()
+    assert all(0.0 < share < 0.95 for share in job.judge.reconstruction().values())
+
+
+def test_stage_two_is_judged_on_its_way_and_tells_a_constant_controller_from_a_trained_one(policy, data):
+    torch.manual_seed(0)
+    modules = DyslModules(PARTITION, policy.width, bottleneck=16)
+    settings = DistillationSettings(joint_steps=90, batch_size=16)
+    job = Distillation(PARTITION, modules, data, settings)
+    assert job.judge.controllers("error").rank_correlation is None, "untrained, all say the same"
+    job.train_joint()
+    assert [own.step for own in job.judgements] == [15, 30, 45, 60, 75, 90]
+    last = job.judgements[-1]
+    assert last.rank_correlation is not None and last.rank_correlation > 0.3
+    assert 0.0 <= last.skip_rate <= 1.0
+
+
+@pytest.mark.parametrize(("kind", "foreseen", "rate"), [("error", TOLERATED * 2, 0.0), ("error", TOLERATED / 2, 1.0)])
+def test_controllers_are_judged_where_they_tolerate_the_stated_error(policy, data, modules, kind, foreseen, rate):
+    for controller in modules.controllers.values():
+        controller.outer.weight.data.zero_()
+        controller.outer.bias.data.fill_(-np.log(foreseen + ERROR_FLOOR))
+    judgement = Judge(PARTITION, modules, data).controllers(kind)
+    assert judgement.skip_rate == rate
+    if rate == 0.0:
+        assert judgement.hard_error < 0.02 < judgement.soft_error, "nothing is skipped, but the mixture mixes"
+
+
+def test_judging_changes_nothing(policy, data, monkeypatch):
+    often = trained_bits(policy, data)
+    monkeypatch.setattr(stages, "JUDGEMENTS", 1)
+    assert different(trained_bits(policy, data), often) == []
+
+
 def test_the_mixture_of_the_paper_trains_controllers_too(policy, data):
     torch.manual_seed(0)
     modules = DyslModules(PARTITION, policy.width, bottleneck=16)
     settings = DistillationSettings(joint_steps=40, batch_size=8, controllers="mixture", skip_weight=20.0)
     Distillation(PARTITION, modules, data, settings).train_joint()
-    hidden, context, _ = data.batch(torch.arange(8))
+    batch = data.batch(torch.arange(8))
     with torch.no_grad():
-        opened = modules.controller(1).probability(hidden[:, 1], context.token_mask)
+        opened = modules.controller(1).probability(batch.hidden(1), batch.context.token_mask)
     assert float(opened.mean()) > 0.51, "from exactly 0.5, a heavy loss on layers not skipped opens the controllers"
 
 
 def test_a_controller_says_one_half_where_it_foresees_the_tolerated_error(policy, data, modules):
-    hidden, context, _ = data.batch(torch.arange(5))
+    batch = data.batch(torch.arange(5))
     controller = modules.controller(2)
     set_tolerated_error(modules, 0.0)
     with torch.no_grad():
-        raw = controller(hidden[:, 2], context.token_mask) - controller.offset
+        raw = controller(batch.hidden(2), batch.context.token_mask) - controller.offset
         for row in range(5):
             foreseen = float(torch.exp(-raw[row])) - ERROR_FLOOR
             set_tolerated_error(modules, foreseen)
@@ -154,6 +304,13 @@ def test_the_floor_with_the_smaller_error_is_chosen(data):
     assert choice.floor_errors[choice.choice] == min(choice.floor_errors.values())
     assert len(choice.similarity) == LAYERS
     assert choose_static(data, 4, "spread").choice == "spread"
+
+
+def full_runs(policy, seen):
+    """Return two full-depth runs over the observations."""
+    half = len(seen) // 2
+    chunks = [policy.action.denormalise(teacher_pass(policy, [own])[2][0].numpy()) for own in seen]
+    return [FullDepthRun(tuple(seen[part]), np.stack(chunks[part])) for part in (slice(half), slice(half, None))]
 
 
 def made_trace():
@@ -195,6 +352,7 @@ def test_the_front_holds_no_trial_that_another_beats_and_the_choice_keeps_to_its
     assert best.layers <= 8.0
     assert best.error == min(t.error for t in trials if t.layers <= 8.0)
     assert choose(trials, -1.0).layers == min(t.layers for t in trials)
+    assert choose(trials, 8.0) in kept and choose([*trials, trial(-5.0, 0.9), trial(-5.0, 0.8)], -9.0).error == 0.8
 
 
 def test_evenness_is_one_for_points_spread_evenly_and_zero_for_one_point():
@@ -204,25 +362,36 @@ def test_evenness_is_one_for_points_spread_evenly_and_zero_for_one_point():
     assert evenness([(1,), (4,)], LayerPartition(5, (0, 4), "first")) == pytest.approx(1.0)
 
 
+def test_a_prior_that_decides_nothing_is_said_to_do_so():
+    assert "spread evenly" in prior_verdict(0.97) and "hardly move" in prior_verdict(0.01)
+    assert prior_verdict(0.5) == ""
+
+
+def test_the_search_finds_thresholds_for_controllers_of_any_scale(policy, modules):
+    """The paper's mixture teaches no error: what its controllers say may lie anywhere."""
+    with torch.no_grad():
+        for controller in modules.controllers.values():
+            controller.outer.weight *= 20.0
+            controller.outer.bias.fill_(7.0)
+    runtime = Runtime(policy, DyslFolder(PARTITION, modules.eval(), {}, {}))
+    found = search(runtime, full_runs(policy, some_observations(12)), 1, target=6.5)
+    assert len({round(own.layers, 2) for own in found.front}) > 2, "some depth between the extremes"
+
+
 def test_the_search_leaves_the_controllers_at_its_choice(policy, modules):
     runtime = Runtime(policy, DyslFolder(PARTITION, modules.eval(), {}, {}))
-    seen = some_observations(12)
-    runtime_full = Runtime(policy, None)
-    runs = []
-    for part in (seen[:6], seen[6:]):
-        with torch.inference_mode():
-            chunks = []
-            for observation in part:
-                hidden, context = policy.prepare(observation)
-                for layer in policy.layers:
-                    hidden = layer(hidden, context)
-                actions = policy.decode(hidden, context, None)[0][0].numpy()
-                chunks.append(policy.action.denormalise(actions))
-        runs.append(FullDepthRun(tuple(part), np.stack(chunks)))
-    assert runtime_full.description.blocks == ()
-    best, kept = search(runtime, runs, 1, target=6.0)
-    assert kept and best.layers >= len(PARTITION.static)
-    offset = float(np.log(best.tolerated_error + ERROR_FLOOR))
+    assert Runtime(policy, None).description.blocks == ()
+    found = search(runtime, full_runs(policy, some_observations(12)), 1, target=6.0)
+    assert found.best in found.front and found.best.layers >= len(PARTITION.static)
+    assert set(found.signals) >= {
+        "-C",
+        "-dC",
+        "drop of C by the candidate",
+        "slowness",
+        "gripper change",
+        "controllers",
+    }
+    offset = float(np.log(found.best.tolerated_error + ERROR_FLOOR))
     assert all(float(c.offset) == pytest.approx(offset) for c in modules.controllers.values())
 
 
@@ -233,7 +402,7 @@ def test_the_threshold_that_is_moved_for_a_tolerated_error_is_the_offset_that_is
     with torch.inference_mode():
         full = [runtime.step(o, np.zeros((0, 4), np.float32), FULL_DEPTH).chunk.actions for o in observations]
     runs = [FullDepthRun(observations, np.stack(full))]
-    best, _ = search(runtime, runs, 1, target=6.5)
+    best = search(runtime, runs, 1, target=6.5).best
     runtime.reset()
     played, calls, errors = np.zeros((0, 4), np.float32), [], []
     for observation, wanted in zip(observations, full, strict=True):

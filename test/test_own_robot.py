@@ -171,13 +171,12 @@ def test_an_interrupted_distillation_goes_on_to_the_same_bits(small, tmp_path, c
 
 def test_what_other_settings_or_data_left_unfinished_is_not_gone_on_with(tmp_path):
     modules, targets = torch.nn.Linear(2, 2), torch.zeros(3, 2)
-    Unfinished(tmp_path, {"seed": 0}, targets).save(modules, "stage 1 done", 7.5)
-    found = Unfinished(tmp_path, {"seed": 0}, targets)
-    assert (found.said, found.seconds) == (["stage 1 done"], 7.5)
-    assert Unfinished(tmp_path, {"seed": 1}, targets).said == []
-    assert Unfinished(tmp_path, {"seed": 0}, targets + 1).said == []
+    Unfinished(tmp_path, {"seed": 0}, targets).save(modules, {"stage": "stage 1", "steps": 3})
+    assert Unfinished(tmp_path, {"seed": 0}, targets).records == [{"stage": "stage 1", "steps": 3}]
+    assert Unfinished(tmp_path, {"seed": 1}, targets).records == []
+    assert Unfinished(tmp_path, {"seed": 0}, targets + 1).records == []
     (tmp_path / WEIGHTS).write_bytes(b"half")
-    assert Unfinished(tmp_path, {"seed": 0}, targets).said == []
+    assert Unfinished(tmp_path, {"seed": 0}, targets).records == []
 
 
 def test_nothing_of_the_simulator_is_needed(small, tmp_path):

@@ -16,6 +16,7 @@ from dysl_vla_ros.commands.training_data import (
 from dysl_vla_ros.errors import CheckpointError, DataError
 
 STATIC_LAYERS = "static_layers.json"
+HELD_OUT = 256  # frames that both floors are judged on
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,8 +71,13 @@ def choose_layers(arguments: argparse.Namespace, folder: Path) -> int:
     count = static_count(layers, arguments.static_ratio) if wanted is None else check_count(layers, wanted)
     require_writable(folder)
     data = open_data(arguments.data, arguments, Runtime(policy, None).description)
-    activations = record_activations(policy, data.observations(arguments.observations), arguments.observations)
-    choice = choose_static(activations, count, arguments.static)
+    frames, both = data.count(arguments.observations), arguments.static == "auto"
+    kept = None if both else ()  # without a trial only similarity is measured
+    activations = record_activations(policy, data.observations(frames), frames, kept, folder=folder)
+    held_out = (
+        record_activations(policy, data.held_out(HELD_OUT), HELD_OUT, label="the same, held out") if both else None
+    )
+    choice = choose_static(activations, count, arguments.static, held_out=held_out)
     write_json(
         folder / STATIC_LAYERS,
         {
@@ -115,7 +121,8 @@ def read_choice(folder: Path, model_hash: str) -> dict[str, Any]:
 
 def search_thresholds(arguments: argparse.Namespace, folder: Path, data: TrainingData | None = None) -> int:
     """Take full-depth runs, search, write controllers' offsets and ``calibration.json``; the adapters stay."""
-    from dysl_vla_ros.distillation.threshold_search import search
+    from dysl_vla_ros.distillation import signals
+    from dysl_vla_ros.distillation.threshold_search import prior_verdict, search
     from dysl_vla_ros.runtime.folder import MODULE_SIZES, save_dysl
     from dysl_vla_ros.runtime.step import Runtime
 
@@ -125,7 +132,8 @@ def search_thresholds(arguments: argparse.Namespace, folder: Path, data: Trainin
     if data is None and arguments.data:
         data = open_data(arguments.data, arguments, runtime.description)
     runs = data.full_depth_runs(runtime, m) if data else simulated_runs(arguments, m)
-    best, front = search(runtime, runs, m, arguments.target_layers * runtime.dysl.partition.num_layers)
+    found = search(runtime, runs, m, arguments.target_layers * runtime.dysl.partition.num_layers)
+    best, inferences = found.best, sum(len(run.chunks) for run in runs)
     config = runtime.dysl.config
     save_dysl(
         folder,
@@ -139,18 +147,21 @@ def search_thresholds(arguments: argparse.Namespace, folder: Path, data: Trainin
             "guidance": best.to_json()["guidance"],
             "actions_per_inference": m,
             "runs": len(runs),
-            "inferences": sum(len(run.chunks) for run in runs),
+            "inferences": inferences,
             "chosen": best.to_json(),
-            "front": [trial.to_json() for trial in front],
+            "front": [trial.to_json() for trial in found.front],
+            "signals": signals.to_json(found.signals),
         },
         training=config.get("training"),
     )
+    print(f"what each signal knows of the floor's action error, over {inferences} inferences at full depth:")
+    print("\n".join(signals.table(found.signals)))
     print(
         f"chosen: {best.layers:.1f} of {runtime.dysl.partition.num_layers} layers, action L1 {best.error:.4f}, "
         f"{best.verified_share:.0%} verified, stride {best.guidance.stride}, verify on {best.guidance.verify_on}"
     )
-    if best.evenness > 0.95:
-        print("warning: allow points are spread evenly over their blocks: this guidance decides nothing")
+    if verdict := prior_verdict(best.evenness):
+        print(f"warning: {verdict}")
     bags = [str(path) for path in arguments.data if is_bag(path)]
     check = f"replay {' '.join(bags)} --checkpoint" if bags else "evaluate"
     print(f"next: dysl_vla {check} {arguments.checkpoint} --adapters {folder}")

@@ -1,20 +1,14 @@
 """``dysl_vla distill``: adapters and controllers for a frozen policy."""
 
 import argparse
-import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dysl_vla_ros.commands.calibrate import add_threshold_arguments, read_choice, search_thresholds
 from dysl_vla_ros.commands.training_data import WHAT, open_data
 from dysl_vla_ros.errors import DataError
 
-if TYPE_CHECKING:
-    from dysl_vla_ros.distillation.stages import Distillation
-
-START = {"step": 1.0, "verify_threshold": 1.0, "dead_band": 0.0, "stride": "integral", "verify_on": "any"}
+HELD_OUT = 512  # frames of episodes that nothing is learned from, to judge by
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,49 +20,84 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="folder of the base checkpoint")
     parser.add_argument("data", type=Path, nargs="+", help=WHAT)
     parser.add_argument("--adapters", type=Path, help="DySL folder (default: `dysl` in the checkpoint)")
-    parser.add_argument("--observations", type=int, default=10_000, help="frames to learn from; 0.25 MB of memory each")
+    parser.add_argument("--observations", type=int, default=10_000, help="frames to learn from; up to 0.3 MB each")
     parser.add_argument("--controllers", choices=("error", "mixture"), default="error", help="stage 2: see METHOD")
     parser.add_argument("--skip-weight", type=float, default=0.1, help="lambda of the mixture")
     parser.add_argument("--hidden-steps", type=int, default=500, help="stage 1, hidden states")
     parser.add_argument("--action-steps", type=int, default=1800, help="stage 1, action loss through the skipped stack")
     parser.add_argument("--joint-steps", type=int, default=1200, help="stage 2")
-    parser.add_argument("--bottleneck", type=int, default=96, help="width of an adapter")
-    parser.add_argument("--queries", type=int, default=4, help="pooled tokens of a block's adapters; 0: none")
-    parser.add_argument("--controller-width", type=int, default=32, help="units of a controller")
+    parser.add_argument(
+        "--adapter", choices=("pooled", "token"), default="pooled", help="with a few pooled tokens, or token by token"
+    )
+    parser.add_argument(
+        "--adapters-per-block",
+        choices=("all", "first"),
+        default="all",
+        help="at each dynamic layer, or one a block at its first layer: few parameters, no skip from its middle",
+    )
+    add_module_arguments(parser)
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
     add_threshold_arguments(parser)
+
+
+def add_module_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what adapters and controllers are made like, but for the kind of adapter."""
+    parser.add_argument("--bottleneck", type=int, default=96, help="width of an adapter")
+    parser.add_argument("--queries", type=int, default=4, help="pooled tokens that a block's pooled adapters share")
+    parser.add_argument("--controller-width", type=int, default=32, help="units of a controller")
+
+
+def module_sizes(arguments: argparse.Namespace, adapter: str) -> dict[str, int]:
+    """Return the sizes of modules with one kind of adapter.
+
+    Raises:
+        DataError: a size is below 1.
+    """
+    sizes = {name: getattr(arguments, name) for name in ("bottleneck", "queries", "controller_width")}
+    faults = [f"--{name.replace('_', '-')} must be at least 1, not {size}" for name, size in sizes.items() if size < 1]
+    if faults:
+        raise DataError(f"{'; '.join(faults)} (adapters without pooled tokens: --adapter token)")
+    return sizes | {"queries": sizes["queries"] if adapter == "pooled" else 0}
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Record the teacher, train both stages, search thresholds, write the DySL folder."""
     import torch
 
-    from dysl_vla_ros.distillation.activations import record_activations
+    from dysl_vla_ros.distillation import stage_report
+    from dysl_vla_ros.distillation.activations import inputs_of, record_activations
     from dysl_vla_ros.distillation.stages import Distillation, DistillationSettings
     from dysl_vla_ros.distillation.unfinished import Unfinished
-    from dysl_vla_ros.files import require_writable
+    from dysl_vla_ros.files import require_writable, write_json
     from dysl_vla_ros.policies.registry import load_policy
-    from dysl_vla_ros.runtime.folder import save_dysl
+    from dysl_vla_ros.runtime.folder import UNCALIBRATED, save_dysl
     from dysl_vla_ros.runtime.step import Runtime
     from dysl_vla_ros.skipping.modules import DyslModules
     from dysl_vla_ros.skipping.partition import LayerPartition
 
     if min(arguments.hidden_steps, arguments.action_steps, arguments.joint_steps, arguments.observations) < 1:
         raise DataError("--hidden-steps, --action-steps, --joint-steps and --observations must be at least 1")
+    sizes = module_sizes(arguments, arguments.adapter)
     torch.set_num_threads(1)
     torch.manual_seed(arguments.seed)
     folder = arguments.adapters or arguments.checkpoint / "dysl"
     policy = load_policy(arguments.checkpoint)
     choice = read_choice(folder, policy.model_hash)
     require_writable(folder)
-    partition = LayerPartition(len(policy.layers), tuple(choice["static"]))
-    sizes = {name: getattr(arguments, name) for name in ("bottleneck", "queries", "controller_width")}
+    partition = LayerPartition(len(policy.layers), tuple(choice["static"]), arguments.adapters_per_block)
+    if not partition.blocks:
+        raise DataError(
+            f"{folder}: all layers were chosen as static, so there is nothing to skip; calibrate with fewer"
+        )
     modules = DyslModules(partition, policy.width, **sizes)
-    count = sum(parameter.numel() for parameter in modules.parameters())
-    print(f"static layers {list(partition.static)}; {count / 1e6:.2f} M parameters to train")
+    print(f"static layers {list(partition.static)}; {stage_report.size_sentence(modules, policy)}", flush=True)
 
     data = open_data(arguments.data, arguments, Runtime(policy, None).description)
-    activations = record_activations(policy, data.observations(arguments.observations), arguments.observations)
+    count, layers = data.count(arguments.observations), inputs_of(partition)
+    activations = record_activations(policy, data.observations(count), count, layers, folder=folder)
+    held_out = record_activations(
+        policy, data.held_out(HELD_OUT), HELD_OUT, layers, folder=folder, label="the same, held out"
+    )
     settings = DistillationSettings(
         hidden_steps=arguments.hidden_steps,
         action_steps=arguments.action_steps,
@@ -77,17 +106,14 @@ def run(arguments: argparse.Namespace) -> int:
         skip_weight=arguments.skip_weight,
         seed=arguments.seed,
     )
-    job = Distillation(partition, modules, activations, settings)
-    plan = [asdict(settings), sizes, list(partition.static), policy.model_hash]
+    job = Distillation(partition, modules, activations, settings, held_out)
+    plan = [asdict(settings), sizes, list(partition.static), partition.per_block, policy.model_hash]
     unfinished = Unfinished(folder, plan, activations.actions)
-    unfinished.load(modules)
-    for said in unfinished.said:
-        print(f"{said} (finished before)")
-    for stage in _stages(job)[len(unfinished.said) :]:
-        started = time.monotonic()
-        said = stage()
-        print(said, flush=True)
-        unfinished.save(modules, said, time.monotonic() - started)
+    records = stage_report.run_stages(stage_report.stages_of(job), unfinished, modules)
+    print("\n".join(stage_report.tables(records)), flush=True)
+    about = {"settings": asdict(settings), "frames": len(activations), "frames_held_out": len(held_out)}
+    report = stage_report.report(records, modules, policy, **about)
+    write_json(folder / stage_report.REPORT, report)
     save_dysl(
         folder,
         partition,
@@ -96,22 +122,9 @@ def run(arguments: argparse.Namespace) -> int:
         base_sha256=policy.model_hash,
         choice=choice["choice"],
         module_sizes=sizes,
-        calibration={"guidance": START, "actions_per_inference": arguments.actions_per_inference},
-        training={
-            "steps": settings.hidden_steps + settings.action_steps + settings.joint_steps,
-            "seconds": round(unfinished.seconds),
-        },
+        calibration={"guidance": UNCALIBRATED, "actions_per_inference": arguments.actions_per_inference},
+        training={"steps": report["training_steps"], "seconds": report["training_seconds"]},
     )
     unfinished.remove()
-    del activations, job
+    del activations, held_out, job
     return search_thresholds(arguments, folder, data)
-
-
-def _stages(job: "Distillation") -> list[Callable[[], str]]:
-    """Return the stages in their order; each trains and says what came of it."""
-    kind = job.settings.controllers
-    return [
-        lambda: f"stage 1, hidden states: {job.train_hidden():.3f} of the skipped change is left unexplained",
-        lambda: f"stage 1, actions: L1 {job.train_actions():.4f}; floor {job.floor_error():.4f}",
-        lambda: f"stage 2, {kind}: loss {job.train_joint():.4f}; floor {job.floor_error():.4f}",
-    ]

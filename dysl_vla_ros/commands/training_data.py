@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from dysl_vla_ros.replay.source import Choice
     from dysl_vla_ros.runtime.recording import FullDepthRun
     from dysl_vla_ros.runtime.step import Runtime
+    from dysl_vla_ros.training.dataset import Episodes
 
 WHAT = "folder that `dysl_vla demonstrations` wrote, or one or more bags"
 
@@ -26,8 +28,16 @@ WHAT = "folder that `dysl_vla demonstrations` wrote, or one or more bags"
 class TrainingData(Protocol):
     """Observations to learn from, and full-depth runs kept apart from them."""
 
+    def count(self, wanted: int) -> int:
+        """Return how many observations :meth:`observations` yields of ``wanted``."""
+        ...
+
     def observations(self, count: int) -> "Iterator[Observation]":
-        """Yield about ``count`` observations to learn from, all if there are fewer."""
+        """Yield ``count`` observations to learn from, all if there are fewer."""
+        ...
+
+    def held_out(self, count: int) -> "Iterator[Observation]":
+        """Yield up to ``count`` observations of episodes that nothing is learned from."""
         ...
 
     def full_depth_runs(self, runtime: "Runtime", m: int) -> "list[FullDepthRun]":
@@ -112,8 +122,14 @@ class _Bags:
         for warning in self._data.warnings():
             print(f"warning: {warning}", file=sys.stderr)
 
+    def count(self, wanted: int) -> int:
+        return self._data.learned_count(wanted)
+
     def observations(self, count: int) -> "Iterator[Observation]":
         return self._data.observations(count)
+
+    def held_out(self, count: int) -> "Iterator[Observation]":
+        return self._data.held_out_observations(count)
 
     def full_depth_runs(self, runtime: "Runtime", m: int) -> "list[FullDepthRun]":
         return self._data.held_out_runs(runtime, m)
@@ -124,12 +140,26 @@ class _Demonstrations:
 
     def __init__(self, folder: Path, arguments: argparse.Namespace) -> None:
         _require_demonstrations(folder)
-        self._folder, self._arguments = folder, arguments
+        self._folder, self._arguments, self._tasks = folder, arguments, tasks_named(arguments.tasks)
+
+    @cached_property
+    def _episodes(self) -> "Episodes":
+        from dysl_vla_ros.training.dataset import load_episodes
+
+        return load_episodes(self._folder, self._tasks)
+
+    def count(self, wanted: int) -> int:
+        return min(wanted, len(self._episodes))
 
     def observations(self, count: int) -> "Iterator[Observation]":
+        from dysl_vla_ros.training.dataset import observations
+
+        return observations(self._episodes, count)
+
+    def held_out(self, count: int) -> "Iterator[Observation]":
         from dysl_vla_ros.training.dataset import load_episodes, observations
 
-        return observations(load_episodes(self._folder, tasks_named(self._arguments.tasks)), count)
+        return observations(load_episodes(self._folder, self._tasks, validation=True), count)
 
     def full_depth_runs(self, runtime: "Runtime", m: int) -> "list[FullDepthRun]":
         return simulated_runs(self._arguments, m)

@@ -1,6 +1,10 @@
-"""Forward passes for training: in batches, one skip position a block for the whole batch."""
+"""Forward passes for training: in batches, one skip position a block for the whole batch.
+
+They begin with what enters the first dynamic layer: nothing before it is trained, and all of that is remembered.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,17 +20,31 @@ Positions = Sequence[int]
 
 
 def sample_positions(partition: LayerPartition, random: np.random.Generator, floor_share: float = 0.5) -> Positions:
-    """Draw a position a block: with ``floor_share`` its first layer (the floor), else any, the end included.
+    """Draw a position a block: with ``floor_share`` its first layer (the floor), else any skip point or the end.
 
     At least one block is skipped: there would be nothing to learn otherwise.
     """
     while True:
         positions = [
-            first if random.random() < floor_share else int(random.integers(first, end + 1))
-            for first, end in partition.blocks
+            first if random.random() < floor_share else _any_of((*points, end), random)
+            for points, (first, end) in zip(partition.points, partition.blocks, strict=True)
         ]
         if any(position < end for position, (_, end) in zip(positions, partition.blocks, strict=True)):
             return positions
+
+
+def _any_of(places: Sequence[int], random: np.random.Generator) -> int:
+    return places[int(random.integers(len(places)))]
+
+
+def floor_positions(partition: LayerPartition) -> Positions:
+    """Return the positions at which every block is skipped whole."""
+    return [first for first, _ in partition.blocks]
+
+
+def start_layer(partition: LayerPartition) -> int:
+    """Return the first dynamic layer, with whose input every pass here begins."""
+    return partition.blocks[0][0]
 
 
 def hard_pass(
@@ -40,7 +58,7 @@ def hard_pass(
     """Run the stack as it is deployed: adapters in place of skipped layers.
 
     Args:
-        hidden: (B, T, D) that enters the first dynamic layer, layer 1 (layer 0 is static and frozen).
+        hidden: (B, T, D) that enters the first dynamic layer (:func:`start_layer`).
         positions: see :data:`Positions`.
 
     Returns:
@@ -48,7 +66,7 @@ def hard_pass(
     """
     layers, ends = policy.layers, dict(zip(positions, partition.blocks, strict=False))
     seen: list[Tensor | None] = [None] * len(partition.blocks)
-    index = 1
+    index = start_layer(partition)
     while index < partition.num_layers:
         block = partition.block_of(index)
         if block is not None and positions[block] == index:
@@ -71,8 +89,11 @@ def soft_pass(
     hidden: Tensor,
     context: StackContext,
     positions: Positions,
+    logit: float = 0.0,
 ) -> tuple[Tensor, list[Tensor]]:
     """Run every layer and mix each block's output with its adapter's by the controller's probability (paper, stage 2).
+
+    ``logit`` is taken from what controllers say: at 0.0 the probability is their own.
 
     Returns:
         Normalised actions (B, H, A), and for each block the skip probability (B,) at its position.
@@ -80,7 +101,7 @@ def soft_pass(
     layers = policy.layers
     probabilities: list[Tensor] = []
     shortcut: tuple[int, Tensor, Tensor] | None = None
-    for index in range(1, partition.num_layers):
+    for index in range(start_layer(partition), partition.num_layers):
         if shortcut is not None and shortcut[0] == index:
             _, adapted, probability = shortcut
             weight = probability[:, None, None]
@@ -88,7 +109,7 @@ def soft_pass(
             shortcut = None
         block = partition.block_of(index)
         if block is not None and positions[block] == index:
-            probability = modules.controller(index).probability(hidden, context.token_mask)
+            probability = torch.sigmoid(modules.controller(index)(hidden, context.token_mask) - logit)
             probabilities.append(probability)
             shortcut = (partition.blocks[block][1], modules.adapter(index)(hidden, context.token_mask), probability)
         with torch.autocast("cpu", torch.bfloat16):
@@ -96,6 +117,53 @@ def soft_pass(
         hidden = hidden.float()
     actions, _ = policy.decode(hidden, context, policy.initial_state())
     return actions, probabilities
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What controllers decided, each sample for itself."""
+
+    actions: Tensor  # (B, H, A) normalised
+    skipped: Tensor  # (B,) dynamic layers that were skipped
+
+
+def decided_pass(
+    policy: VlaPolicy,
+    partition: LayerPartition,
+    modules: DyslModules,
+    hidden: Tensor,
+    context: StackContext,
+    logit: float = 0.0,
+) -> Decided:
+    """Run the stack as controllers decide at the hard threshold, every allow point at its block's first layer.
+
+    Args:
+        policy: the teacher.
+        partition: of its stack.
+        modules: made for it.
+        hidden: as in :func:`hard_pass`.
+        context: of the batch.
+        logit: a controller must exceed it to skip; 0.0 is a threshold of one half.
+    """
+    layers, skipped = policy.layers, hidden.new_zeros(len(hidden))
+    gone = torch.zeros(len(hidden), dtype=torch.bool, device=hidden.device)
+    adapted = hidden
+    for index in range(start_layer(partition), partition.num_layers):
+        block = partition.block_of(index)
+        if block is None and gone.any():  # the static layer behind a block: both ways meet again
+            hidden = torch.where(gone[:, None, None], adapted, hidden)
+            gone = torch.zeros_like(gone)
+        if partition.block_at(index) is not None and block is not None:
+            leaves = ~gone & (modules.controller(index)(hidden, context.token_mask) > logit)
+            instead = modules.adapter(index)(hidden, context.token_mask)
+            adapted = torch.where(leaves[:, None, None], instead, adapted)
+            skipped += leaves * (partition.blocks[block][1] - index)
+            gone |= leaves
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = layers[index](hidden, context)
+        hidden = hidden.float()
+    actions, _ = policy.decode(hidden, context, policy.initial_state())
+    return Decided(actions, skipped)
 
 
 def action_error(actions: Tensor, teacher: Tensor) -> Tensor:

@@ -76,7 +76,14 @@ class RecordedData:
 
     def observations(self, count: int, seed: int = 0) -> Iterator[Observation]:
         """Yield ``count`` observations (all, if there are fewer) drawn evenly from what is learned from."""
-        places = [(own.bag, frame) for own in self.learned for frame in own.frames]
+        yield from self._drawn(self.learned, count, seed)
+
+    def held_out_observations(self, count: int, seed: int = 0) -> Iterator[Observation]:
+        """Yield ``count`` observations (all, if there are fewer) drawn evenly from what is held out."""
+        yield from self._drawn(self.held_out, count, seed)
+
+    def _drawn(self, stretches: Sequence[Stretch], count: int, seed: int) -> Iterator[Observation]:
+        places = [(own.bag, frame) for own in stretches for frame in own.frames]
         drawn = np.random.default_rng(seed).permutation(len(places))[:count]
         for bag, frames in _by_bag(places[int(number)] for number in drawn).items():
             with BagReader(bag) as reader:

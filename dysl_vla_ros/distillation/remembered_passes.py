@@ -104,6 +104,17 @@ class RememberedPasses:
                 played = step.actions[:m]
                 yield step
 
+    def at_floor(self, m: int) -> Iterator[tuple[FloatArray, FloatArray]]:
+        """Yield for each run the floor's chunks (n, H, A), physical units, and its skip probabilities (n, blocks)."""
+        open_guidance = GuidanceSettings(prior=False, verify=False, warmup=0)
+        floor = tuple(first for first, _ in self.partition.blocks)
+        keys = [(floor[:block], first) for block, first in enumerate(floor)]
+        for index, moments in enumerate(self._moments):
+            for _ in self.replay(RuntimeSettings(SkippingSettings(threshold=0.0), open_guidance, m), [index]):
+                pass
+            says = np.array([[own.probabilities[key] for key in keys] for own in moments], dtype=np.float32)
+            yield np.stack([own.actions[floor] for own in moments]), says
+
     def outputs(self) -> FloatArray:
         """Return what controllers say along the deepest and along the shallowest way of every observation.
 

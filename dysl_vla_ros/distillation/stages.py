@@ -16,13 +16,21 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dysl_vla_ros.distillation.activations import Activations, sample_rows
-from dysl_vla_ros.distillation.passes import action_error, hard_pass, sample_positions, skip_loss, soft_pass
+from dysl_vla_ros.distillation.activations import Activations, Batch, sample_rows
+from dysl_vla_ros.distillation.judging import ERROR_FLOOR, Judge, Judgement
+from dysl_vla_ros.distillation.passes import (
+    Positions,
+    action_error,
+    hard_pass,
+    sample_positions,
+    skip_loss,
+    soft_pass,
+    start_layer,
+)
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
-from dysl_vla_ros.skipping.stack import StackContext
 
-ERROR_FLOOR = 0.01  # added before the logarithm: smaller errors do not matter and are noise
+JUDGEMENTS = 6  # of a stage 2
 
 
 @dataclass(frozen=True)
@@ -34,19 +42,34 @@ class DistillationSettings:
     joint_steps: int = 1200  # stage 2
     batch_size: int = 64
     learning_rate: float = 2e-3
+    floor_share: float = 0.5  # of the batches that skip whole blocks; the others skip from any point
     controllers: str = "error"  # or "mixture"
     skip_weight: float = 0.1  # lambda of the mixture
     seed: int = 0
 
 
 class Distillation:
-    """One run over recorded activations; call the stages in their order."""
+    """One run over recorded activations; call the stages in their order.
+
+    Attributes:
+        judge: measures what was trained.
+        judgements: what stage 2 did on its way.
+    """
 
     def __init__(
-        self, partition: LayerPartition, modules: DyslModules, data: Activations, settings: DistillationSettings
+        self,
+        partition: LayerPartition,
+        modules: DyslModules,
+        data: Activations,
+        settings: DistillationSettings,
+        held_out: Activations | None = None,
     ) -> None:
-        """Train ``modules`` in place; the policy stays frozen."""
+        """Train ``modules`` in place on ``data``; the policy stays frozen. ``held_out``: frames to judge by instead."""
+        assert partition.blocks, "there is nothing to train where every layer is static"
         self.partition, self.modules, self.data, self.settings = partition, modules, data, settings
+        self.judge = Judge(partition, modules, data if held_out is None else held_out)
+        self.judgements: list[Judgement] = []
+        self._policy = data.policy
         self._random = np.random.default_rng(settings.seed)
 
     def train_hidden(self) -> float:
@@ -59,11 +82,25 @@ class Distillation:
 
     def train_joint(self) -> float:
         """Stage 2: controllers and adapters together; return the last loss."""
-        kind = self.settings.controllers
+        kind, steps = self.settings.controllers, self.settings.joint_steps
         loss = self._error_loss if kind == "error" else self._mixture_loss
-        return self._train(f"stage 2: {kind}", self.settings.joint_steps, list(self.modules.parameters()), loss)
+        self.judgements = []
+        every = max(1, steps // JUDGEMENTS)
 
-    def _train(self, label: str, steps: int, parameters: list[nn.Parameter], loss_of: Callable[[], Tensor]) -> float:
+        def judge(step: int) -> None:
+            if step % every == 0 or step == steps:
+                self.judgements.append(self.judge.controllers(kind, step))
+
+        return self._train(f"stage 2: {kind}", steps, list(self.modules.parameters()), loss, judge)
+
+    def _train(
+        self,
+        label: str,
+        steps: int,
+        parameters: list[nn.Parameter],
+        loss_of: Callable[[], Tensor],
+        after_step: Callable[[int], None] | None = None,
+    ) -> float:
         """Take ``steps`` steps down ``loss_of``; return its running mean at the end."""
         optimiser = torch.optim.AdamW(parameters, lr=self.settings.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share_of_rate(step, steps))
@@ -71,7 +108,7 @@ class Distillation:
         self._random = np.random.default_rng([self.settings.seed, *label.encode()])
         running = 0.0
         progress = tqdm(range(steps), desc=label, unit="step", mininterval=2.0)
-        for _ in progress:
+        for step in progress:
             loss = loss_of()
             optimiser.zero_grad()
             loss.backward()
@@ -79,46 +116,43 @@ class Distillation:
             optimiser.step()
             schedule.step()
             running = 0.95 * running + 0.05 * float(loss.detach()) if running else float(loss.detach())
-            progress.set_postfix(loss=f"{running:.4f}", refresh=False)
+            said = {"loss": f"{running:.4f}"}
+            if after_step:
+                after_step(step + 1)
+                if self.judgements:
+                    last = self.judgements[-1]
+                    said |= {"skipped": f"{last.skip_rate:.0%}", "soft": f"{last.soft_error:.4f}"}
+                    said |= {"hard": f"{last.hard_error:.4f}"}
+            progress.set_postfix(said, refresh=False)
         return running
 
-    def floor_error(self, rows: Tensor | None = None) -> float:
-        """Return the action L1 of the floor (every block skipped) against full depth."""
-        rows = torch.arange(min(len(self.data), 512)) if rows is None else rows
-        floor = [first for first, _ in self.partition.blocks]
-        errors = []
-        with torch.no_grad():
-            for part in rows.split(64):
-                hidden, context, teacher = self.data.batch(part)
-                actions, _ = hard_pass(self.data.policy, self.partition, self.modules, hidden[:, 1], context, floor)
-                errors.append(action_error(actions, teacher))
-        return float(torch.cat(errors).mean())
+    def _hard(self, batch: Batch, positions: Positions) -> tuple[Tensor, list[Tensor | None]]:
+        hidden = batch.hidden(start_layer(self.partition))
+        return hard_pass(self._policy, self.partition, self.modules, hidden, batch.context, positions)
 
     def _hidden_loss(self) -> Tensor:
-        hidden, context, _ = self._batch()
+        batch = self._batch()
         losses = []
-        for first, end in self.partition.blocks:
-            target = hidden[:, end]
-            unit = (hidden[:, first] - target).square().mean()  # what skipping without an adapter would leave
-            for layer in range(first, end):
-                adapted = self.modules.adapter(layer)(hidden[:, layer], context.token_mask)
+        for points, (first, end) in zip(self.partition.points, self.partition.blocks, strict=True):
+            target = batch.hidden(end)
+            unit = (batch.hidden(first) - target).square().mean()  # what skipping without an adapter would leave
+            for layer in points:
+                adapted = self.modules.adapter(layer)(batch.hidden(layer), batch.context.token_mask)
                 losses.append((adapted - target).square().mean() / unit)
         return torch.stack(losses).mean()
 
     def _action_loss(self) -> Tensor:
-        hidden, context, teacher = self._batch()
-        positions = sample_positions(self.partition, self._random)
-        actions, _ = hard_pass(self.data.policy, self.partition, self.modules, hidden[:, 1], context, positions)
-        return action_error(actions, teacher).mean()
+        batch = self._batch()
+        actions, _ = self._hard(batch, self._positions())
+        return action_error(actions, batch.actions).mean()
 
     def _error_loss(self) -> Tensor:
-        hidden, context, teacher = self._batch()
-        positions = sample_positions(self.partition, self._random)
-        actions, seen = hard_pass(self.data.policy, self.partition, self.modules, hidden[:, 1], context, positions)
-        error = action_error(actions, teacher)
+        batch, positions = self._batch(), self._positions()
+        actions, seen = self._hard(batch, positions)
+        error = action_error(actions, batch.actions)
         target = -torch.log(error.detach() + ERROR_FLOOR)  # a higher logit skips: the negative logarithm of the error
         regressions = [
-            (self.modules.controller(position)(state.detach(), context.token_mask) - target).square().mean()
+            (self.modules.controller(position)(state.detach(), batch.context.token_mask) - target).square().mean()
             for position, state in zip(positions, seen, strict=True)
             if state is not None
         ]
@@ -126,16 +160,18 @@ class Distillation:
         return error.mean() + controllers  # the two share no parameters: neither weight matters
 
     def _mixture_loss(self) -> Tensor:
-        hidden, context, teacher = self._batch()
-        positions = [int(self._random.integers(first, end)) for first, end in self.partition.blocks]
-        actions, probabilities = soft_pass(
-            self.data.policy, self.partition, self.modules, hidden[:, 1], context, positions
-        )
+        batch = self._batch()
+        positions = [points[int(self._random.integers(len(points)))] for points in self.partition.points]
+        hidden = batch.hidden(start_layer(self.partition))
+        actions, probabilities = soft_pass(self._policy, self.partition, self.modules, hidden, batch.context, positions)
         skipped = skip_loss(self.partition, positions, probabilities)
-        return action_error(actions, teacher).mean() + self.settings.skip_weight * skipped
+        return action_error(actions, batch.actions).mean() + self.settings.skip_weight * skipped
 
-    def _batch(self) -> tuple[Tensor, StackContext, Tensor]:
+    def _batch(self) -> Batch:
         return self.data.batch(sample_rows(len(self.data), self.settings.batch_size, self._random))
+
+    def _positions(self) -> Positions:
+        return sample_positions(self.partition, self._random, self.settings.floor_share)
 
     def _adapters(self) -> list[nn.Parameter]:
         return [*self.modules.adapters.parameters(), *self.modules.pools.parameters()]

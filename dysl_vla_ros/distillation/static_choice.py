@@ -6,11 +6,12 @@ little, a spread of static layers does it for them).
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from dysl_vla_ros.distillation.activations import Activations
 from dysl_vla_ros.distillation.stages import Distillation, DistillationSettings
-from dysl_vla_ros.skipping.importance import CosineSimilarity, informative_static, spread_static
+from dysl_vla_ros.skipping.importance import informative_static, spread_static
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 
@@ -27,40 +28,44 @@ class StaticChoice:
     floor_errors: dict[str, float]  # candidate -> action L1 of its floor after the trial
 
 
-def measure_similarity(data: Activations) -> tuple[float, ...]:
-    """Return the mean cosine similarity between each layer's input and output (L,), over all real tokens."""
-    layers = data.hidden.shape[1] - 1
-    similarity = CosineSimilarity(layers)
-    for rows in torch.arange(len(data)).split(256):
-        hidden, context, _ = data.batch(rows)
-        for layer in range(layers):
-            similarity.update(layer, hidden[:, layer], hidden[:, layer + 1], context.token_mask)
-    return tuple(round(float(value), 5) for value in similarity.mean())
-
-
 def choose_static(
-    data: Activations, count: int, wanted: str = "auto", steps: tuple[int, int] = TRIAL_STEPS, seed: int = 0
+    data: Activations,
+    count: int,
+    wanted: str = "auto",
+    steps: tuple[int, int] = TRIAL_STEPS,
+    seed: int = 0,
+    held_out: Activations | None = None,
 ) -> StaticChoice:
-    """Choose ``count`` static layers; ``wanted`` names a candidate or leaves it to the trial ("auto")."""
-    similarity = measure_similarity(data)
-    layers = len(similarity)
-    candidates = {
-        "spread": LayerPartition(layers, spread_static(layers, count)),
-        "informative": LayerPartition(layers, informative_static(torch.tensor(similarity).numpy(), count)),
-    }
+    """Choose ``count`` static layers; ``wanted`` names a candidate or leaves it to the trial ("auto").
+
+    The floors are judged on ``held_out``, where there is that.
+    """
+    candidates, similarity = candidates_of(data, count), data.similarity
     if wanted != "auto":
         return StaticChoice(wanted, candidates[wanted], similarity, {})
-    errors = {name: _trial(partition, data, steps, seed) for name, partition in candidates.items()}
+    errors = {name: _trial(partition, data, held_out, steps, seed) for name, partition in candidates.items()}
     best = min(errors, key=lambda name: errors[name])
     return StaticChoice(best, candidates[best], similarity, errors)
 
 
-def _trial(partition: LayerPartition, data: Activations, steps: tuple[int, int], seed: int) -> float:
+def candidates_of(data: Activations, count: int, per_block: str = "all") -> dict[str, LayerPartition]:
+    """Return both choices of ``count`` static layers, by name."""
+    similarity = np.array(data.similarity)
+    layers = len(similarity)
+    return {
+        "spread": LayerPartition(layers, spread_static(layers, count), per_block),
+        "informative": LayerPartition(layers, informative_static(similarity, count), per_block),
+    }
+
+
+def _trial(
+    partition: LayerPartition, data: Activations, held_out: Activations | None, steps: tuple[int, int], seed: int
+) -> float:
     torch.manual_seed(seed)
     modules = DyslModules(partition, data.policy.width)
     hidden_steps, action_steps = steps
     settings = DistillationSettings(hidden_steps=hidden_steps, action_steps=action_steps, seed=seed)
-    trial = Distillation(partition, modules, data, settings)
+    trial = Distillation(partition, modules, data, settings, held_out)
     trial.train_hidden()
     trial.train_actions()
-    return round(trial.floor_error(), 5)
+    return round(trial.judge.floor_error(), 5)

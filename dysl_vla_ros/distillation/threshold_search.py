@@ -2,7 +2,8 @@
 
 The runs are replayed as the deployed :class:`~dysl_vla_ros.runtime.step.Runtime` would, each way through the layers
 computed once (:mod:`~dysl_vla_ros.distillation.remembered_passes`). First the tolerated error of the controllers, then
-stride and step of the prior, then which drops are verified and how many; each goes on from the best so far.
+stride and step of the prior, then which drops are verified and how many; each goes on from the best so far. What each
+signal knows of the floor's error is measured on the same runs.
 """
 
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ import numpy as np
 from tqdm import tqdm
 
 from dysl_vla_ros.distillation.guidance_calibration import prior_step, starting_points, trace_continuity
+from dysl_vla_ros.distillation.judging import ERROR_FLOOR
 from dysl_vla_ros.distillation.remembered_passes import RememberedPasses, RememberedStep
-from dysl_vla_ros.distillation.stages import ERROR_FLOOR
+from dysl_vla_ros.distillation.signals import Signal, measure_signals
 from dysl_vla_ros.interfaces import FloatArray
 from dysl_vla_ros.runtime.recording import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
@@ -23,10 +25,12 @@ from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 
 REMEMBERED_AT = 0.05  # action L1, normalised: the tolerated error that controllers are at while passes are remembered
-TOLERATED_QUANTILES = (0.5, 0.8, 0.95)  # of the floor's errors
+TOLERATED_QUANTILES = (0.5, 0.8, 0.95)  # of the floor's errors; share that skips, of what controllers say at the floor
 STEP_FACTORS = (1.0, 2.0, 4.0, 8.0)
 VERIFIED_SHARES = (0.05, 0.1, 0.2)
-TRIALS = len(TOLERATED_QUANTILES) + 2 * len(STEP_FACTORS) + 2 * len(VERIFIED_SHARES)
+TRIALS = 2 * len(TOLERATED_QUANTILES) + 2 * len(STEP_FACTORS) + 2 * len(VERIFIED_SHARES)
+STILL, EVEN = 0.05, 0.95  # evenness of allow points below and above which the prior decides nothing
+LARGEST_LOGIT = 15.0  # what a probability in float32 can tell
 RULE_ALONE = GuidanceSettings(prior=False, verify=False, warmup=0, stride="paper", verify_on="first")
 
 
@@ -34,7 +38,7 @@ RULE_ALONE = GuidanceSettings(prior=False, verify=False, warmup=0, stride="paper
 class Trial:
     """One set of thresholds and what it did on the held-out runs."""
 
-    tolerated_error: float  # action L1, normalised, below which a controller skips at a threshold of 0.5
+    tolerated_error: float  # action L1, normalised, below which a controller that foresees it skips at 0.5
     guidance: GuidanceSettings
     layers: float  # mean layer calls
     layers_std_within: float  # mean over runs of the standard deviation within a run
@@ -50,6 +54,15 @@ class Trial:
         return figures | {"guidance": {k: v for k, v in asdict(self.guidance).items() if k in kept}}
 
 
+@dataclass(frozen=True)
+class Search:
+    """What a search found."""
+
+    best: Trial
+    front: list[Trial]
+    signals: dict[str, Signal]  # what each knows of the floor's error, on the same runs
+
+
 def set_tolerated_error(modules: DyslModules, error: float) -> None:
     """Shift every controller so that its probability is one half where it foresees exactly ``error``."""
     offset = float(np.log(error + ERROR_FLOOR))
@@ -57,8 +70,8 @@ def set_tolerated_error(modules: DyslModules, error: float) -> None:
         controller.offset.fill_(offset)  # type: ignore[operator]  # ModuleDict forgets what it holds
 
 
-def search(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, target: float) -> tuple[Trial, list[Trial]]:
-    """Try thresholds; return the one of least error at no more than ``target`` mean layer calls, and the front.
+def search(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, target: float) -> Search:
+    """Try thresholds; the best is the one of the front of least error at no more than ``target`` mean layer calls.
 
     Leaves the controllers of ``runtime`` set to the choice. Where none comes down to the target, the shallowest.
     """
@@ -67,7 +80,7 @@ def search(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, target: float
     trace = trace_continuity(runs, partition, runtime.policy.action, m)
     set_tolerated_error(modules, REMEMBERED_AT)
     passes = RememberedPasses(runtime, runs)
-    floor = floor_errors(passes, m)
+    candidates = tolerated_errors(passes, m)
     trials: list[Trial] = []
     progress = tqdm(desc="thresholds", unit="trial", total=TRIALS)
 
@@ -79,8 +92,8 @@ def search(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, target: float
         trials.append(replay(passes, m, tolerated, guidance))
         progress.set_postfix(layers=f"{trials[-1].layers:.1f}", error=f"{trials[-1].error:.4f}")
 
-    for quantile in TOLERATED_QUANTILES:
-        attempt(float(np.quantile(floor, quantile)), "integral", 4.0, "any", 0.1)
+    for tolerated in candidates:
+        attempt(tolerated, "integral", 4.0, "any", 0.1)
     best = choose(trials, target)
     steps = [(stride, factor) for stride in ("paper", "integral") for factor in STEP_FACTORS]
     for stride, factor in steps:
@@ -91,15 +104,17 @@ def search(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, target: float
         for share in VERIFIED_SHARES:
             attempt(best.tolerated_error, best.guidance.stride, factor, verify_on, share)
     progress.close()
+    signals = measure_signals(passes, m)
     best = choose(trials, target)
     set_tolerated_error(modules, best.tolerated_error)
-    return best, front(trials)
+    return Search(best, front(trials), signals)
 
 
 def choose(trials: Sequence[Trial], target: float) -> Trial:
-    """Return the trial of least error within ``target`` layers; the shallowest where none is."""
-    within = [trial for trial in trials if trial.layers <= target]
-    return min(within, key=lambda t: (t.error, t.layers)) if within else min(trials, key=lambda t: t.layers)
+    """Return the trial of the front of least error within ``target`` layers; the shallowest where none is."""
+    kept = front(trials)
+    within = [trial for trial in kept if trial.layers <= target]
+    return within[-1] if within else kept[0]
 
 
 def front(trials: Sequence[Trial]) -> list[Trial]:
@@ -111,10 +126,24 @@ def front(trials: Sequence[Trial]) -> list[Trial]:
     return kept
 
 
-def floor_errors(passes: RememberedPasses, m: int) -> FloatArray:
-    """Return the floor's action error at every inference of the runs."""
+def tolerated_errors(passes: RememberedPasses, m: int) -> list[float]:
+    """Return the errors to tolerate that are tried first.
+
+    Quantiles of the floor's own errors, for controllers that foresee them; and what lets a share of the controllers'
+    decisions at the floor skip, whatever scale they speak in (the mixture teaches none).
+
+    Args:
+        passes: with controllers at :data:`REMEMBERED_AT`.
+        m: actions played of each chunk.
+    """
     settings = RuntimeSettings(SkippingSettings(threshold=0.0), RULE_ALONE, m)
-    return _errors(passes, list(passes.replay(settings)), m)
+    errors = _errors(passes, list(passes.replay(settings)), m)
+    says = np.concatenate([probabilities for _, probabilities in passes.at_floor(m)]).astype(np.float64)
+    with np.errstate(divide="ignore"):
+        logits = np.clip(np.log(says) - np.log1p(-says), -LARGEST_LOGIT, LARGEST_LOGIT)
+    own = logits - np.log(REMEMBERED_AT + ERROR_FLOOR)  # without the offset
+    shares = [float(np.exp(-np.quantile(own, 1.0 - share)) - ERROR_FLOOR) for share in TOLERATED_QUANTILES]
+    return [float(np.quantile(errors, quantile)) for quantile in TOLERATED_QUANTILES] + shares
 
 
 def replay(passes: RememberedPasses, m: int, tolerated: float, guidance: GuidanceSettings) -> Trial:
@@ -149,6 +178,13 @@ def _errors(passes: RememberedPasses, steps: Sequence[RememberedStep], m: int) -
     given = passes.action.normalise(np.stack([step.actions[:m] for step in steps]))
     wanted = passes.action.normalise(np.concatenate([run.chunks[:, :m] for run in passes.runs]))
     return np.abs(given - wanted).mean(axis=(1, 2))
+
+
+def prior_verdict(evenness: float) -> str:
+    """Return what is to be said of a prior whose allow points are spread like this; "" where it decides something."""
+    if evenness > EVEN:
+        return "allow points are spread evenly over their blocks: the prior decides nothing"
+    return "allow points hardly move: the prior decides nothing" if evenness < STILL else ""
 
 
 def evenness(points: Sequence[tuple[int, ...]], partition: LayerPartition) -> float:

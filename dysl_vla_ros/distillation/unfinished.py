@@ -25,8 +25,7 @@ class Unfinished:
     """The state of one distillation on disk.
 
     Attributes:
-        said: what each finished stage reported, first to last.
-        seconds: how long they took together.
+        records: what each finished stage reported (plain values), first to last.
     """
 
     def __init__(self, folder: Path, settings: Any, targets: Tensor) -> None:
@@ -34,33 +33,30 @@ class Unfinished:
         self._weights, self._state = folder / WEIGHTS, folder / STATE
         text = json.dumps(settings, sort_keys=True).encode() + targets.numpy().tobytes()
         self._belongs_to = hashlib.sha256(text).hexdigest()
-        self.said: list[str] = []
-        self.seconds = 0.0
+        self.records: list[dict[str, Any]] = []
         try:
             state = json.loads(self._state.read_text(encoding="utf-8"))
             if state["belongs_to"] == self._belongs_to and sha256(self._weights) == state["sha256"]:
-                self.seconds = float(state["seconds"])
-                self.said = [str(text) for text in state["said"]]
+                self.records = [dict(record) for record in state["records"]]
         except (OSError, ValueError, KeyError, TypeError):
             pass  # nothing that could be gone on with: every stage runs
 
     def load(self, modules: nn.Module) -> None:
         """Put back what the last finished stage left, if there is one; what cannot be read is trained again."""
-        if not self.said:
+        if not self.records:
             return
         try:
             load_exactly(modules, read_tensors(self._weights), self._weights)
         except CheckpointError:
-            self.said, self.seconds = [], 0.0
+            self.records = []
 
-    def save(self, modules: nn.Module, said: str, seconds: float) -> None:
-        """Keep what a stage has left, what it reported and how long it took."""
-        self.said.append(said)
-        self.seconds += seconds
+    def save(self, modules: nn.Module, record: dict[str, Any]) -> None:
+        """Keep what a stage has left, and what it reported."""
+        self.records.append(record)
         tensors = {name: value.detach().cpu().contiguous() for name, value in modules.state_dict().items()}
         write_atomically(self._weights, partial(save_file, tensors))
-        state = {"belongs_to": self._belongs_to, "sha256": sha256(self._weights), "said": self.said}
-        write_json(self._state, state | {"seconds": self.seconds})
+        state = {"belongs_to": self._belongs_to, "sha256": sha256(self._weights), "records": self.records}
+        write_json(self._state, state)
 
     def remove(self) -> None:
         """Forget it: the folder is finished."""

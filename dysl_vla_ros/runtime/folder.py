@@ -23,6 +23,8 @@ from dysl_vla_ros.skipping.partition import LayerPartition
 CONFIG, WEIGHTS, CALIBRATION = "config.json", "adapters.safetensors", "calibration.json"
 CALIBRATED = ("step", "verify_threshold", "dead_band", "stride", "verify_on")  # fields of GuidanceSettings
 MODULE_SIZES = ("bottleneck", "queries", "controller_width")
+# until `calibrate` has measured values
+UNCALIBRATED = {"step": 1.0, "verify_threshold": 1.0, "dead_band": 0.0, "stride": "integral", "verify_on": "any"}
 LARGEST_SIZE = 65536  # of a module: a damaged number must not become an allocation
 REMAKE = "name another DySL folder, or make this one again with `dysl_vla calibrate` and `dysl_vla distill`"
 

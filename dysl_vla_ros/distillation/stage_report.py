@@ -1,0 +1,133 @@
+"""What each stage of a distillation did, as plain values: kept across interruptions, written to ``distillation.json``.
+
+A record has ``stage``, ``steps``, ``seconds``, ``loss``, and: stage 1, hidden states: ``reconstruction`` (skip point ->
+share of the skipped change left unexplained); stage 1, actions: ``floor_error``; stage 2: ``floor_error``, ``kind`` and
+``judgements``. Errors are action L1, normalised, on the frames to judge by.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+from dysl_vla_ros.distillation.stages import Distillation
+from dysl_vla_ros.distillation.unfinished import Unfinished
+from dysl_vla_ros.policies.interface import VlaPolicy
+
+REPORT = "distillation.json"
+LARGEST_SHARE = 0.1  # of the policy's parameters
+Record = dict[str, Any]
+
+
+def stages_of(job: Distillation) -> list[Callable[[], Record]]:
+    """Return the stages in their order; each trains and returns its record."""
+    settings, judge = job.settings, job.judge
+
+    def hidden() -> Record:
+        loss = job.train_hidden()
+        shares = {str(layer): round(share, 4) for layer, share in judge.reconstruction().items()}
+        return {
+            "stage": "stage 1, hidden states",
+            "steps": settings.hidden_steps,
+            "loss": loss,
+            "reconstruction": shares,
+        }
+
+    def actions() -> Record:
+        loss, floor = job.train_actions(), judge.floor_error()
+        return {"stage": "stage 1, actions", "steps": settings.action_steps, "loss": loss, "floor_error": floor}
+
+    def controllers() -> Record:
+        loss, floor = job.train_joint(), judge.floor_error()
+        judgements = [_rounded(asdict(own)) for own in job.judgements]
+        what = {
+            "stage": f"stage 2, {settings.controllers}",
+            "kind": settings.controllers,
+            "steps": settings.joint_steps,
+        }
+        return what | {"loss": loss, "floor_error": floor, "judgements": judgements}
+
+    return [hidden, actions, controllers]
+
+
+def run_stages(stages: Sequence[Callable[[], Record]], unfinished: Unfinished, modules: nn.Module) -> list[Record]:
+    """Run the stages that are not finished, keep what each leaves, say what came of each; return all records."""
+    unfinished.load(modules)
+    for record in unfinished.records:
+        print(f"{sentence(record)} (finished before)", flush=True)
+    for stage in stages[len(unfinished.records) :]:
+        begun = time.monotonic()
+        record = _rounded(stage()) | {"seconds": round(time.monotonic() - begun, 1)}
+        print(sentence(record), flush=True)
+        unfinished.save(modules, record)
+    return list(unfinished.records)
+
+
+def sentence(record: Record) -> str:
+    """Return what came of a stage in one line."""
+    parts = [f"loss {record['loss']:.4f}"]
+    if shares := record.get("reconstruction"):
+        mean = sum(shares.values()) / len(shares)
+        parts.append(f"{mean:.3f} of the skipped change is left unexplained")
+    if "floor_error" in record:
+        parts.append(f"floor {record['floor_error']:.4f}")
+    return f"{record['stage']}: {', '.join(parts)}; {record['steps']} steps, {record['seconds']:.0f} s"
+
+
+def report(records: Sequence[Record], modules: nn.Module, policy: VlaPolicy, **more: Any) -> Record:
+    """Return what ``distillation.json`` holds; ``more`` is put in as it is."""
+    return {
+        "training_steps": sum(record["steps"] for record in records),
+        "training_seconds": round(sum(record["seconds"] for record in records), 1),
+        "trainable_parameters": parameters_of(modules),
+        "policy_parameters": policy_parameters(policy),
+        **more,
+        "stages": list(records),
+    }
+
+
+def tables(records: Sequence[Record]) -> list[str]:
+    """Return the lines of two short tables: what adapters leave unexplained, what stage 2 did on its way."""
+    lines: list[str] = []
+    for record in records:
+        if shares := record.get("reconstruction"):
+            lines.append("left unexplained of the skipped change, by layer (1: as without an adapter):")
+            cells = [f"{layer:>3} {share:.3f}" for layer, share in shares.items()]
+            lines += ["  ".join(cells[start : start + 8]) for start in range(0, len(cells), 8)]
+        if judgements := record.get("judgements"):
+            heads = ("step", "skipped", "soft mixture", "hard threshold", "rank correlation")
+            lines.append("".join(f"{head:>18}" for head in heads))
+            for own in judgements:
+                related = own["rank_correlation"]
+                cells = [str(own["step"]), f"{own['skip_rate']:.0%}", f"{own['soft_error']:.4f}"]
+                cells += [f"{own['hard_error']:.4f}", "flat" if related is None else f"{related:.2f}"]
+                lines.append("".join(f"{cell:>18}" for cell in cells))
+    return lines
+
+
+def parameters_of(modules: nn.Module) -> int:
+    """Return how many parameters are trained."""
+    return sum(parameter.numel() for parameter in modules.parameters())
+
+
+def policy_parameters(policy: VlaPolicy) -> int:
+    """Return how many the policy has."""
+    return sum(weight.numel() for weights in policy.parts().values() for weight in weights)
+
+
+def size_sentence(modules: nn.Module, policy: VlaPolicy) -> str:
+    """Return how much is trained, with a warning where it is more than a tenth of the policy."""
+    own, whole = parameters_of(modules), policy_parameters(policy)
+    said = f"{own:,} parameters to train, {own / whole:.1%} of the policy's {whole:,}"
+    if own <= LARGEST_SHARE * whole:
+        return said
+    return (
+        f"{said}\nwarning: that is more than a tenth; --adapters-per-block first, a smaller --bottleneck or "
+        "--adapter token make it less"
+    )
+
+
+def _rounded(values: Record) -> Record:
+    return {name: round(value, 5) if isinstance(value, float) else value for name, value in values.items()}
