@@ -33,6 +33,7 @@ VERBS = {
     "demonstrations": Verb("dysl_vla_ros.commands.demonstrations", "record scripted experts in simulation", "mujoco"),
     "train": Verb("dysl_vla_ros.commands.train", "train the reference policy on demonstrations, at full depth"),
     "calibrate": Verb("dysl_vla_ros.commands.calibrate", "choose static layers and guidance thresholds"),
+    "floors": Verb("dysl_vla_ros.commands.floors", "say what is lost where every block is skipped, for many choices"),
     "distill": Verb("dysl_vla_ros.commands.distill", "train adapters and controllers that skip the other layers"),
     "tune": Verb("dysl_vla_ros.commands.tune", "find thresholds and guidance for a machine, on recordings"),
     "evaluate": Verb("dysl_vla_ros.commands.evaluate", "measure success, depth and time in simulation", "mujoco"),
@@ -57,6 +58,7 @@ from nothing to a policy that skips layers, in this order:
   dysl_vla demonstrations --help     the data: scripted experts in the simulator
   dysl_vla train --help              the policy at full depth: a checkpoint folder
   dysl_vla calibrate --help          which layers stay, which may be skipped
+  dysl_vla floors --help             (if you like) how good static layers alone are, for many choices
   dysl_vla distill --help            adapters and controllers: a `dysl` folder beside the checkpoint
   dysl_vla tune --help               thresholds and guidance for this machine, a parameter file
   dysl_vla evaluate --help           success and depth, full and skipping side by side

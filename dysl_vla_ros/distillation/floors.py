@@ -1,0 +1,160 @@
+"""How good the floor is (every block skipped whole), by itself: trained alike for many choices of static layers.
+
+What a floor loses decides how fast a policy can be made: depth that varies can win only below the least floor that
+loses nothing. Each combination of static layers and kind of adapter has one adapter a block and becomes a DySL folder,
+which :data:`PARAMETERS` runs at the floor.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dysl_vla_ros.distillation import stage_report
+from dysl_vla_ros.distillation.activations import Activations
+from dysl_vla_ros.distillation.stages import Distillation, DistillationSettings
+from dysl_vla_ros.distillation.unfinished import Unfinished
+from dysl_vla_ros.files import write_json
+from dysl_vla_ros.policies.interface import VlaPolicy
+from dysl_vla_ros.runtime.folder import UNCALIBRATED, save_dysl
+from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
+from dysl_vla_ros.skipping.importance import informative_static, spread_static
+from dysl_vla_ros.skipping.modules import DyslModules
+from dysl_vla_ros.skipping.partition import LayerPartition
+
+RESULT, PARAMETERS = "floors.json", "floor.yaml"
+PARAMETER_FILE = """\
+# Every block skipped whole at every step, for folders that `dysl_vla floors` wrote.
+/**:
+  ros__parameters:
+    skipping.threshold: 0.0
+    guidance.prior: false
+    guidance.verify: false
+    guidance.warmup: 0
+"""
+AT_FLOOR = RuntimeSettings(SkippingSettings(threshold=0.0), GuidanceSettings(prior=False, verify=False, warmup=0))
+
+
+@dataclass(frozen=True)
+class Floor:
+    """One combination."""
+
+    choices: tuple[str, ...]  # `informative`, `spread`, or both where they come to the same layers
+    static: tuple[int, ...]
+    adapter: str  # `token` or `pooled`
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return f"{self.choices[0]}-{len(self.static)}-{self.adapter}"
+
+    def partition(self, num_layers: int) -> LayerPartition:
+        """Return its partition: one adapter a block."""
+        return LayerPartition(num_layers, self.static, "first")
+
+
+def combinations(
+    similarity: Sequence[float], counts: Sequence[int], choices: Sequence[str], adapters: Sequence[str]
+) -> list[Floor]:
+    """Return every combination once, fewest layers first.
+
+    Raises:
+        SettingError: a count is none of this stack.
+    """
+    own = torch.tensor(similarity, dtype=torch.float64).numpy()
+    found: list[Floor] = []
+    for count in sorted(set(counts)):
+        static = {"informative": informative_static(own, count), "spread": spread_static(len(own), count)}
+        for layers in dict.fromkeys(static[choice] for choice in choices):
+            names = tuple(choice for choice in dict.fromkeys(choices) if static[choice] == layers)
+            found += [Floor(names, layers, adapter) for adapter in dict.fromkeys(adapters)]
+    return found
+
+
+def train_floor(
+    floor: Floor,
+    policy: VlaPolicy,
+    data: Activations,
+    held_out: Activations,
+    settings: DistillationSettings,
+    sizes: dict[str, int],
+    folder: Path,
+) -> dict[str, Any]:
+    """Train one floor, or go on behind its last finished stage; write its DySL folder and return its record.
+
+    Args:
+        floor: the combination.
+        policy: the teacher.
+        data: what it did, with the inputs that the partition needs.
+        held_out: the same of frames to judge by.
+        settings: of stage 1; ``floor_share`` 1.0 trains nothing but the floor.
+        sizes: of the modules; ``queries`` holds for pooled adapters.
+        folder: the DySL folder.
+    """
+    partition = floor.partition(len(policy.layers))
+    own_sizes = sizes | {"queries": sizes["queries"] if floor.adapter == "pooled" else 0}
+    torch.manual_seed(settings.seed)
+    modules = DyslModules(partition, policy.width, **own_sizes)
+    job = Distillation(partition, modules, data, settings, held_out)
+    unfinished = Unfinished(folder, [asdict(settings), own_sizes, list(floor.static), policy.model_hash], data.actions)
+    records = stage_report.run_stages(stage_report.stages_of(job)[:2], unfinished, modules)
+    about = {"settings": asdict(settings), "frames": len(data), "frames_held_out": len(held_out)}
+    report = stage_report.report(records, modules, policy, **about)
+    write_json(folder / stage_report.REPORT, report)
+    save_dysl(
+        folder,
+        partition,
+        modules,
+        family=policy.family,
+        base_sha256=policy.model_hash,
+        choice=floor.choices[0],
+        module_sizes=own_sizes,
+        calibration={"guidance": UNCALIBRATED, "actions_per_inference": 1},
+    )
+    unfinished.remove()
+    return {
+        "name": floor.name,
+        "choices": list(floor.choices),
+        "static": list(floor.static),
+        "layers": len(floor.static),
+        "adapter": floor.adapter,
+        "floor_error": records[-1]["floor_error"],
+        "reconstruction": records[0]["reconstruction"],
+        **{name: report[name] for name in ("training_steps", "training_seconds", "trainable_parameters")},
+    }
+
+
+class Progress:
+    """What is finished, in ``floors.json``; one that belongs to other data, settings or base is begun anew."""
+
+    def __init__(self, folder: Path, plan: Any) -> None:
+        """Read it; ``plan`` is all (plain values) that a floor's figures depend on, but for the combination."""
+        self._path = folder / RESULT
+        digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+        self.values: dict[str, Any] = {"belongs_to": digest, "plan": plan, "similarity": None, "floors": {}}
+        try:
+            kept = json.loads(self._path.read_text(encoding="utf-8"))
+            if kept["belongs_to"] == digest and isinstance(kept["floors"], dict):
+                self.values = kept
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # nothing that could be gone on with
+
+    def finished(self, floor: Floor) -> dict[str, Any] | None:
+        """Return a floor's record, None where it is still to be trained."""
+        record: dict[str, Any] | None = self.values["floors"].get(floor.name)
+        usable = record is not None and record["static"] == list(floor.static)
+        return record if usable and (self._path.parent / floor.name / "config.json").exists() else None
+
+    def keep(self, **values: Any) -> None:
+        """Put in values of the whole."""
+        self.values |= values
+        write_json(self._path, self.values)
+
+    def keep_floor(self, record: dict[str, Any]) -> None:
+        """Put in a floor's record."""
+        self.values["floors"][record["name"]] = record
+        write_json(self._path, self.values)
