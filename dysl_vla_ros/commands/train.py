@@ -1,6 +1,7 @@
-"""``dysl_vla train``: the reference policy at full depth, from demonstrations."""
+"""``dysl_vla train``: the reference policy at full depth, from demonstrations or from a deeper one."""
 
 import argparse
+from pathlib import Path
 
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable
@@ -24,6 +25,10 @@ def run(arguments: argparse.Namespace) -> int:
     from dysl_vla_ros.training.dataset import episode_paths
     from dysl_vla_ros.training.launching import default_processes, launch
 
+    if settings.teacher:
+        from dysl_vla_ros.training.teacher import load_teacher, shallow_config
+
+        shallow_config(load_teacher(Path(settings.teacher)).config, settings)
     require_writable(arguments.output)
     for task in tasks:  # found out here, by one process and in one line
         episode_paths(arguments.data, task)

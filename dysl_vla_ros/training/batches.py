@@ -32,8 +32,16 @@ class Batch:
 class Batches:
     """Makes batches of some episodes for one policy."""
 
-    def __init__(self, episodes: Episodes, config: ReferenceConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        episodes: Episodes,
+        config: ReferenceConfig,
+        device: torch.device,
+        targets: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Make batches; ``targets`` (N, H, A), normalised, take the place of the recorded actions where given."""
         self._episodes, self._config, self.device = episodes, config, device
+        self._targets = targets
         self._recorded = np.array([encode_words(text, config) for text in episodes.instructions])  # (E, W)
         self._variants = [
             np.array([encode_words(text, config) for text in task.instructions]) for task in episodes.tasks
@@ -72,9 +80,13 @@ class Batches:
         proprioception = episodes.proprioception[frames]
         if random is not None:
             pictures, proprioception = vary(pictures, random), move(proprioception, random)
-        actions, mask = episodes.chunks(frames, action.horizon)
+        if self._targets is None:
+            recorded, mask = episodes.chunks(frames, action.horizon)
+            actions = action.normalise(recorded)
+        else:  # a teacher also says what it would do past the episode's end
+            actions, mask = self._targets[frames], np.ones((len(frames), action.horizon), np.float32)
         scene = (episodes.scene[frames] - np.array(SCENE_CENTRE * 2, dtype=np.float32)) / np.float32(SCENE_SCALE)
-        arrays = (words, proprioception, action.normalise(actions), mask[..., None], scene)
+        arrays = (words, proprioception, actions, mask[..., None], scene)
         return Batch(pictures, *(torch.from_numpy(array).to(self.device) for array in arrays))
 
 

@@ -1,4 +1,4 @@
-"""Behaviour cloning of the reference policy; reads in the order of execution.
+"""Behaviour cloning of the reference policy, from the experts or from a teacher; reads in the order of execution.
 
 Where it runs is the launcher's business: one process or many, on CPUs or GPUs, through Hugging Face Accelerate. On CPUs
 each process has one thread: torch with two threads collapses as soon as anything else runs.
@@ -25,6 +25,7 @@ from dysl_vla_ros.training.keeper import STATE, Keeper, claim
 from dysl_vla_ros.training.options import TrainingSettings
 from dysl_vla_ros.training.state import TrainingState
 from dysl_vla_ros.training.student import Student
+from dysl_vla_ros.training.teacher import CHUNKS, load_teacher, shallow_config, teacher_chunks
 
 
 def configure_model(episodes: Episodes, settings: TrainingSettings) -> ReferenceConfig:
@@ -76,31 +77,35 @@ def train(data: Path, output: Path, tasks: list[Task], settings: TrainingSetting
     on ends with the same weights, bit by bit, as one that was not.
 
     Raises:
-        DataError: no episodes, the output folder cannot be written to, another run writes there, or it holds another
-            model's state.
+        DataError: no episodes, the output folder cannot be written to, another run writes there, it holds another
+            model's state, or the teacher cannot teach this student.
+        CheckpointError: the teacher is damaged or missing.
     """
     require_writable(output)
     accelerator = make_accelerator()
     leads = accelerator.is_main_process
     with claim(output) if leads else nullcontext():
         episodes = load_episodes(data, tasks, quiet=not leads)
-        config = configure_model(episodes, settings)
+        teacher = load_teacher(Path(settings.teacher), accelerator.device) if settings.teacher else None
+        config = shallow_config(teacher.config, settings) if teacher else configure_model(episodes, settings)
+        identity = config.to_json() | ({"teacher": teacher.model_hash} if teacher else {})
         torch.manual_seed(settings.seed)
         state = TrainingState(Student(config).to(accelerator.device), settings)
         if (output / STATE).exists():
-            state.load(output / STATE, config.to_json())
+            state.load(output / STATE, identity)
+        targets = teacher_chunks(teacher, episodes, accelerator, output / CHUNKS) if teacher else None
         accelerator.wait_for_everyone()  # all have read the state before the first of them can write the next
         if settings.compile:
             _compile(state.student.network)
         share = settings.batch_size // accelerator.num_processes
         process = accelerator.process_index
         ahead = BatchesAhead(
-            Batches(episodes, config, accelerator.device), share, lambda step: (settings.seed, step, process)
+            Batches(episodes, config, accelerator.device, targets), share, lambda step: (settings.seed, step, process)
         )
         keeper = None
         if leads:
             validation = Batches(load_episodes(data, tasks, validation=True, quiet=True), config, accelerator.device)
-            keeper = Keeper(state, output, settings, validation, len(episodes))
+            keeper = Keeper(state, output, settings, validation, len(episodes), identity)
         progress = tqdm(total=settings.steps, initial=state.step, unit="step", disable=not leads, mininterval=5.0)
         while state.step < settings.steps:
             loss, error = state.student.loss(ahead.take(state.step), accelerator.autocast)

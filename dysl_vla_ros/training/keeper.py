@@ -1,11 +1,11 @@
 """What the first process of a training run keeps on the disk: the state, often; the checkpoint folder, validated."""
 
 import fcntl
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,28 +41,32 @@ class Keeper:
     """Called after each step of the first process; the others meanwhile wait for its gradients."""
 
     def __init__(
-        self, state: TrainingState, output: Path, settings: TrainingSettings, validation: Batches, frames: int
+        self,
+        state: TrainingState,
+        output: Path,
+        settings: TrainingSettings,
+        validation: Batches,
+        frames: int,
+        identity: dict[str, Any],
     ) -> None:
+        """Keep ``state`` in ``output``; ``identity``: what it belongs to, with a ``teacher``'s hash if any."""
         self._state, self._output, self._settings, self._validation = state, output, settings, validation
         self._frames = frames
-        self._model = state.student.network.config.to_json()
+        self._identity, self._seconds_before = identity, state.seconds
         self._started = self._saved = time.monotonic()
         self._running = 0.0
 
     def after_step(self, error: float, autocast: Autocast) -> float:
         """Save and validate when it is time to; return the running mean of the training error."""
         step, last = self._state.step, self._state.step >= self._settings.steps
+        self._state.seconds = self._seconds_before + time.monotonic() - self._started
         self._running = 0.95 * self._running + 0.05 * error if self._running else error
         if last or step % self._settings.checkpoint_steps == 0:
             self._write_checkpoint(autocast)
         if last or time.monotonic() - self._saved >= self._settings.save_seconds:
-            self._state.save(self._output / STATE, self._model, self._seconds())
+            self._state.save(self._output / STATE, self._identity)
             self._saved = time.monotonic()
         return self._running
-
-    def _seconds(self) -> float:
-        """Return how long was trained, by the runs that this one goes on from too; NaN where they did not say."""
-        return self._state.seconds + time.monotonic() - self._started
 
     def _write_checkpoint(self, autocast: Autocast) -> None:
         state, settings = self._state, self._settings
@@ -71,15 +75,17 @@ class Keeper:
         with torch.no_grad():
             parts = (self._validation.plain(part) for part in np.array_split(chosen, PARTS))
             errors = [float(student.loss(part, autocast)[1]) for part in parts]
-        seconds = self._seconds()
         record = {
             "steps": state.step,
             "batch_size": settings.batch_size,
             "frames": self._frames,
             "seed": settings.seed,
             "validation_l1": round(float(np.mean(errors)), 5),
-            "seconds": None if math.isnan(seconds) else round(seconds),
+            "parameters": sum(parameter.numel() for parameter in student.network.parameters()),
+            "seconds": round(state.seconds),
         }
+        if "teacher" in self._identity:
+            record["teacher"] = self._identity["teacher"]
         minutes = (time.monotonic() - self._started) / 60
         tqdm.write(f"step {state.step}: validation L1 {record['validation_l1']:.4f}, {minutes:.1f} min")
         save_reference(student.network, self._output, record)

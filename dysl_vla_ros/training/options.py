@@ -31,6 +31,7 @@ class TrainingSettings:
     heads: int = _option(5, "of attention")
     feed_forward: int = _option(384, "width inside a layer")
     wrist_pixels: int = _option(72, "edge of the wrist camera's picture as the policy takes it; a multiple of 24")
+    teacher: str = _option("", "checkpoint to learn from in place of the experts; all sizes but --layers are its")
     seed: int = _option(0, "of weights and batches")
     save_seconds: float = _option(45.0, "between two saves of the whole state, which a killed run goes on from")
     checkpoint_steps: int = _option(500, "between two validations, each of which writes the checkpoint folder")

@@ -30,7 +30,7 @@ class TrainingState:
         self.optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True)
         self.averaging = settings.averaging
         self.step = 0
-        self.seconds = 0.0  # trained by the runs before this one; NaN: unknown
+        self.seconds = 0.0  # that training took so far, interruptions left out
 
     def update(self, rate: float) -> None:
         """Take one step with the gradients at hand, and average the weights."""
@@ -43,20 +43,14 @@ class TrainingState:
         with torch.no_grad():
             torch._foreach_lerp_(self.average, self.parameters, 1 - keep)
 
-    def save(self, path: Path, model: dict[str, object], seconds: float = 0.0) -> None:
-        """Write everything that a resumed run needs, whole or not at all.
-
-        Args:
-            path: the file to write.
-            model: what it belongs to.
-            seconds: trained so far, by the runs before too.
-        """
+    def save(self, path: Path, model: dict[str, object]) -> None:
+        """Write everything that a resumed run needs, whole or not at all; ``model`` says what it belongs to."""
         tensors = {"step": torch.tensor(self.step)}
         for name, parameter, average in zip(self.names, self.parameters, self.average, strict=True):
             moments = self.optimiser.state[parameter]
             tensors |= {f"weight.{name}": parameter.detach(), f"average.{name}": average}
             tensors |= {f"{kind}.{name}": moments[kind] for kind in MOMENTS}
-        metadata = {"model": json.dumps(model, sort_keys=True), "seconds": str(seconds)}
+        metadata = {"model": json.dumps(model, sort_keys=True), "seconds": f"{self.seconds:.1f}"}
         write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
     def load(self, path: Path, model: dict[str, object]) -> None:
@@ -70,12 +64,12 @@ class TrainingState:
             with safe_open(path, "pt", device=str(self.parameters[0].device)) as source:
                 metadata = source.metadata() or {}
                 if metadata.get("model") != json.dumps(model, sort_keys=True):
-                    raise DataError(f"{path} is of a run with other tasks, data or model sizes; {mend}")
+                    raise DataError(f"{path} is of a run with other tasks, data or model sizes, or a teacher; {mend}")
+                self.seconds = float(metadata.get("seconds", 0.0))
                 tensors = {name: source.get_tensor(name) for name in source.keys()}  # noqa: SIM118  (it cannot be iterated over)
         except (OSError, SafetensorError) as error:
             raise DataError(f"{path} cannot be read: {error}; {mend}") from error
         self.step = int(tensors["step"])
-        self.seconds = float(metadata.get("seconds", "nan"))
         with torch.no_grad():
             for name, parameter, average in zip(self.names, self.parameters, self.average, strict=True):
                 parameter.copy_(tensors[f"weight.{name}"])

@@ -1,0 +1,109 @@
+"""A trained policy as teacher of a shallower one: its chunks are the targets, computed once for all frames.
+
+As Shallow-pi does it: the student has the teacher's sizes, words and statistics and fewer layers.
+"""
+
+import hashlib
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.files import write_atomically
+from dysl_vla_ros.policies.reference import ReferenceConfig, ReferencePolicy
+from dysl_vla_ros.policies.registry import load_policy
+from dysl_vla_ros.training.batches import Batches
+from dysl_vla_ros.training.dataset import Episodes
+from dysl_vla_ros.training.options import TrainingSettings
+
+CHUNKS = "teacher-chunks.safetensors"
+PART = 64  # frames of one pass of the teacher, whatever the number of processes: bits depend on it
+
+
+def load_teacher(checkpoint: Path, device: torch.device | str = "cpu") -> ReferencePolicy:
+    """Load a teacher.
+
+    Raises:
+        CheckpointError: it is damaged or missing.
+        DataError: it is of another family than what is trained here.
+    """
+    policy = load_policy(checkpoint, str(device))
+    if not isinstance(policy, ReferencePolicy):
+        raise DataError(f"--teacher {checkpoint} is of the family {policy.family}, expected a reference policy")
+    return policy
+
+
+def shallow_config(teacher: ReferenceConfig, settings: TrainingSettings) -> ReferenceConfig:
+    """Return the teacher's configuration with the settings' number of layers.
+
+    Raises:
+        DataError: the settings ask for another size than the teacher has.
+    """
+    own = {
+        "horizon": teacher.action.horizon,
+        "width": teacher.width,
+        "heads": teacher.heads,
+        "feed_forward": teacher.feed_forward,
+        "wrist_pixels": teacher.cameras.get("wrist_image"),
+    }
+    defaults = {field.name: field.default for field in fields(TrainingSettings)}
+    faults = [
+        f"--{name.replace('_', '-')} {getattr(settings, name)}: the teacher's {value} is kept, leave it out"
+        for name, value in own.items()
+        if getattr(settings, name) not in (value, defaults[name])
+    ]
+    if faults:
+        raise DataError("; ".join(faults))
+    return replace(teacher, layers=settings.layers)
+
+
+def teacher_chunks(
+    teacher: ReferencePolicy, episodes: Episodes, accelerator: Accelerator, path: Path
+) -> NDArray[np.float32]:
+    """Return the teacher's normalised chunk for every frame (N, H, A), each under its episode's instruction.
+
+    Read from ``path`` where they were computed before; else every process computes a part, and the first one writes it.
+    """
+    belongs_to = _identity(teacher, episodes)
+    known = _read(path, belongs_to)
+    if known is not None:
+        return known
+    batches = Batches(episodes, teacher.config, accelerator.device)
+    action, count = teacher.config.action, len(episodes)
+    chunks = torch.zeros(count, action.horizon, action.dimensions, device=accelerator.device)
+    parts = torch.arange(count).split(PART)
+    mine = parts[accelerator.process_index :: accelerator.num_processes]
+    leads = accelerator.is_main_process
+    with torch.inference_mode():
+        for rows in tqdm(mine, desc="teacher's chunks", unit="batch", disable=not leads):
+            batch = batches.plain(rows.numpy())
+            chunks[rows], _ = teacher.network(batch.pictures, batch.words, batch.proprioception)
+    chunks = accelerator.reduce(chunks, "sum")  # zeros elsewhere: exact
+    if leads:
+        tensors = {"chunks": chunks.cpu().contiguous()}
+        write_atomically(path, lambda temporary: save_file(tensors, temporary, {"belongs_to": belongs_to}))
+    return chunks.cpu().numpy()
+
+
+def _identity(teacher: ReferencePolicy, episodes: Episodes) -> str:
+    digest = hashlib.sha256(teacher.model_hash.encode())
+    for part in ("\n".join(episodes.instructions).encode(), episodes.proprioception.tobytes(), episodes.end.tobytes()):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _read(path: Path, belongs_to: str) -> NDArray[np.float32] | None:
+    try:
+        with safe_open(path, "np") as source:
+            if (source.metadata() or {}).get("belongs_to") == belongs_to:
+                return np.asarray(source.get_tensor("chunks"), np.float32)
+    except (OSError, SafetensorError):
+        pass  # none, or one that was damaged: computed anew
+    return None
