@@ -18,6 +18,7 @@ from dysl_vla_ros.distillation import stage_report
 from dysl_vla_ros.distillation.activations import Activations
 from dysl_vla_ros.distillation.stages import Distillation, DistillationSettings
 from dysl_vla_ros.distillation.unfinished import Unfinished
+from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import write_json
 from dysl_vla_ros.policies.interface import VlaPolicy
 from dysl_vla_ros.runtime.folder import UNCALIBRATED, save_dysl
@@ -129,25 +130,36 @@ def train_floor(
 
 
 class Progress:
-    """What is finished, in ``floors.json``; one that belongs to other data, settings or base is begun anew."""
+    """What is finished, in ``floors.json``."""
 
-    def __init__(self, folder: Path, plan: Any) -> None:
-        """Read it; ``plan`` is all (plain values) that a floor's figures depend on, but for the combination."""
+    def __init__(self, folder: Path, plan: dict[str, Any]) -> None:
+        """Read it; ``plan`` is all (plain values) that a floor's figures depend on, but for the combination.
+
+        Raises:
+            DataError: the one that is there is damaged, or belongs to another plan.
+        """
         self._path = folder / RESULT
         digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
         self.values: dict[str, Any] = {"belongs_to": digest, "plan": plan, "similarity": None, "floors": {}}
+        mend = "name another folder for --out, or delete that file to begin anew"
         try:
             kept = json.loads(self._path.read_text(encoding="utf-8"))
-            if kept["belongs_to"] == digest and isinstance(kept["floors"], dict):
-                self.values = kept
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # nothing that could be gone on with
+            if kept["belongs_to"] != digest:
+                names = ", ".join(name for name, value in plan.items() if kept["plan"].get(name) != value)
+                raise DataError(f"{self._path} holds floors made with other {names}; {mend}")
+            self.values |= {name: kept[name] for name in ("similarity", "floors")} | kept
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{self._path} cannot be read: {error!r}; {mend}") from error
 
     def finished(self, floor: Floor) -> dict[str, Any] | None:
-        """Return a floor's record, None where it is still to be trained."""
-        record: dict[str, Any] | None = self.values["floors"].get(floor.name)
-        usable = record is not None and record["static"] == list(floor.static)
-        return record if usable and (self._path.parent / floor.name / "config.json").exists() else None
+        """Return the record of these layers and adapters, None where they are still to be trained."""
+        for record in self.values["floors"].values():
+            if record["static"] == list(floor.static) and record["adapter"] == floor.adapter:
+                there = (self._path.parent / record["name"] / "config.json").exists()
+                return dict(record) if there else None
+        return None
 
     def keep(self, **values: Any) -> None:
         """Put in values of the whole."""
