@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dysl_vla_ros.interfaces import ActionSpec
     from dysl_vla_ros.runtime.recording import FullDepthRun
     from dysl_vla_ros.settings import GuidanceSettings
+    from dysl_vla_ros.skipping.partition import LayerPartition
 
 OUT = Path("evaluation_out")
 METHOD_NAMES = (
@@ -117,12 +118,14 @@ def run(arguments: argparse.Namespace, evaluation: "EvaluationSettings") -> int:
 
 
 def paper_guidance(
-    runs: "Sequence[FullDepthRun]", blocks: tuple[tuple[int, int], ...], action: "ActionSpec", m: int
+    runs: "Sequence[FullDepthRun]", partition: "LayerPartition", action: "ActionSpec", m: int
 ) -> "GuidanceSettings":
     """Return the paper's guidance, its thresholds measured on full-depth runs."""
     from dysl_vla_ros.distillation.guidance_calibration import starting_points, trace_continuity
 
-    return starting_points(trace_continuity(runs, blocks, action, m), blocks, "paper", "first", PAPER_VERIFIED_SHARE)
+    return starting_points(
+        trace_continuity(runs, partition, action, m), partition, "paper", "first", PAPER_VERIFIED_SHARE
+    )
 
 
 def _trained_tasks(checkpoint: Path) -> list[Task]:

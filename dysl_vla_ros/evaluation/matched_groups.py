@@ -20,9 +20,9 @@ from dysl_vla_ros.runtime.recording import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import GuidanceSettings
 from dysl_vla_ros.simulation.seeds import CALIBRATION_SEEDS
+from dysl_vla_ros.skipping.partition import LayerPartition
 
-Blocks = tuple[tuple[int, int], ...]
-PaperGuidance = Callable[[Sequence[FullDepthRun], Blocks, ActionSpec, int], GuidanceSettings]
+PaperGuidance = Callable[[Sequence[FullDepthRun], LayerPartition, ActionSpec, int], GuidanceSettings]
 """Starting points of the paper's guidance, measured on full-depth runs at m."""
 
 
@@ -121,7 +121,7 @@ class MatchedGroups:
         runs = [run for tasks in self._comparison.tasks for run in self._calibration_runs(tasks, m)]
         if not runs:
             return None
-        return self._paper(runs, runtime.dysl.partition.blocks, runtime.policy.action, m)
+        return self._paper(runs, runtime.dysl.partition, runtime.policy.action, m)
 
     def _runtime(self) -> Runtime:
         return self._library.with_adapters(self._comparison.options.checkpoint, self._comparison.options.adapters)

@@ -5,7 +5,6 @@ on calibration scenes: which constant plan of that depth has the least action er
 the floor's and the full action on the oracle takes full depth.
 """
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -42,7 +41,12 @@ def skip_probability(partition: LayerPartition, depth: float) -> float:
 
     def layers(probability: float) -> float:
         run = 1.0 - probability
-        return len(partition.static) + sum(run**place for a, b in partition.blocks for place in range(1, b - a + 1))
+        asked = (
+            sum(point <= layer for point in points)  # skip points that let this layer run
+            for points, (first, end) in zip(partition.points, partition.blocks, strict=True)
+            for layer in range(first, end)
+        )
+        return len(partition.static) + sum(run**count for count in asked)
 
     low, high = 0.0, 1.0  # layers fall as the probability grows
     for _ in range(60):
@@ -51,27 +55,41 @@ def skip_probability(partition: LayerPartition, depth: float) -> float:
     return (low + high) / 2
 
 
+def positions_of(partition: LayerPartition) -> tuple[tuple[int, ...], ...]:
+    """Return from which layers each block can be left, its end (nothing is skipped) among them."""
+    return tuple((*points, end) for points, (_, end) in zip(partition.points, partition.blocks, strict=True))
+
+
 def nearest_layers(partition: LayerPartition, depth: float) -> int:
     """Return the number of layers of the constant plan nearest to ``depth``, halves rounded up."""
-    return min(partition.num_layers, max(len(partition.static), math.floor(depth + 0.5)))
+    possible = {len(partition.static)}
+    for positions, (first, _) in zip(positions_of(partition), partition.blocks, strict=True):
+        possible = {layers + at - first for layers in possible for at in positions}
+    return min(possible, key=lambda layers: (abs(layers - depth), -layers))
 
 
 def plans_of(partition: LayerPartition, layers: int) -> list[Plan]:
     """Return every plan that runs so many layers."""
+    positions = positions_of(partition)
 
     def from_block(block: int, left: int) -> list[Plan]:
         if block == len(partition.blocks):
             return [()] if left == 0 else []
-        first, end = partition.blocks[block]
+        first = partition.blocks[block][0]
         later = sum(end - first for first, end in partition.blocks[block + 1 :])
-        kept = range(max(0, left - later), min(left, end - first) + 1)
-        return [(first + own, *rest) for own in kept for rest in from_block(block + 1, left - own)]
+        kept = (at for at in positions[block] if left - later <= at - first <= left)
+        return [(at, *rest) for at in kept for rest in from_block(block + 1, left - (at - first))]
 
     return from_block(0, layers - len(partition.static))
 
 
 def even_plan(partition: LayerPartition, layers: int) -> Plan:
-    """Return the plan that fills blocks evenly: each further layer goes to the block with the least share run."""
+    """Return the plan that fills blocks evenly: each further layer goes to the block with the least share run.
+
+    Where blocks can be left at their first layer alone, it is the first plan of so many layers.
+    """
+    if partition.per_block == "first":
+        return plans_of(partition, layers)[0]
     plan = [first for first, _ in partition.blocks]
     for _ in range(layers - len(partition.static)):
         shares = [(at - first) / (end - first) for at, (first, end) in zip(plan, partition.blocks, strict=True)]
@@ -124,6 +142,8 @@ def oracle_threshold(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, dep
 def _plans_or_none(partition: LayerPartition, layers: int) -> list[Plan] | None:
     """Return all plans, None where there are too many to try; found out without making them."""
     counts = np.ones(1, dtype=object)  # ways to keep 0, 1, ... layers
+    if partition.per_block == "first":
+        return plans_of(partition, layers)  # two places a block: never many
     for first, end in partition.blocks:
         counts = np.convolve(counts, np.ones(end - first + 1, dtype=object))
     return plans_of(partition, layers) if counts[layers - len(partition.static)] <= MOST_PLANS else None

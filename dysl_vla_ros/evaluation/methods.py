@@ -282,7 +282,8 @@ def _firsts(dysl: DyslFolder) -> tuple[int, ...]:
 def _trained(dysl: DyslFolder, positions: Sequence[int] | None = None, controllers: bool = False) -> Trained:
     """Count the adapters at ``positions`` (None: all) with what they share, and controllers if they are heard."""
     modules, blocks = dysl.modules, dysl.partition.blocks
-    layers = dysl.partition.dynamic if positions is None else [p for p in positions if p in dysl.partition.dynamic]
+    points = dysl.partition.skip_points
+    layers = points if positions is None else [p for p in positions if p in points]
     parts: list[torch.nn.Module] = [modules.adapter(layer) for layer in layers]
     parts += [modules.pools[str(b)] for b, (first, end) in enumerate(blocks)
               if str(b) in modules.pools and any(first <= layer < end for layer in layers)]  # fmt: skip
