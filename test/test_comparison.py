@@ -271,17 +271,17 @@ def test_what_makes_no_sense_is_refused_in_one_line(checkpoint, tmp_path, capsys
 @pytest.mark.timeout(600)  # six processes that load torch and the simulator
 def test_a_killed_run_leaves_no_process_and_goes_on_in_several(checkpoint, tmp_path):
     line = [sys.executable, "-m", "dysl_vla_ros.commands.main", "evaluate", str(checkpoint), "--tasks", *TASK_NAMES]
-    line += ["--methods", "full", "dysl", "--seeds", "6", "--max-ticks", "12", "--jobs", "2"]
+    line += ["--methods", "full", "dysl", "--seeds", "4", "--max-ticks", "60", "--jobs", "2"]
     alone = subprocess.run(
         [*line, "--out", str(tmp_path / "whole")], capture_output=True, text=True, timeout=280, check=False
     )
     assert alone.returncode == 0, alone.stderr
     broken = [*line, "--out", str(tmp_path / "broken")]
     with subprocess.Popen(broken, stderr=subprocess.DEVNULL) as process:
-        wait_until(lambda: len(kept(tmp_path / "broken")) >= 5 or process.poll() is not None, 120, "five episodes")
+        wait_until(lambda: len(kept(tmp_path / "broken")) >= 3 or process.poll() is not None, 120, "three episodes")
         players = descendants(process.pid)
         process.kill()
-    assert 5 <= len(kept(tmp_path / "broken")) < len(kept(tmp_path / "whole"))
+    assert 3 <= len(kept(tmp_path / "broken")) < len(kept(tmp_path / "whole"))
     assert len(players) >= 2
     wait_until(lambda: not any(map(is_alive, players)), 30, "the end of the killed run's processes")
     resumed = subprocess.run(broken, capture_output=True, text=True, timeout=280, check=False)
