@@ -27,16 +27,17 @@ CHUNKS = "teacher-chunks.safetensors"
 PART = 64  # frames of one pass of the teacher, whatever the number of processes: bits depend on it
 
 
-def load_teacher(checkpoint: Path, device: torch.device | str = "cpu") -> ReferencePolicy:
-    """Load a teacher.
+def load_teacher(checkpoint: Path, device: torch.device | None = None) -> ReferencePolicy:
+    """Load a teacher onto ``device``, None: the CPU.
 
     Raises:
         CheckpointError: it is damaged or missing.
         DataError: it is of another family than what is trained here.
     """
-    policy = load_policy(checkpoint, str(device))
+    policy = load_policy(checkpoint)
     if not isinstance(policy, ReferencePolicy):
         raise DataError(f"--teacher {checkpoint} is of the family {policy.family}, expected a reference policy")
+    policy.network.to(device)
     return policy
 
 
