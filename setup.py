@@ -32,7 +32,9 @@ setup(
     ),
     package_data={"": ["*.j2", "*.html", "*.css", "*.json", "*.yaml", "py.typed"]},
     # msg: explains our own messages in recordings that do not
-    data_files=[pair for folder in ("config", "checkpoints", "requirements", "msg") for pair in files_below(folder)],
+    data_files=[
+        pair for folder in ("config", "checkpoints/reference", "requirements", "msg") for pair in files_below(folder)
+    ],
     install_requires=lines("requirements/runtime.txt"),
     extras_require={"simulation": lines("requirements/simulation.txt")},
     entry_points={"console_scripts": [program for program, _, place in programs if place == "bin"]},

@@ -97,6 +97,8 @@ def evaluate_one(arguments: argparse.Namespace) -> int:
     from dysl_vla_ros.runtime.step import Runtime
 
     settings = evaluation_settings(arguments)
+    if not arguments.tasks:
+        settings = replace(settings, tasks=tuple(method_comparison.trained_tasks(arguments.checkpoint)))
     Runtime.load(str(arguments.checkpoint), arguments.adapters)  # a bad folder is refused before any process starts
     episodes = []
     bar = tqdm(total=len(settings.tasks) * arguments.seeds, unit="episode")

@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace, evaluation: "EvaluationSettings") -> int:
 
     _check(arguments)
     if not arguments.tasks:
-        evaluation = replace(evaluation, tasks=tuple(_trained_tasks(arguments.checkpoint)))
+        evaluation = replace(evaluation, tasks=tuple(trained_tasks(arguments.checkpoint)))
     comparison = Comparison(
         entries=entries_named(arguments.methods, evaluation.runtime.actions_per_inference),
         options=MethodOptions(
@@ -128,8 +128,13 @@ def paper_guidance(
     )
 
 
-def _trained_tasks(checkpoint: Path) -> list[Task]:
-    """Return the tasks that the policy was trained on, and say which were left out."""
+def trained_tasks(checkpoint: Path) -> list[Task]:
+    """Return the tasks that the policy was trained on, and say which were left out.
+
+    Raises:
+        CheckpointError: the folder is no checkpoint.
+        DataError: it was trained on none of them.
+    """
     from dysl_vla_ros.policies.registry import load_policy
 
     known = load_policy(checkpoint).instructions
