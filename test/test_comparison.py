@@ -26,6 +26,8 @@ from harness import wait_until
 from processes import descendants, is_alive
 from tiny_checkpoint import make_tiny_checkpoint, make_tiny_dysl
 
+pytestmark = pytest.mark.slow  # a minute and a half in all
+
 TICKS, SEEDS = 5, 2
 LABELS = (*METHODS, "full@4", "static@4", "dysl@4")
 TASK_NAMES = ("reach", "push-red")  # one of each set
@@ -43,7 +45,7 @@ def comparison(checkpoint, labels=LABELS, **changes):
         "entries": entries_named(labels),
         "options": MethodOptions(str(checkpoint), shallow=str(checkpoint), shallow_distilled=str(checkpoint)),
         "evaluation": EvaluationSettings(max_ticks=TICKS, seeds=SEEDS, tasks=tuple(tasks_named(TASK_NAMES))),
-        "calibration_seeds": 1,
+        "calibration_seeds": 3,
     }
     return Comparison(**values | changes)
 

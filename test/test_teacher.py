@@ -149,6 +149,7 @@ def free(output: Path) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_killed_student_that_goes_on_ends_bit_identical_to_one_that_was_not(recorded, teacher, whole, tmp_path):
     state = tmp_path / STATE
     interrupted = command(recorded, tmp_path, teacher, "--save-seconds=0")
@@ -165,6 +166,7 @@ def test_a_killed_student_that_goes_on_ends_bit_identical_to_one_that_was_not(re
         assert (whole / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_state_of_a_student_is_not_gone_on_with_under_another_teacher_or_none(recorded, whole, episodes, tmp_path):
     torch.manual_seed(6)
     config = configure_model(episodes, TrainingSettings(**SIZES))

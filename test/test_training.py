@@ -79,6 +79,7 @@ def saved_step(state: Path) -> int:
         return 0
 
 
+@pytest.mark.slow
 def test_a_killed_run_that_goes_on_ends_bit_identical_to_one_that_was_not(recorded, tmp_path):
     whole = run(command(recorded, tmp_path / "whole", "--processes=2"))
     assert whole.returncode == 0, whole.stderr
@@ -119,6 +120,7 @@ def free(output: Path) -> bool:
     ],
     ids=["python", "torchrun", "accelerate"],
 )
+@pytest.mark.slow
 def test_any_launcher_starts_it(recorded, tmp_path, launcher):
     arguments = [str(recorded), str(tmp_path), "--tasks", *TASK_NAMES, "--steps=2", *TINY]
     done = run([sys.executable, *launcher, *arguments], GLOO_SOCKET_IFNAME="lo")
@@ -134,6 +136,7 @@ def test_a_second_run_into_the_same_folder_is_refused(recorded, tmp_path):
     assert done.stderr.strip().endswith("its own message stands above. Run again to go on")
 
 
+@pytest.mark.slow
 def test_a_state_of_another_model_is_refused_and_kept(recorded, tmp_path):
     assert run(command(recorded, tmp_path, "--processes=1")).returncode == 0
     before = (tmp_path / STATE).read_bytes()
