@@ -12,7 +12,6 @@ from dysl_vla_ros.distillation.activations import Activations, Batch
 from dysl_vla_ros.distillation.passes import (
     action_error,
     decided_pass,
-    floor_positions,
     hard_pass,
     soft_pass,
     start_layer,
@@ -48,7 +47,7 @@ class Judge:
 
     def floor_error(self) -> float:
         """Return the action L1 of the floor (every block skipped whole) against full depth."""
-        floor = floor_positions(self.partition)
+        floor = self.partition.floor
         errors = []
         for batch in self._parts(FLOOR_ROWS):
             hidden = batch.hidden(start_layer(self.partition))
@@ -84,7 +83,7 @@ class Judge:
             step: of the training, for the record.
         """
         logit = -math.log(TOLERATED + ERROR_FLOOR) if kind == "error" else 0.0
-        floor = floor_positions(self.partition)
+        floor = self.partition.floor
         rows = []
         for batch in self._parts(CONTROLLER_ROWS):
             hidden = batch.hidden(start_layer(self.partition))

@@ -26,8 +26,8 @@ def sample_positions(partition: LayerPartition, random: np.random.Generator, flo
     """
     while True:
         positions = [
-            first if random.random() < floor_share else _any_of((*points, end), random)
-            for points, (first, end) in zip(partition.points, partition.blocks, strict=True)
+            first if random.random() < floor_share else _any_of(places, random)
+            for places, first in zip(partition.places, partition.floor, strict=True)
         ]
         if any(position < end for position, (_, end) in zip(positions, partition.blocks, strict=True)):
             return positions
@@ -35,11 +35,6 @@ def sample_positions(partition: LayerPartition, random: np.random.Generator, flo
 
 def _any_of(places: Sequence[int], random: np.random.Generator) -> int:
     return places[int(random.integers(len(places)))]
-
-
-def floor_positions(partition: LayerPartition) -> Positions:
-    """Return the positions at which every block is skipped whole."""
-    return [first for first, _ in partition.blocks]
 
 
 def start_layer(partition: LayerPartition) -> int:

@@ -107,7 +107,7 @@ class RememberedPasses:
     def at_floor(self, m: int) -> Iterator[tuple[FloatArray, FloatArray]]:
         """Yield for each run the floor's chunks (n, H, A), physical units, and its skip probabilities (n, blocks)."""
         open_guidance = GuidanceSettings(prior=False, verify=False, warmup=0)
-        floor = tuple(first for first, _ in self.partition.blocks)
+        floor = self.partition.floor
         keys = [(floor[:block], first) for block, first in enumerate(floor)]
         for index, moments in enumerate(self._moments):
             for _ in self.replay(RuntimeSettings(SkippingSettings(threshold=0.0), open_guidance, m), [index]):

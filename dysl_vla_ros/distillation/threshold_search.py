@@ -190,8 +190,7 @@ def prior_verdict(evenness: float) -> str:
 def evenness(points: Sequence[tuple[int, ...]], partition: LayerPartition) -> float:
     """Return the mean entropy of each block's allow points, as a share of the largest possible."""
     shares = []
-    for block, (layers, (_, end)) in enumerate(zip(partition.points, partition.blocks, strict=True)):
-        places = (*layers, end)  # at the end: closed
+    for block, places in enumerate(partition.places):  # at the last one, its end, a block is closed
         share = np.array([sum(own[block] == place for own in points) for place in places]) / max(1, len(points))
         entropy = -float(np.sum(share * np.log(np.maximum(share, 1e-12))))
         shares.append(entropy / np.log(len(places)))

@@ -55,29 +55,23 @@ def skip_probability(partition: LayerPartition, depth: float) -> float:
     return (low + high) / 2
 
 
-def positions_of(partition: LayerPartition) -> tuple[tuple[int, ...], ...]:
-    """Return from which layers each block can be left, its end (nothing is skipped) among them."""
-    return tuple((*points, end) for points, (_, end) in zip(partition.points, partition.blocks, strict=True))
-
-
 def nearest_layers(partition: LayerPartition, depth: float) -> int:
     """Return the number of layers of the constant plan nearest to ``depth``, halves rounded up."""
     possible = {len(partition.static)}
-    for positions, (first, _) in zip(positions_of(partition), partition.blocks, strict=True):
-        possible = {layers + at - first for layers in possible for at in positions}
+    for places, first in zip(partition.places, partition.floor, strict=True):
+        possible = {layers + at - first for layers in possible for at in places}
     return min(possible, key=lambda layers: (abs(layers - depth), -layers))
 
 
 def plans_of(partition: LayerPartition, layers: int) -> list[Plan]:
     """Return every plan that runs so many layers."""
-    positions = positions_of(partition)
 
     def from_block(block: int, left: int) -> list[Plan]:
         if block == len(partition.blocks):
             return [()] if left == 0 else []
-        first = partition.blocks[block][0]
+        first = partition.floor[block]
         later = sum(end - first for first, end in partition.blocks[block + 1 :])
-        kept = (at for at in positions[block] if left - later <= at - first <= left)
+        kept = (at for at in partition.places[block] if left - later <= at - first <= left)
         return [(at, *rest) for at in kept for rest in from_block(block + 1, left - (at - first))]
 
     return from_block(0, layers - len(partition.static))
@@ -90,7 +84,7 @@ def even_plan(partition: LayerPartition, layers: int) -> Plan:
     """
     if partition.per_block == "first":
         return plans_of(partition, layers)[0]
-    plan = [first for first, _ in partition.blocks]
+    plan = list(partition.floor)
     for _ in range(layers - len(partition.static)):
         shares = [(at - first) / (end - first) for at, (first, end) in zip(plan, partition.blocks, strict=True)]
         plan[shares.index(min(shares))] += 1
@@ -115,7 +109,7 @@ def best_plan(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, layers: in
     plans = _plans_or_none(partition, layers)
     if plans is not None:
         return PlanChoice(min(plans, key=error), f"{how}, of all {len(plans)} plans")
-    plan: Plan = tuple(first for first, _ in partition.blocks)
+    plan: Plan = partition.floor
     for _ in range(layers - len(partition.static)):
         longer = [
             (*plan[:block], at + 1, *plan[block + 1 :])

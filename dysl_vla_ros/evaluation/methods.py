@@ -130,7 +130,7 @@ def _dysl_paper(library: Library, options: MethodOptions, settings: RuntimeSetti
 def _static(library: Library, options: MethodOptions, settings: RuntimeSettings, _: Matched) -> Prepared:
     runtime, dysl = _loaded(library, options)
     runtime.rule_override = lambda points: StaticOnly(dysl.partition, dysl.modules)
-    return Prepared(runtime, unguided(settings), _trained(dysl, _firsts(dysl)))
+    return Prepared(runtime, unguided(settings), _trained(dysl, dysl.partition.floor))
 
 
 def _fixed(library: Library, options: MethodOptions, settings: RuntimeSettings, matched: Matched) -> Prepared:
@@ -168,7 +168,7 @@ def _verify(library: Library, options: MethodOptions, settings: RuntimeSettings,
     runtime, dysl = _loaded(library, options)
     runtime.rule_override = lambda points: StaticOnly(dysl.partition, dysl.modules)
     guidance = replace(settings.guidance, prior=False, verify=True, verify_on="any")
-    return Prepared(runtime, replace(settings, guidance=guidance), _trained(dysl, _firsts(dysl)))
+    return Prepared(runtime, replace(settings, guidance=guidance), _trained(dysl, dysl.partition.floor))
 
 
 def _oracle(library: Library, options: MethodOptions, settings: RuntimeSettings, matched: Matched) -> Prepared:
@@ -186,7 +186,7 @@ def _oracle(library: Library, options: MethodOptions, settings: RuntimeSettings,
         return float((one[:, :m] - other[:, :m]).abs().mean())
 
     runtime.rule_override = lambda points: Oracle(dysl.partition, dysl.modules, layers, apart, threshold)
-    return Prepared(runtime, unguided(settings), _trained(dysl, _firsts(dysl)))
+    return Prepared(runtime, unguided(settings), _trained(dysl, dysl.partition.floor))
 
 
 def _other_checkpoint(
@@ -273,10 +273,6 @@ def _loaded(library: Library, options: MethodOptions) -> tuple[Runtime, DyslFold
     if runtime.dysl is None:
         raise DataError(f"{options.checkpoint} has no `dysl` folder, so nothing can be skipped; name one by --adapters")
     return runtime, runtime.dysl
-
-
-def _firsts(dysl: DyslFolder) -> tuple[int, ...]:
-    return tuple(first for first, _ in dysl.partition.blocks)
 
 
 def _trained(dysl: DyslFolder, positions: Sequence[int] | None = None, controllers: bool = False) -> Trained:

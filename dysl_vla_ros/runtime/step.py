@@ -210,7 +210,7 @@ class Runtime:
             raise CheckpointError(f"warm-up: {error}; the weights cannot serve, get or train others") from error
 
     def _warm_up_skipping(self, dysl: DyslFolder, hidden: Tensor, context: StackContext) -> None:
-        always_open = tuple(first for first, _ in dysl.partition.blocks)
+        always_open = dysl.partition.floor
         self._stack.run(hidden, context, DyslRule(dysl.partition, dysl.modules, 1.0, always_open))
         floor = self._stack.run(hidden, context, StaticOnly(dysl.partition, dysl.modules))
         self._decode(floor, context)

@@ -70,6 +70,16 @@ class LayerPartition:
         return tuple(range(first, end if self.per_block == "all" else first + 1) for first, end in self.blocks)
 
     @cached_property
+    def places(self) -> tuple[tuple[int, ...], ...]:
+        """Where each block can be left: its skip points and, last, its end, at which nothing of it is skipped."""
+        return tuple((*points, end) for points, (_, end) in zip(self.points, self.blocks, strict=True))
+
+    @cached_property
+    def floor(self) -> tuple[int, ...]:
+        """Where each block is left when it is skipped whole: its first layer."""
+        return tuple(first for first, _ in self.blocks)
+
+    @cached_property
     def skip_points(self) -> tuple[int, ...]:
         """All layers that have a controller and an adapter, rising."""
         return tuple(layer for points in self.points for layer in points)
