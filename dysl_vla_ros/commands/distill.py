@@ -68,9 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
     from dysl_vla_ros.distillation.activations import inputs_of, record_activations
     from dysl_vla_ros.distillation.stages import Distillation, DistillationSettings
     from dysl_vla_ros.distillation.unfinished import Unfinished
-    from dysl_vla_ros.files import require_writable, write_json
+    from dysl_vla_ros.files import require_writable
     from dysl_vla_ros.policies.registry import load_policy
-    from dysl_vla_ros.runtime.folder import UNCALIBRATED, save_dysl
     from dysl_vla_ros.runtime.step import Runtime
     from dysl_vla_ros.skipping.modules import DyslModules
     from dysl_vla_ros.skipping.partition import LayerPartition
@@ -111,19 +110,8 @@ def run(arguments: argparse.Namespace) -> int:
     unfinished = Unfinished(folder, plan, activations.actions)
     records = stage_report.run_stages(stage_report.stages_of(job), unfinished, modules)
     print("\n".join(stage_report.tables(records)), flush=True)
-    about = {"settings": asdict(settings), "frames": len(activations), "frames_held_out": len(held_out)}
-    report = stage_report.report(records, modules, policy, **about)
-    write_json(folder / stage_report.REPORT, report)
-    save_dysl(
-        folder,
-        partition,
-        modules,
-        family=policy.family,
-        base_sha256=policy.model_hash,
-        choice=choice["choice"],
-        module_sizes=sizes,
-        calibration={"guidance": UNCALIBRATED, "actions_per_inference": arguments.actions_per_inference},
-        training={"steps": report["training_steps"], "seconds": report["training_seconds"]},
+    stage_report.write_folder(
+        folder, job, records, choice=choice["choice"], sizes=sizes, m=arguments.actions_per_inference
     )
     unfinished.remove()
     del activations, held_out, job

@@ -21,7 +21,6 @@ from dysl_vla_ros.distillation.unfinished import Unfinished
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import write_json
 from dysl_vla_ros.policies.interface import VlaPolicy
-from dysl_vla_ros.runtime.folder import UNCALIBRATED, save_dysl
 from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
 from dysl_vla_ros.skipping.importance import informative_static, spread_static
 from dysl_vla_ros.skipping.modules import DyslModules
@@ -103,19 +102,7 @@ def train_floor(
     job = Distillation(partition, modules, data, settings, held_out)
     unfinished = Unfinished(folder, [asdict(settings), own_sizes, list(floor.static), policy.model_hash], data.actions)
     records = stage_report.run_stages(stage_report.stages_of(job)[:2], unfinished, modules)
-    about = {"settings": asdict(settings), "frames": len(data), "frames_held_out": len(held_out)}
-    report = stage_report.report(records, modules, policy, **about)
-    write_json(folder / stage_report.REPORT, report)
-    save_dysl(
-        folder,
-        partition,
-        modules,
-        family=policy.family,
-        base_sha256=policy.model_hash,
-        choice=floor.choices[0],
-        module_sizes=own_sizes,
-        calibration={"guidance": UNCALIBRATED, "actions_per_inference": 1},
-    )
+    report = stage_report.write_folder(folder, job, records, choice=floor.choices[0], sizes=own_sizes, m=1)
     unfinished.remove()
     return {
         "name": floor.name,

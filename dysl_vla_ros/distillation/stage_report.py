@@ -6,15 +6,18 @@ share of the skipped change left unexplained); stage 1, actions: ``floor_error``
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from dysl_vla_ros.distillation.stages import Distillation
 from dysl_vla_ros.distillation.unfinished import Unfinished
+from dysl_vla_ros.files import write_json
 from dysl_vla_ros.policies.interface import VlaPolicy
+from dysl_vla_ros.runtime.folder import UNCALIBRATED, save_dysl
 
 REPORT = "distillation.json"
 LARGEST_SHARE = 0.1  # of the policy's parameters
@@ -63,6 +66,44 @@ def run_stages(stages: Sequence[Callable[[], Record]], unfinished: Unfinished, m
         print(sentence(record), flush=True)
         unfinished.save(modules, record)
     return list(unfinished.records)
+
+
+def write_folder(
+    folder: Path, job: Distillation, records: Sequence[Record], *, choice: str, sizes: Mapping[str, int], m: int
+) -> Record:
+    """Write what a distillation has made: ``distillation.json``, and the DySL folder with guidance not yet calibrated.
+
+    Args:
+        folder: the DySL folder.
+        job: whose modules they are.
+        records: of its stages.
+        choice: how the static layers were chosen.
+        sizes: that the modules were made with.
+        m: actions played of each chunk, as deployed.
+
+    Returns:
+        What ``distillation.json`` holds.
+    """
+    policy = job.data.policy
+    about = {
+        "settings": asdict(job.settings),
+        "frames": len(job.data),
+        "frames_held_out": len(job.judge.data),
+    }
+    found = report(records, job.modules, policy, **about)
+    write_json(folder / REPORT, found)
+    save_dysl(
+        folder,
+        job.partition,
+        job.modules,
+        family=policy.family,
+        base_sha256=policy.model_hash,
+        choice=choice,
+        module_sizes=sizes,
+        calibration={"guidance": UNCALIBRATED, "actions_per_inference": m},
+        training={"steps": found["training_steps"], "seconds": found["training_seconds"]},
+    )
+    return found
 
 
 def sentence(record: Record) -> str:
