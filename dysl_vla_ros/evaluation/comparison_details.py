@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from dysl_vla_ros.evaluation.comparison_run import Played
-from dysl_vla_ros.evaluation.comparison_table import layer_figures, of_tasks, rounded
+from dysl_vla_ros.evaluation.comparison_table import layer_figures, of_tasks
 from dysl_vla_ros.evaluation.episode_figures import EpisodeFigures
 from dysl_vla_ros.evaluation.phases import PHASES
+from dysl_vla_ros.evaluation.summary import mean, rounded
 
 
 def details_of(played: Played) -> dict[str, Any]:
@@ -63,14 +64,14 @@ def decisions(episodes: Sequence[EpisodeFigures]) -> dict[str, Any]:
         "phases": {
             name: {
                 "inferences": int(np.sum(phase == number)),
-                "layers_mean": rounded(calls[phase == number].mean()) if np.any(phase == number) else None,
-                "verified_share": rounded(verified[phase == number].mean()) if np.any(phase == number) else None,
+                "layers_mean": mean(calls[phase == number]),
+                "verified_share": mean(verified[phase == number]),
             }
             for number, name in enumerate(PHASES)
         },
         "allow_points": _allow_points(episodes),
         "held_back_share": rounded(sum(episode.held_back for episode in episodes) / ruled) if ruled else None,
-        "verified_share": rounded(verified.mean()) if verified.size else None,
+        "verified_share": mean(verified),
         "corrections": _spread(corrections),
     }
 
@@ -87,11 +88,11 @@ def _allow_points(episodes: Sequence[EpisodeFigures]) -> list[dict[str, Any]]:
     ]
 
 
-def _spread(values: Sequence[float]) -> dict[str, float] | None:
+def _spread(values: Sequence[float]) -> dict[str, float | None] | None:
     if not values:
         return None
     p50, p95 = np.percentile(values, (50, 95))
-    return {"mean": rounded(np.mean(values)), "p50": rounded(p50), "p95": rounded(p95), "max": rounded(max(values))}
+    return {"mean": mean(values), "p50": rounded(p50), "p95": rounded(p95), "max": rounded(max(values))}
 
 
 def _task(name: str, episodes: Sequence[EpisodeFigures]) -> dict[str, Any]:
@@ -99,6 +100,6 @@ def _task(name: str, episodes: Sequence[EpisodeFigures]) -> dict[str, Any]:
         "task": name,
         "episodes": len(episodes),
         "successes": sum(episode.success for episode in episodes),
-        "ticks_mean": rounded(np.mean([episode.ticks for episode in episodes])),
+        "ticks_mean": mean([episode.ticks for episode in episodes]),
         **layer_figures(episodes),
     }

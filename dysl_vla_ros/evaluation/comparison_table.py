@@ -17,6 +17,7 @@ from dysl_vla_ros.evaluation.episode_figures import EpisodeFigures
 from dysl_vla_ros.evaluation.intervals import paired_difference, wilson
 from dysl_vla_ros.evaluation.machine import commit, machine, versions
 from dysl_vla_ros.evaluation.methods import METHODS
+from dysl_vla_ros.evaluation.summary import mean, rounded
 from dysl_vla_ros.simulation.tasks import Task
 
 FORMAT_VERSION = 1
@@ -62,17 +63,10 @@ def layer_figures(episodes: Sequence[EpisodeFigures]) -> dict[str, Any]:
     verified = [flag for episode in episodes for flag in episode.verified]
     return {
         "layers_total": max((episode.layers_total for episode in episodes), default=0),
-        "layers_mean": rounded(np.mean(calls)) if calls else None,
-        "layers_std_within": rounded(np.mean([np.std(own.layer_calls) for own in episodes if own.layer_calls]))
-        if calls
-        else None,
-        "verified_share": rounded(np.mean(verified)) if verified else None,
+        "layers_mean": mean(calls),
+        "layers_std_within": mean([float(np.std(own.layer_calls)) for own in episodes if own.layer_calls]),
+        "verified_share": mean(verified),
     }
-
-
-def rounded(value: Any) -> float:
-    """Keep four digits after the point: more than any of these figures is known to."""
-    return round(float(value), 4)
 
 
 def _row(played: Played, entry: Entry, set_name: str, tasks: Sequence[Task]) -> dict[str, Any]:
@@ -113,14 +107,10 @@ def _milliseconds(played: Played, entry: Entry, tasks: Sequence[Task]) -> dict[s
     episodes, clock = (of_tasks(own[entry], tasks) for own in (played.episodes, played.clocks))
     found: dict[str, float | None] = {}
     for name in ("stack_ms", "step_ms"):
-        values = [value for episode in episodes for value in getattr(episode, name)]
-        known = values and not METHODS[entry.method].bound
-        p50, p99 = np.percentile(values, (50, 99)) if known else (None, None)
-        found |= {
-            f"{name}_p50": rounded(p50) if known else None,
-            f"{name}_mean": rounded(np.mean(values)) if known else None,
-            f"{name}_p99": rounded(p99) if known else None,
-        }
+        bound = METHODS[entry.method].bound
+        values = [] if bound else [value for episode in episodes for value in getattr(episode, name)]
+        p50, p99 = np.percentile(values, (50, 99)) if values else (None, None)
+        found |= {f"{name}_p50": rounded(p50), f"{name}_mean": mean(values), f"{name}_p99": rounded(p99)}
     full = [value for episode in clock for value in episode.stack_ms]
-    mean = found["stack_ms_mean"]
-    return found | {"stack_speedup": rounded(np.mean(full) / mean) if mean and full else None}
+    own = found["stack_ms_mean"]
+    return found | {"stack_speedup": rounded(float(np.mean(full)) / own) if own and full else None}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dysl_vla_ros.evaluation.trace import TIMINGS, EpisodeRecord, InferenceRecord
 from dysl_vla_ros.files import write_json
@@ -67,7 +68,7 @@ def timings(inferences: Sequence[InferenceRecord]) -> dict[str, dict[str, float 
         values = np.array([inference.milliseconds(name) for inference in inferences], dtype=np.float64)
         values = values[np.isfinite(values)]
         p50, p99 = np.percentile(values, (50, 99)) if values.size else (None, None)
-        table[name] = {"p50": _rounded(p50), "p99": _rounded(p99)}
+        table[name] = {"p50": rounded(p50), "p99": rounded(p99)}
     return table
 
 
@@ -75,7 +76,7 @@ def seams(inferences: Sequence[InferenceRecord]) -> dict[str, float | None]:
     """Return p50, p95 and the largest seam between chunks, normalised, before it is bounded; null where none met."""
     met = np.array([inference.seam for inference in inferences if np.isfinite(inference.seam)])
     p50, p95, largest = np.percentile(met, (50, 95, 100)) if met.size else (None, None, None)
-    return {"p50": _rounded(p50), "p95": _rounded(p95), "max": _rounded(largest)}
+    return {"p50": rounded(p50), "p95": rounded(p95), "max": rounded(largest)}
 
 
 def _figures(episodes: Sequence[EpisodeRecord]) -> dict[str, Any]:
@@ -87,14 +88,14 @@ def _figures(episodes: Sequence[EpisodeRecord]) -> dict[str, Any]:
     return {
         "episodes": len(episodes),
         "successes": successes,
-        "success_rate": _rounded(successes / len(episodes)) if episodes else None,
-        "ticks_mean": _mean([episode.ticks for episode in episodes]),
+        "success_rate": rounded(successes / len(episodes)) if episodes else None,
+        "ticks_mean": mean([episode.ticks for episode in episodes]),
         "inferences": len(inferences),
-        "rate": _rounded(len(inferences) / seconds) if seconds else None,
-        "layers_mean": _mean([inference.trace.layer_calls for inference in inferences]),
-        "layers_std_within": _mean([float(np.std(episode.layer_calls)) for episode in played]),
+        "rate": rounded(len(inferences) / seconds) if seconds else None,
+        "layers_mean": mean([inference.trace.layer_calls for inference in inferences]),
+        "layers_std_within": mean([float(np.std(episode.layer_calls)) for episode in played]),
         "layers_total": max((episode.layers_total for episode in episodes), default=0),
-        "verified_share": _mean([inference.trace.verified for inference in inferences]),
+        "verified_share": mean([inference.trace.verified for inference in inferences]),
         "missed_deadlines": sum(inference.missed_deadline for inference in inferences),
         "stopped_ticks": sum(sum(episode.stops.values()) for episode in episodes),
         "seams": seams(inferences),
@@ -102,11 +103,11 @@ def _figures(episodes: Sequence[EpisodeRecord]) -> dict[str, Any]:
     }
 
 
-def _mean(values: Sequence[float]) -> float | None:
+def mean(values: Sequence[float] | NDArray[Any]) -> float | None:
     """Return the mean, or null where there is nothing to average."""
-    return _rounded(float(np.mean(values))) if values else None
+    return rounded(float(np.mean(values))) if len(values) else None
 
 
-def _rounded(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
     """Keep four digits after the point: more than any of these figures is known to."""
     return None if value is None else round(float(value), 4)
