@@ -16,7 +16,7 @@ from torch import nn
 from dysl_vla_ros.distillation.stages import Distillation
 from dysl_vla_ros.distillation.unfinished import Unfinished
 from dysl_vla_ros.files import write_json
-from dysl_vla_ros.policies.interface import VlaPolicy
+from dysl_vla_ros.policies.interface import VlaPolicy, parameter_count
 from dysl_vla_ros.runtime.folder import UNCALIBRATED, save_dysl
 
 REPORT = "distillation.json"
@@ -123,7 +123,7 @@ def report(records: Sequence[Record], modules: nn.Module, policy: VlaPolicy, **m
         "training_steps": sum(record["steps"] for record in records),
         "training_seconds": round(sum(record["seconds"] for record in records), 1),
         "trainable_parameters": parameters_of(modules),
-        "policy_parameters": policy_parameters(policy),
+        "policy_parameters": parameter_count(policy),
         **more,
         "stages": list(records),
     }
@@ -153,14 +153,9 @@ def parameters_of(modules: nn.Module) -> int:
     return sum(parameter.numel() for parameter in modules.parameters())
 
 
-def policy_parameters(policy: VlaPolicy) -> int:
-    """Return how many the policy has."""
-    return sum(weight.numel() for weights in policy.parts().values() for weight in weights)
-
-
 def size_sentence(modules: nn.Module, policy: VlaPolicy) -> str:
     """Return how much is trained, with a warning where it is more than a tenth of the policy."""
-    own, whole = parameters_of(modules), policy_parameters(policy)
+    own, whole = parameters_of(modules), parameter_count(policy)
     said = f"{own:,} parameters to train, {own / whole:.1%} of the policy's {whole:,}"
     if own <= LARGEST_SHARE * whole:
         return said

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.policies.checkpoint import read_config
+from dysl_vla_ros.policies.interface import parameter_count
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.runtime.folder import DyslFolder
 from dysl_vla_ros.runtime.step import Runtime
@@ -194,7 +195,7 @@ def _other_checkpoint(
 ) -> Prepared:
     checkpoint = getattr(options, field)
     runtime = library.alone(checkpoint)
-    count = sum(weight.numel() for part in runtime.policy.parts().values() for weight in part)
+    count = parameter_count(runtime.policy)
     return Prepared(runtime, settings, _told(count, read_config(Path(checkpoint)).get("training")))
 
 

@@ -53,3 +53,8 @@ class VlaPolicy(Protocol):
     def initial_state(self) -> Any:
         """Return the decoding state at the start of an episode; None where a family has none."""
         ...
+
+
+def parameter_count(policy: VlaPolicy) -> int:
+    """Return how many weights a policy has."""
+    return sum(weight.numel() for weights in policy.parts().values() for weight in weights)
