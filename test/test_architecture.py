@@ -16,7 +16,17 @@ import dysl_vla_ros
 
 PACKAGE = Path(dysl_vla_ros.__file__).parent
 # Importable by everybody, and importing nothing but each other.
-BASE = {"errors", "files", "interfaces", "params_file", "readings", "settings", "settings_table", "transport"}
+BASE = {
+    "errors",
+    "files",
+    "interfaces",
+    "params_file",
+    "parent_process",
+    "readings",
+    "settings",
+    "settings_table",
+    "transport",
+}
 # Part -> the parts it may import; what those may import it may import as well. The longest matching name counts.
 ARROWS = {
     "skipping": set(),

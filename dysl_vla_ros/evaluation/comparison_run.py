@@ -1,6 +1,5 @@
 """Plays a comparison in processes of one thread, or what is left of it, and reads back what was played."""
 
-import ctypes
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +17,11 @@ from dysl_vla_ros.evaluation.matched_groups import MatchedGroups, PaperGuidance,
 from dysl_vla_ros.evaluation.methods import Library, Matched, Prepared, Trained, prepare
 from dysl_vla_ros.evaluation.run_folder import RunFolder
 from dysl_vla_ros.interfaces import FloatArray
+from dysl_vla_ros.parent_process import die_with_parent
 from dysl_vla_ros.simulation.scene import Scene
 from dysl_vla_ros.simulation.tasks import set_of
 
 CLOCK_TICKS = 20  # of a scene that a clock plays
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 Groups = Mapping[str, Matched]
 
@@ -135,8 +134,7 @@ _player: _Player | None = None  # of a process of the pool
 def _begin(comparison: Comparison, out: Path, parent: int) -> None:
     """Make this process's player; the process ends with its parent, however that ends, and leaves Ctrl-C to it."""
     global _player
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
+    if not die_with_parent(parent):
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _player = _Player(comparison, out)

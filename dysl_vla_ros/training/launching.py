@@ -1,8 +1,6 @@
 """Starts a training run in several processes of this machine, as torchrun does; for anything larger, use a launcher."""
 
-import ctypes
 import os
-import signal
 import sys
 
 import torch
@@ -10,9 +8,9 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
 from dysl_vla_ros.errors import WorkerError
+from dysl_vla_ros.parent_process import die_with_parent
 
 MODULE = "dysl_vla_ros.training"
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def default_processes() -> int:
@@ -38,7 +36,5 @@ def end_with_launcher() -> None:
     """Where torchrun started this process, have the kernel kill it with torchrun, so that none trains on alone."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
+    if not die_with_parent(os.getppid()):
         sys.exit("the launcher ended")

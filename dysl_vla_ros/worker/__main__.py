@@ -5,7 +5,6 @@ It never outlives the node: the kernel kills it with the thread that started it,
 
 import argparse
 import contextlib
-import ctypes
 import faulthandler
 import os
 import signal
@@ -13,7 +12,7 @@ import socket
 import sys
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+from dysl_vla_ros.parent_process import die_with_parent
 
 
 def main() -> int:
@@ -22,7 +21,7 @@ def main() -> int:
     for name in ("stream", "frames", "parent"):
         parser.add_argument(f"--{name}", type=int, required=True)
     arguments = parser.parse_args()
-    die_with_parent(arguments.parent)
+    bind_to_node(arguments.parent)
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group or service: the node decides when this ends
         signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()
@@ -40,12 +39,13 @@ def main() -> int:
         return 0
 
 
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process with its parent, and end now if the parent has changed already."""
-    library = ctypes.CDLL(None, use_errno=True)
-    if library.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        sys.exit(f"prctl(PR_SET_PDEATHSIG) failed: {os.strerror(ctypes.get_errno())}")
-    if os.getppid() != parent:
+def bind_to_node(parent: int) -> None:
+    """Never outlive the node, and end now if another process than it started this one."""
+    try:
+        beneath = die_with_parent(parent)
+    except OSError as error:
+        sys.exit(error.strerror)
+    if not beneath:
         sys.exit(
             f"process {os.getppid()} started this worker, not the node ({parent}): model.python must be an "
             "interpreter, not a program that starts one"

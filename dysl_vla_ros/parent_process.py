@@ -1,0 +1,19 @@
+"""Ties a process to the one that started it, so that none goes on alone."""
+
+import ctypes
+import os
+import signal
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def die_with_parent(parent: int) -> bool:
+    """Have the kernel kill this process with the thread that started it; return whether ``parent`` is still above it.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl(PR_SET_PDEATHSIG) failed: {os.strerror(ctypes.get_errno())}")
+    return os.getppid() == parent
