@@ -10,7 +10,7 @@ from dysl_vla_ros.commands import method_comparison
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.params_file import read_params_file
 from dysl_vla_ros.settings import ControlSettings, RuntimeSettings, SkippingSettings, build
-from dysl_vla_ros.simulation.tasks import EVALUATION_SEED, TASK_CHOICES, TASKS, tasks_named
+from dysl_vla_ros.simulation.tasks import EVALUATION_SEED, TASK_CHOICES, TASKS, Task, tasks_named
 
 if TYPE_CHECKING:
     from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
@@ -65,17 +65,20 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.seeds < 1 or arguments.jobs < 1 or arguments.max_ticks < 1:
         raise DataError("--seeds, --jobs and --max-ticks must be at least 1")
     if arguments.methods:
+        method_comparison.check(arguments)
         return method_comparison.run(arguments, evaluation_settings(arguments))
     method_comparison.refuse_without_methods(arguments)
     return evaluate_one(arguments)
 
 
 def evaluation_settings(arguments: argparse.Namespace) -> "EvaluationSettings":
-    """Return how episodes are played."""
+    """Return how episodes are played, and of what: of all that the policy was trained on, where no task is named."""
     from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
 
+    runtime = runtime_settings(arguments)
+    tasks = tasks_named(arguments.tasks) if arguments.tasks else trained_tasks(arguments.checkpoint)
     return EvaluationSettings(
-        runtime=runtime_settings(arguments),
+        runtime=runtime,
         control=build(ControlSettings, {"max_linear_seam": arguments.max_linear_seam}),
         max_ticks=arguments.max_ticks,
         delay=arguments.delay,
@@ -83,8 +86,27 @@ def evaluation_settings(arguments: argparse.Namespace) -> "EvaluationSettings":
         seeds=arguments.seeds,
         checkpoint=str(arguments.checkpoint),
         adapters=arguments.adapters,
-        tasks=tuple(tasks_named(arguments.tasks)),
+        tasks=tuple(tasks),
     )
+
+
+def trained_tasks(checkpoint: Path) -> list[Task]:
+    """Return the tasks that the policy was trained on, and say which were left out.
+
+    Raises:
+        CheckpointError: the folder is no checkpoint.
+        DataError: it was trained on none of them.
+    """
+    from dysl_vla_ros.policies.registry import load_policy
+
+    known = load_policy(checkpoint).instructions
+    chosen = [task for task in TASKS.values() if task.instruction in known]
+    if not chosen:
+        raise DataError(f"{checkpoint} was trained on no task of the simulator; name some by --tasks")
+    left_out = [task.name for task in TASKS.values() if task not in chosen]
+    if left_out:
+        print(f"the policy was not trained on {', '.join(left_out)}: left out (--tasks names tasks)")
+    return chosen
 
 
 def evaluate_one(arguments: argparse.Namespace) -> int:
@@ -97,8 +119,6 @@ def evaluate_one(arguments: argparse.Namespace) -> int:
     from dysl_vla_ros.runtime.step import Runtime
 
     settings = evaluation_settings(arguments)
-    if not arguments.tasks:
-        settings = replace(settings, tasks=tuple(method_comparison.trained_tasks(arguments.checkpoint)))
     Runtime.load(str(arguments.checkpoint), arguments.adapters)  # a bad folder is refused before any process starts
     episodes = []
     bar = tqdm(total=len(settings.tasks) * arguments.seeds, unit="episode")

@@ -2,12 +2,10 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.simulation.tasks import TASKS, Task
 
 if TYPE_CHECKING:
     from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
@@ -88,9 +86,6 @@ def run(arguments: argparse.Namespace, evaluation: "EvaluationSettings") -> int:
     from dysl_vla_ros.evaluation.methods import MethodOptions
     from dysl_vla_ros.files import write_json
 
-    _check(arguments)
-    if not arguments.tasks:
-        evaluation = replace(evaluation, tasks=tuple(trained_tasks(arguments.checkpoint)))
     comparison = Comparison(
         entries=entries_named(arguments.methods, evaluation.runtime.actions_per_inference),
         options=MethodOptions(
@@ -128,26 +123,12 @@ def paper_guidance(
     )
 
 
-def trained_tasks(checkpoint: Path) -> list[Task]:
-    """Return the tasks that the policy was trained on, and say which were left out.
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse arguments that do not go together.
 
     Raises:
-        CheckpointError: the folder is no checkpoint.
-        DataError: it was trained on none of them.
+        DataError: which, and why.
     """
-    from dysl_vla_ros.policies.registry import load_policy
-
-    known = load_policy(checkpoint).instructions
-    chosen = [task for task in TASKS.values() if task.instruction in known]
-    if not chosen:
-        raise DataError(f"{checkpoint} was trained on no task of the simulator; name some by --tasks")
-    left_out = [task.name for task in TASKS.values() if task not in chosen]
-    if left_out:
-        print(f"the policy was not trained on {', '.join(left_out)}: left out (--tasks names tasks)")
-    return chosen
-
-
-def _check(arguments: argparse.Namespace) -> None:
     if arguments.full_depth:
         raise DataError("--full-depth is the method full: name it among --methods")
     if arguments.json:
