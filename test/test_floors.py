@@ -13,9 +13,8 @@ from dysl_vla_ros.distillation.stages import Distillation
 from dysl_vla_ros.interfaces import Observation
 from dysl_vla_ros.params_file import read_params_file
 from dysl_vla_ros.runtime.step import Runtime
-from dysl_vla_ros.simulation.demonstrations import save_arrays
 from dysl_vla_ros.simulation.seeds import CALIBRATION_SEEDS
-from dysl_vla_ros.simulation.tasks import TASKS
+from noise_episodes import write_noise_episodes
 from tiny_bag import write_tiny_bag
 from tiny_checkpoint import INSTRUCTION, make_tiny_checkpoint
 
@@ -166,19 +165,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(checkpoint, b
 @pytest.mark.timeout(180)
 def test_floors_are_played_in_calibration_scenes_and_not_twice(checkpoint, tmp_path, capsys):
     pytest.importorskip("mujoco")
-    data, random = tmp_path / "data", np.random.default_rng(0)
-    (data / "push").mkdir(parents=True)
-    for seed in range(6):
-        arrays = {
-            "image": random.integers(0, 256, (6, 96, 96, 3), dtype=np.uint8),
-            "wrist_image": random.integers(0, 256, (6, 96, 96, 3), dtype=np.uint8),
-            "proprioception": random.random((6, 4), dtype=np.float32),
-            "action": random.uniform(-0.01, 0.01, (6, 4)).astype(np.float32),
-            "scene": random.random((6, 6), dtype=np.float32),
-            "disturbed": np.array(False),
-            "instruction": np.array(TASKS["push"].instruction),
-        }
-        save_arrays(data / "push" / f"{seed:05d}.npz", arrays)
+    data = write_noise_episodes(tmp_path / "data", ["push"], [6] * 6)
     more = ["--static-layers", 2, "--adapter", "token", "--tasks", "push"]
     more += ["--evaluate", 2, "--max-ticks", 3, "--jobs", 1]
     assert floors(checkpoint, data, tmp_path / "out", *more) == 0

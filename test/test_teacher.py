@@ -16,7 +16,6 @@ from dysl_vla_ros.commands.main import main
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.policies.reference import ReferenceNetwork, save_reference
 from dysl_vla_ros.policies.registry import load_policy
-from dysl_vla_ros.simulation.demonstrations import save_arrays
 from dysl_vla_ros.simulation.tasks import TASKS
 from dysl_vla_ros.training.batches import Batches
 from dysl_vla_ros.training.behaviour_cloning import configure_model
@@ -25,6 +24,7 @@ from dysl_vla_ros.training.keeper import STATE, claim
 from dysl_vla_ros.training.options import TrainingSettings
 from dysl_vla_ros.training.teacher import CHUNKS, load_teacher, shallow_config, teacher_chunks
 from harness import wait_until
+from noise_episodes import write_noise_episodes
 
 TASK = "reach"
 SIZES = {"layers": 4, "width": 16, "heads": 2, "feed_forward": 24}
@@ -36,21 +36,7 @@ LINE = [f"--steps={STEPS}", "--tasks", TASK, "--layers=2", "--batch-size=4", "--
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory) -> Path:
     """Six short episodes of noise."""
-    folder, random = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
-    (folder / TASK).mkdir()
-    for number in range(6):
-        length = 9 + number
-        arrays = {
-            "image": random.integers(0, 256, (length, 96, 96, 3), dtype=np.uint8),
-            "wrist_image": random.integers(0, 256, (length, 96, 96, 3), dtype=np.uint8),
-            "proprioception": random.random((length, 4), dtype=np.float32),
-            "action": random.uniform(-0.01, 0.01, (length, 4)).astype(np.float32),
-            "scene": random.random((length, 6), dtype=np.float32),
-            "disturbed": np.array(False),
-            "instruction": np.array(TASKS[TASK].instructions[number % 3]),
-        }
-        save_arrays(folder / TASK / f"{number:05d}.npz", arrays)
-    return folder
+    return write_noise_episodes(tmp_path_factory.mktemp("noise"), [TASK], range(9, 15))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.policies.checkpoint import read_config
 from dysl_vla_ros.policies.reference import PADDING, UNKNOWN
 from dysl_vla_ros.policies.registry import load_policy
-from dysl_vla_ros.simulation.demonstrations import save_arrays
 from dysl_vla_ros.simulation.tasks import TASKS
 from dysl_vla_ros.training.augmentation import mishear, move, shift, vary
 from dysl_vla_ros.training.batches import Batches, as_pictures
@@ -26,6 +25,7 @@ from dysl_vla_ros.training.dataset import load_episodes
 from dysl_vla_ros.training.keeper import STATE, claim
 from dysl_vla_ros.training.options import TrainingSettings, add_arguments, as_arguments, settings_from
 from harness import wait_until
+from noise_episodes import write_noise_episodes
 
 TASK_NAMES = ("reach", "push-red")
 STEPS = 30
@@ -36,22 +36,7 @@ START = 120.0  # s
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
     """Six short episodes of each of two tasks, of noise: what is learnt does not matter here."""
-    folder, random = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
-    for name in TASK_NAMES:
-        (folder / name).mkdir()
-        for number in range(6):
-            length = 9 + number
-            arrays = {
-                "image": random.integers(0, 256, (length, 96, 96, 3), dtype=np.uint8),
-                "wrist_image": random.integers(0, 256, (length, 96, 96, 3), dtype=np.uint8),
-                "proprioception": random.random((length, 4), dtype=np.float32),
-                "action": random.uniform(-0.01, 0.01, (length, 4)).astype(np.float32),
-                "scene": random.random((length, 6), dtype=np.float32),
-                "disturbed": np.array(number % 2 == 1),
-                "instruction": np.array(TASKS[name].instructions[number % 3]),
-            }
-            save_arrays(folder / name / f"{number:05d}.npz", arrays)
-    return folder
+    return write_noise_episodes(tmp_path_factory.mktemp("noise"), TASK_NAMES, range(9, 15))
 
 
 @pytest.fixture(scope="module")
