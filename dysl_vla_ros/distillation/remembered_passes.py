@@ -24,6 +24,7 @@ from dysl_vla_ros.skipping.guidance import PriorPostGuidance
 from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.stack import Skip, SkippableStack, StackContext
 
+OPEN = GuidanceSettings(prior=False, verify=False, warmup=0)  # allow points at blocks' first layers, from the start
 Way = tuple[int, ...]
 """Per block so far: the dynamic layer from which the rest was skipped; the block's end: nothing was."""
 
@@ -106,11 +107,10 @@ class RememberedPasses:
 
     def at_floor(self, m: int) -> Iterator[tuple[FloatArray, FloatArray]]:
         """Yield for each run the floor's chunks (n, H, A), physical units, and its skip probabilities (n, blocks)."""
-        open_guidance = GuidanceSettings(prior=False, verify=False, warmup=0)
         floor = self.partition.floor
         keys = [(floor[:block], first) for block, first in enumerate(floor)]
         for index, moments in enumerate(self._moments):
-            for _ in self.replay(RuntimeSettings(SkippingSettings(threshold=0.0), open_guidance, m), [index]):
+            for _ in self.replay(RuntimeSettings(SkippingSettings(threshold=0.0), OPEN, m), [index]):
                 pass
             says = np.array([[own.probabilities[key] for key in keys] for own in moments], dtype=np.float32)
             yield np.stack([own.actions[floor] for own in moments]), says
@@ -120,9 +120,8 @@ class RememberedPasses:
 
         The same however much is remembered.
         """
-        open_guidance = GuidanceSettings(prior=False, verify=False, warmup=0)
         for threshold in (1.0, 0.0):
-            for _ in self.replay(RuntimeSettings(SkippingSettings(threshold=threshold), open_guidance)):
+            for _ in self.replay(RuntimeSettings(SkippingSettings(threshold=threshold), OPEN)):
                 pass
         firsts, ends = zip(*self.partition.blocks, strict=True)
         deep = [(ends[:b], layer) for b, points in enumerate(self.partition.points) for layer in points]
