@@ -10,13 +10,14 @@ PYTHON ?= python3
 EPISODES ?=
 HEADLESS ?=
 RECORD ?=
+METHODS ?= full dysl dysl_paper static fixed random controllers guidance verify oracle full@4 dysl@4 static@4
 ARGS ?=
 
 in_environment := source scripts/activate.bash &&
 sources := $(shell find dysl_vla_ros msg srv launch config checkpoints -not -name '__pycache__' -not -name '*.pyc' \
   -not -name '.*' 2>/dev/null) CMakeLists.txt package.xml programs.txt scripts/build.sh
 
-.PHONY: help setup build demo test test-all bench lint clean distclean
+.PHONY: help setup build demo test test-all bench benchmark lint clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,8 +32,12 @@ test: build ## the test suite, without what takes more than half a minute (ARGS=
 test-all: build ## the whole test suite
 	@$(in_environment) pytest $(ARGS)
 
-bench: build ## milliseconds of a control step, full depth and skipping side by side
+bench: build ## milliseconds of a control step, full depth and skipping side by side; writes bench_out/bench.json
 	@$(in_environment) python3 benchmarks/step_latency.py $(ARGS)
+
+benchmark: build ## success and cost of METHODS='full dysl' in EPISODES=20 scenes a task, resumed; writes benchmark_out/
+	@$(in_environment) dysl_vla evaluate checkpoints/reference --methods $(METHODS) --out benchmark_out \
+	  $(if $(EPISODES),--episodes $(EPISODES)) $(ARGS)
 
 lint: setup ## ruff and mypy
 	@.venv/bin/ruff check .
@@ -51,8 +56,8 @@ install/.complete: .venv/.complete $(sources)
 .PHONY: moved
 moved: # this folder was moved or copied since .venv was made; the programs in it name the old place
 
-clean: ## remove what was built, tested and shown; keep .venv
-	rm -rf build install log demo_out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## remove what was built, tested and shown; keep .venv and benchmark_out
+	rm -rf build install log demo_out bench_out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 distclean: clean ## remove .venv as well
 	rm -rf .venv

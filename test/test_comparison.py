@@ -57,7 +57,7 @@ def played_in(folder, own):
 def kept(folder: Path) -> dict[str, dict]:
     """Return every episode of a run by its file's name, without milliseconds."""
     found = {}
-    for path in sorted(folder.glob("episodes/*/*.json")):
+    for path in sorted(folder.glob("episodes/*/[a-z]*.json")):  # a kill may leave a temporary file, .NAME
         values = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(name))
         found[f"{path.parent.name}/{path.name}"] = {k: v for k, v in values.items() if k not in MILLISECONDS}
     return found

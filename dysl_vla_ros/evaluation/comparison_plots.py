@@ -47,7 +47,7 @@ def _draw(table: Mapping[str, Any], field: str, label: str, target: Path) -> Non
                 own = sorted((row for row in rows if row["method"] == method), key=lambda r: r["actions_per_inference"])
                 if own:
                     handles[method] = _line(panel, own, field, *looks[method])
-            panel.set_title(f"{name}: {len(table['tasks'][name])} tasks")
+            panel.set_title(f"{name} tasks ({len(table['tasks'][name])})")
             panel.set_xlabel(label)
             panel.set_ylabel("success, % (95% interval)")
             panel.set_xlim(left=0.0)

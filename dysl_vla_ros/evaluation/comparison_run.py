@@ -4,12 +4,14 @@ import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
 from tqdm import tqdm
 
+from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.closed_loop import play_episode
 from dysl_vla_ros.evaluation.comparison import Comparison, Entry, Job, clock_label
 from dysl_vla_ros.evaluation.episode_figures import EpisodeFigures, figures_of
@@ -124,6 +126,11 @@ def _play(comparison: Comparison, out: Path, left: Sequence[Job], groups: Groups
             for future in as_completed(futures):
                 future.result()
                 yield futures[future]
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a process that played was ended from outside, for want of memory as a rule; start the command again "
+                "to go on, with fewer --jobs"
+            ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

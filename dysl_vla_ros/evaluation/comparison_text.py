@@ -73,9 +73,7 @@ def markdown(table: Mapping[str, Any]) -> str:
     parts = []
     for name, tasks in table["tasks"].items():
         rows = [row for row in table["methods"] if row["tasks"] == name]
-        head = (
-            f"| {name}: {len(tasks)} tasks | success | 95% | less full, 95% | layers | within an episode | verified |"
-        )
+        head = f"| {name}, {len(tasks)} {'task' if len(tasks) == 1 else 'tasks'} | success | 95% | less full, 95% | layers | within an episode | verified |"
         lines = [f"{head} stack ms | speed-up | parameters trained |", "|---" * 10 + "|"]
         for row in rows:
             total = f"{row['layers_mean']:.1f} of {row['layers_total']}" if row["layers_mean"] is not None else ""
