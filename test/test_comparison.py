@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from dysl_vla_ros.commands.main import main
-from dysl_vla_ros.commands.method_comparison import paper_guidance
+from dysl_vla_ros.distillation.paper_guidance import paper_guidance
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
 from dysl_vla_ros.evaluation.comparison import Comparison, Entry, entries_named

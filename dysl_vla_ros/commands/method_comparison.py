@@ -1,7 +1,6 @@
 """``dysl_vla evaluate --methods``: several methods on the same scenes, with intervals; resumed where it stopped."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,16 +8,11 @@ from dysl_vla_ros.errors import DataError
 
 if TYPE_CHECKING:
     from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
-    from dysl_vla_ros.interfaces import ActionSpec
-    from dysl_vla_ros.runtime.recording import FullDepthRun
-    from dysl_vla_ros.settings import GuidanceSettings
-    from dysl_vla_ros.skipping.partition import LayerPartition
 
 OUT = Path("evaluation_out")
 METHOD_NAMES = (
     "full, dysl, dysl_paper, static, fixed, random, controllers, guidance, verify, oracle, shallow, shallow_distilled"
 )
-PAPER_VERIFIED_SHARE = 0.1  # of the inferences: where the paper's eta1 is set, as the method's description has it
 FOR_SEVERAL = ("out", "depth", "oracle_threshold", "paper_adapters", "shallow", "shallow_distilled")
 
 
@@ -77,6 +71,7 @@ def refuse_without_methods(arguments: argparse.Namespace) -> None:
 
 def run(arguments: argparse.Namespace, evaluation: "EvaluationSettings") -> int:
     """Play, or go on; print and write the table."""
+    from dysl_vla_ros.distillation.paper_guidance import paper_guidance
     from dysl_vla_ros.evaluation.comparison import Comparison, entries_named
     from dysl_vla_ros.evaluation.comparison_details import details_of
     from dysl_vla_ros.evaluation.comparison_plots import write_pictures
@@ -110,17 +105,6 @@ def run(arguments: argparse.Namespace, evaluation: "EvaluationSettings") -> int:
     written = ["table.json", "results.json", *(path.name for path in write_pictures(out, table))]
     print("written: " + ", ".join(str(out / name) for name in written))
     return 0
-
-
-def paper_guidance(
-    runs: "Sequence[FullDepthRun]", partition: "LayerPartition", action: "ActionSpec", m: int
-) -> "GuidanceSettings":
-    """Return the paper's guidance, its thresholds measured on full-depth runs."""
-    from dysl_vla_ros.distillation.guidance_calibration import starting_points, trace_continuity
-
-    return starting_points(
-        trace_continuity(runs, partition, action, m), partition, "paper", "first", PAPER_VERIFIED_SHARE
-    )
 
 
 def check(arguments: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from dysl_vla_ros.evaluation.methods import METHODS
 
 DEPTH = ("method", "success", "95%", "less full", "95%", "layers", "varies by", "verified")
 COST = ("method", "stack ms", "p50", "p99", "speed-up", "step ms", "p50", "p99", "trained", "steps", "s")
-NARROWEST = 100  # characters, where the output is no terminal that says its own width
+NARROWEST = 110  # characters, where the output is no terminal that says its own width
 
 
 def print_comparison(table: Mapping[str, Any], console: Console | None = None) -> None:
@@ -73,7 +73,8 @@ def markdown(table: Mapping[str, Any]) -> str:
     parts = []
     for name, tasks in table["tasks"].items():
         rows = [row for row in table["methods"] if row["tasks"] == name]
-        head = f"| {name}, {len(tasks)} {'task' if len(tasks) == 1 else 'tasks'} | success | 95% | less full, 95% | layers | within an episode | verified |"
+        count = f"{len(tasks)} task{'' if len(tasks) == 1 else 's'}"
+        head = f"| {name}, {count} | success | 95% | less full, 95% | layers | within an episode | verified |"
         lines = [f"{head} stack ms | speed-up | parameters trained |", "|---" * 10 + "|"]
         for row in rows:
             total = f"{row['layers_mean']:.1f} of {row['layers_total']}" if row["layers_mean"] is not None else ""

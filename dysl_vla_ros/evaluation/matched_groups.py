@@ -14,16 +14,14 @@ from dysl_vla_ros.evaluation.comparison import Comparison, Entry
 from dysl_vla_ros.evaluation.matching import best_plan, nearest_layers, oracle_threshold, skip_probability
 from dysl_vla_ros.evaluation.methods import Library, Matched
 from dysl_vla_ros.evaluation.run_folder import RunFolder
-from dysl_vla_ros.interfaces import ActionSpec
 from dysl_vla_ros.runtime.folder import CALIBRATION
 from dysl_vla_ros.runtime.recording import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import GuidanceSettings
 from dysl_vla_ros.simulation.seeds import CALIBRATION_SEEDS
-from dysl_vla_ros.skipping.partition import LayerPartition
 
-PaperGuidance = Callable[[Sequence[FullDepthRun], LayerPartition, ActionSpec, int], GuidanceSettings]
-"""Starting points of the paper's guidance, measured on full-depth runs at m."""
+PaperGuidance = Callable[[Runtime, Sequence[FullDepthRun], int], GuidanceSettings]
+"""Finds thresholds for the paper's guidance on full-depth runs at m (``distillation.paper_guidance``)."""
 
 
 def group_name(tasks: str, m: int) -> str:
@@ -121,7 +119,7 @@ class MatchedGroups:
         runs = [run for tasks in self._comparison.tasks for run in self._calibration_runs(tasks, m)]
         if not runs:
             return None
-        return self._paper(runs, runtime.dysl.partition, runtime.policy.action, m)
+        return self._paper(runtime, runs, m)
 
     def _runtime(self) -> Runtime:
         return self._library.with_adapters(self._comparison.options.checkpoint, self._comparison.options.adapters)
