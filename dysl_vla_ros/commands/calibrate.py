@@ -22,8 +22,9 @@ HELD_OUT = 256  # frames that both floors are judged on
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.description = (
-        "Before distillation: choose the static layers (DATA is needed). After it: search the thresholds again, on "
-        "episodes of the bags that distillation holds out, or (no bags) on fresh full-depth runs in the simulator."
+        "Before distillation: choose the static layers (DATA is needed). After it: search the thresholds again and say "
+        "what each signal knows of the floor's error, on episodes of the bags that distillation holds out, or (no "
+        "bags) on full-depth runs in simulated scenes that neither demonstrations nor tables use."
     )
     parser.add_argument("checkpoint", type=Path, help="folder of the base checkpoint")
     parser.add_argument("data", type=Path, nargs="*", help=WHAT)

@@ -21,7 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, nargs="+", help=WHAT)
     parser.add_argument("--adapters", type=Path, help="DySL folder (default: `dysl` in the checkpoint)")
     parser.add_argument("--observations", type=int, default=10_000, help="frames to learn from; up to 0.3 MB each")
-    parser.add_argument("--controllers", choices=("error", "mixture"), default="error", help="stage 2: see METHOD")
+    parser.add_argument(
+        "--controllers",
+        choices=("error", "mixture"),
+        default="error",
+        help="stage 2: taught the action error that skipping makes, or the paper's soft mixture",
+    )
     parser.add_argument("--skip-weight", type=float, default=0.1, help="lambda of the mixture")
     parser.add_argument("--hidden-steps", type=int, default=500, help="stage 1, hidden states")
     parser.add_argument("--action-steps", type=int, default=1800, help="stage 1, action loss through the skipped stack")
@@ -36,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="at each dynamic layer, or one a block at its first layer: few parameters, no skip from its middle",
     )
     add_module_arguments(parser)
+    parser.add_argument("--batch-size", type=int, default=64, help="frames a step")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
     add_threshold_arguments(parser)
 
@@ -74,8 +80,9 @@ def run(arguments: argparse.Namespace) -> int:
     from dysl_vla_ros.skipping.modules import DyslModules
     from dysl_vla_ros.skipping.partition import LayerPartition
 
-    if min(arguments.hidden_steps, arguments.action_steps, arguments.joint_steps, arguments.observations) < 1:
-        raise DataError("--hidden-steps, --action-steps, --joint-steps and --observations must be at least 1")
+    numbers = ("hidden_steps", "action_steps", "joint_steps", "batch_size", "observations")
+    if min(getattr(arguments, name) for name in numbers) < 1:
+        raise DataError(f"{', '.join('--' + name.replace('_', '-') for name in numbers)} must be at least 1")
     sizes = module_sizes(arguments, arguments.adapter)
     torch.set_num_threads(1)
     torch.manual_seed(arguments.seed)
@@ -101,6 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
         hidden_steps=arguments.hidden_steps,
         action_steps=arguments.action_steps,
         joint_steps=arguments.joint_steps,
+        batch_size=arguments.batch_size,
         controllers=arguments.controllers,
         skip_weight=arguments.skip_weight,
         seed=arguments.seed,

@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--observations", type=int, default=10_000, help="frames to learn from")
     parser.add_argument("--hidden-steps", type=int, default=300, help="of each, on hidden states")
     parser.add_argument("--action-steps", type=int, default=1500, help="of each, on the action through the floor")
+    parser.add_argument("--batch-size", type=int, default=64, help="frames a step")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
     add_module_arguments(parser)
     parser.add_argument(
@@ -72,7 +73,11 @@ def run(arguments: argparse.Namespace) -> int:
             raise DataError(f"--static-layers {count} of {len(policy.layers)} leaves nothing to skip")
     require_writable(arguments.out)
     settings = DistillationSettings(
-        hidden_steps=arguments.hidden_steps, action_steps=arguments.action_steps, floor_share=1.0, seed=arguments.seed
+        hidden_steps=arguments.hidden_steps,
+        action_steps=arguments.action_steps,
+        batch_size=arguments.batch_size,
+        floor_share=1.0,
+        seed=arguments.seed,
     )
     data = [str(path.resolve()) for path in arguments.data]
     plan = {
@@ -179,7 +184,15 @@ def show(floors: Mapping[str, Mapping[str, Any]], layers: int) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    least = {"observations": 2, "hidden_steps": 1, "action_steps": 1, "jobs": 1, "max_ticks": 1, "evaluate": 0}
+    least = {
+        "observations": 2,
+        "hidden_steps": 1,
+        "action_steps": 1,
+        "batch_size": 1,
+        "jobs": 1,
+        "max_ticks": 1,
+        "evaluate": 0,
+    }
     faults = [
         f"--{name.replace('_', '-')} must be at least {low}, not {getattr(arguments, name)}"
         for name, low in least.items()
