@@ -95,6 +95,9 @@ class SkippingSettings:
     )
 
 
+WARMUP = 2  # inferences, where no calibration says otherwise: the first from which a change of continuity is known
+
+
 @dataclass(frozen=True)
 class GuidanceSettings:
     """Prior-post skipping guidance by the continuity of the trajectory."""
@@ -115,18 +118,23 @@ class GuidanceSettings:
     stride: str = setting("", "how far an allow point moves; empty: as calibrated", choices=("", "paper", "integral"))
     rotation_weight: float = setting(1.0, "weight of rotation in continuity", low=0.0, high=100.0)
     gripper_weight: float = setting(1.0, "weight of the gripper in continuity", low=0.0, high=100.0)
-    warmup: int = setting(2, "inferences at full depth after a reset", low=0, high=1000)
+    warmup: int = setting(-1, "inferences at full depth after a reset; -1: as calibrated, else 2", low=-1, high=1000)
     verify_on: str = setting("", "which falls are verified; empty: as calibrated", choices=("", "first", "any"))
     prior: bool = setting(True, "move allow points by continuity before an inference")
     verify: bool = setting(True, "verify a fall of continuity at full depth after an inference")
 
     def resolved(self, calibrated: Mapping[str, float | str]) -> "GuidanceSettings":
-        """Return these settings with every "as calibrated" value put in from a DySL folder's calibration."""
-        changes = {
+        """Return these settings with every "as calibrated" value put in from a DySL folder's calibration.
+
+        A warm-up is always put in: :data:`WARMUP` where nothing was calibrated.
+        """
+        changes: dict[str, float | str] = {
             name: calibrated[name]
             for name in ("step", "verify_threshold", "dead_band", "stride", "verify_on")
             if getattr(self, name) in (0.0, "") and name in calibrated
         }
+        if self.warmup < 0:
+            changes["warmup"] = int(calibrated.get("warmup", WARMUP))
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dysl_vla_ros.errors import SettingError
-from dysl_vla_ros.settings import GROUPS, GuidanceSettings, SafetySettings, build, check
+from dysl_vla_ros.settings import GROUPS, WARMUP, GuidanceSettings, SafetySettings, build, check
 from dysl_vla_ros.settings_table import table
 
 FIELDS = [(group, field) for group in GROUPS for field in dataclasses.fields(group)]
@@ -45,6 +45,13 @@ def test_only_values_that_stand_for_as_calibrated_are_replaced():
     resolved = GuidanceSettings(step=0.5, dead_band=-1.0).resolved(calibrated)
     assert resolved.step == 0.5 and resolved.dead_band == -1.0
     assert (resolved.verify_threshold, resolved.stride, resolved.verify_on) == (0.1, "integral", "any")
+
+
+@pytest.mark.parametrize(
+    ("said", "calibrated", "used"), [(-1, {}, WARMUP), (-1, {"warmup": 0}, 0), (1, {"warmup": 0}, 1)]
+)
+def test_the_warm_up_is_the_said_one_then_the_calibrated_one_then_the_usual_one(said, calibrated, used):
+    assert GuidanceSettings(warmup=said).resolved(calibrated).warmup == used
 
 
 def test_the_documented_table_is_the_declarations():

@@ -88,6 +88,7 @@ def starting_points(
     verify_on: str,
     share: float,
     step_factor: float = 1.0,
+    warmup: int = 0,
 ) -> GuidanceSettings:
     """Return guidance settings measured on the runs; a larger ``step_factor`` lets allow points move less."""
     return GuidanceSettings(
@@ -95,5 +96,6 @@ def starting_points(
         verify_threshold=verify_threshold(trace, verify_on, share),
         dead_band=float(np.median(np.abs(trace.change))) if stride == "paper" else 0.0,
         stride=stride,
+        warmup=warmup,
         verify_on=verify_on,
     )

@@ -2,12 +2,12 @@
 
 The runs are replayed as the deployed :class:`~dysl_vla_ros.runtime.step.Runtime` would, each way through the layers
 computed once (:mod:`~dysl_vla_ros.distillation.remembered_passes`). First the tolerated error of the controllers, then
-stride and step of the prior, then which drops are verified and how many; each goes on from the best so far. What each
-signal knows of the floor's error is measured on the same runs.
+stride and step of the prior, then which drops are verified and how many, then a warm-up; each goes on from the best so
+far. What each signal knows of the floor's error is measured on the same runs.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,17 +18,21 @@ from dysl_vla_ros.distillation.judging import ERROR_FLOOR
 from dysl_vla_ros.distillation.remembered_passes import RememberedPasses, RememberedStep
 from dysl_vla_ros.distillation.signals import Signal, measure_signals
 from dysl_vla_ros.interfaces import FloatArray
+from dysl_vla_ros.runtime.folder import CALIBRATED
 from dysl_vla_ros.runtime.recording import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
-from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
+from dysl_vla_ros.settings import WARMUP, GuidanceSettings, RuntimeSettings, SkippingSettings
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 
 REMEMBERED_AT = 0.05  # action L1, normalised: the tolerated error that controllers are at while passes are remembered
-TOLERATED_QUANTILES = (0.5, 0.8, 0.95)  # of the floor's errors; share that skips, of what controllers say at the floor
+TOLERATED_QUANTILES = (0.5, 0.8, 0.9, 0.95, 0.98)
+"""Of the floor's errors; and the share that skips, of what controllers say at the floor."""
 STEP_FACTORS = (1.0, 2.0, 4.0, 8.0)
-VERIFIED_SHARES = (0.05, 0.1, 0.2)
-TRIALS = 2 * len(TOLERATED_QUANTILES) + 2 * len(STEP_FACTORS) + 2 * len(VERIFIED_SHARES)
+FIRST_FACTOR, FIRST_SHARE = 4.0, 0.05  # while other values are tried
+VERIFIED_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
+WARMUPS = (1, WARMUP)  # tried at the end; the search goes without
+TRIALS = 2 * (len(TOLERATED_QUANTILES) + len(STEP_FACTORS) + len(VERIFIED_SHARES)) + len(WARMUPS)
 STILL, EVEN = 0.05, 0.95  # evenness of allow points below and above which the prior decides nothing
 LARGEST_LOGIT = 15.0  # what a probability in float32 can tell
 RULE_ALONE = GuidanceSettings(prior=False, verify=False, warmup=0, stride="paper", verify_on="first")
@@ -50,8 +54,7 @@ class Trial:
     def to_json(self) -> dict[str, Any]:
         """Return plain values, figures rounded."""
         figures = {name: round(value, 5) for name, value in vars(self).items() if isinstance(value, float)}
-        kept = ("step", "verify_threshold", "dead_band", "stride", "verify_on")
-        return figures | {"guidance": {k: v for k, v in asdict(self.guidance).items() if k in kept}}
+        return figures | {"guidance": {k: v for k, v in asdict(self.guidance).items() if k in CALIBRATED}}
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,7 @@ def search(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, target: float
     trials: list[Trial] = []
     progress = tqdm(desc="thresholds", unit="trial", total=TRIALS)
 
-    def attempt(tolerated: float, stride: str, factor: float, verify_on: str, share: float) -> None:
-        guidance = starting_points(trace, partition, stride, verify_on, share, factor)
+    def attempt(tolerated: float, guidance: GuidanceSettings) -> None:
         progress.update()
         if any(trial.tolerated_error == tolerated and trial.guidance == guidance for trial in trials):
             return  # a later search passes through what an earlier one has tried
@@ -93,16 +95,20 @@ def search(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, target: float
         progress.set_postfix(layers=f"{trials[-1].layers:.1f}", error=f"{trials[-1].error:.4f}")
 
     for tolerated in candidates:
-        attempt(tolerated, "integral", 4.0, "any", 0.1)
+        attempt(tolerated, starting_points(trace, partition, "integral", "any", FIRST_SHARE, FIRST_FACTOR))
     best = choose(trials, target)
-    steps = [(stride, factor) for stride in ("paper", "integral") for factor in STEP_FACTORS]
-    for stride, factor in steps:
-        attempt(best.tolerated_error, stride, factor, "any", 0.1)
+    for stride in ("paper", "integral"):
+        for factor in STEP_FACTORS:
+            attempt(best.tolerated_error, starting_points(trace, partition, stride, "any", FIRST_SHARE, factor))
     best = choose(trials, target)
     factor = best.guidance.step / prior_step(trace, partition)
     for verify_on in ("first", "any"):
         for share in VERIFIED_SHARES:
-            attempt(best.tolerated_error, best.guidance.stride, factor, verify_on, share)
+            own = starting_points(trace, partition, best.guidance.stride, verify_on, share, factor)
+            attempt(best.tolerated_error, own)
+    best = choose(trials, target)
+    for warmup in WARMUPS:
+        attempt(best.tolerated_error, replace(best.guidance, warmup=warmup))
     progress.close()
     signals = measure_signals(passes, m)
     best = choose(trials, target)

@@ -16,15 +16,17 @@ import dysl_vla_ros
 from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.files import write_json
 from dysl_vla_ros.policies.checkpoint import load_exactly, read_checkpoint, read_tensors, write_checkpoint
-from dysl_vla_ros.settings import GuidanceSettings, check
+from dysl_vla_ros.settings import WARMUP, GuidanceSettings, check
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 
 CONFIG, WEIGHTS, CALIBRATION = "config.json", "adapters.safetensors", "calibration.json"
-CALIBRATED = ("step", "verify_threshold", "dead_band", "stride", "verify_on")  # fields of GuidanceSettings
+CALIBRATED = ("step", "verify_threshold", "dead_band", "stride", "verify_on", "warmup")  # fields of GuidanceSettings
 MODULE_SIZES = ("bottleneck", "queries", "controller_width")
 # until `calibrate` has measured values
-UNCALIBRATED = {"step": 1.0, "verify_threshold": 1.0, "dead_band": 0.0, "stride": "integral", "verify_on": "any"}
+UNCALIBRATED = {
+    "step": 1.0, "verify_threshold": 1.0, "dead_band": 0.0, "stride": "integral", "verify_on": "any", "warmup": WARMUP,
+}  # fmt: skip
 LARGEST_SIZE = 65536  # of a module: a damaged number must not become an allocation
 REMAKE = "name another DySL folder, or make this one again with `dysl_vla calibrate` and `dysl_vla distill`"
 
@@ -171,12 +173,16 @@ def _guidance_values(calibration: Mapping[str, Any], path: Path) -> dict[str, fl
     faults = []
     for name in CALIBRATED:
         if name not in guidance:
+            if name == "warmup":
+                continue  # folders from before it was calibrated
             faults.append(f"guidance.{name} is missing")
             continue
-        value = float(guidance[name]) if type(guidance[name]) is int else guidance[name]  # JSON's 1 is 1.0 here
+        value = guidance[name]
+        if type(value) is int and isinstance(fields[name].default, float):
+            value = float(value)  # JSON's 1 is 1.0 here
         fault = check(f"guidance.{name}", value, fields[name])
-        # 0.0 and "" mean "as calibrated" and cannot be what was calibrated; a dead band of 0.0 is none
-        if not fault and value in (0.0, "") and name != "dead_band":
+        # What means "as calibrated" cannot be what was calibrated; a dead band of 0.0 is none
+        if not fault and name != "dead_band" and value == fields[name].default:
             fault = f"guidance.{name} is {value!r}, which stands for no value"
         if fault:
             faults.append(fault)

@@ -53,7 +53,7 @@ class PriorPostGuidance:
         self._blocks = blocks
         self._points = tuple(end - first for first, end in blocks) if points is None else tuple(points)
         self._action = action
-        self._settings = GuidanceSettings(prior=False, verify=False)
+        self._settings = GuidanceSettings(prior=False, verify=False).resolved({})
         self._actions_per_inference = 1
         self.reset()
 
@@ -78,7 +78,7 @@ class PriorPostGuidance:
             faults.append("guidance.verify_on is empty (as calibrated), set it to first or any")
         if faults:
             raise SettingError(f"no calibration has a value for these: {'; '.join(faults)}")
-        self._settings = settings
+        self._settings = settings.resolved({})  # the warm-up, if it is still open
         self._actions_per_inference = actions_per_inference
 
     def reset(self) -> None:
