@@ -17,6 +17,7 @@ import numpy as np
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable, write_atomically
 from dysl_vla_ros.simulation.experts import Expert
+from dysl_vla_ros.simulation.pushes import Pushes
 from dysl_vla_ros.simulation.scene import Scene
 from dysl_vla_ros.simulation.seeds import DEMONSTRATION_SEEDS
 from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, EXPERT_SPEED, Task, task_named
@@ -32,14 +33,11 @@ class Disturbance:
     def __init__(self, seed: int) -> None:
         self._random = np.random.default_rng((seed, 1))
         self._sigma = self._random.uniform(0.2, 0.8)
-        self._push, self._left = np.zeros(3), 0
+        self._pushes = Pushes(self._random, PUSH_SHARE, PUSH_TICKS, lambda random: random.uniform(-1.0, 1.0, 3))
 
     def velocity(self) -> np.ndarray:
         """Return the velocity (3,) in m/s to add at this tick."""
-        if self._left == 0 and self._random.random() < PUSH_SHARE:
-            self._push, self._left = self._random.uniform(-1.0, 1.0, 3), PUSH_TICKS
-        push = self._push if self._left else np.zeros(3)
-        self._left = max(0, self._left - 1)
+        push = self._pushes.next()  # before the noise: both are drawn from one stream
         return EXPERT_SPEED * (self._random.normal(0.0, self._sigma, 3) + push)
 
 
