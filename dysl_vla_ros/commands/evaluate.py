@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dysl_vla_ros.commands import method_comparison
 from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.evaluation.conditions import CONDITION_CHOICES, Condition, condition_named
 from dysl_vla_ros.params_file import read_params_file
 from dysl_vla_ros.settings import ControlSettings, RuntimeSettings, SkippingSettings, build
 from dysl_vla_ros.simulation.tasks import EVALUATION_SEED, TASK_CHOICES, TASKS, Task, tasks_named
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tasks",
         nargs="+",
         metavar="TASK",
-        help=f"of {TASK_CHOICES} (default: all; with --methods: all that the policy was trained on)",
+        help=f"of {TASK_CHOICES} (default: all that the policy was trained on)",
     )
     parser.add_argument("--seeds", "--episodes", type=int, default=20, help="scenes a task")
     parser.add_argument("--first-seed", type=int, default=EVALUATION_SEED, help="of the scenes")
@@ -41,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--actions-per-inference", type=int, help="actions of a chunk played (default: of --params, 1)")
     parser.add_argument("--max-ticks", type=int, default=200, help="control ticks of 50 ms before an episode is lost")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds from picture to command")
+    parser.add_argument(
+        "--condition", default="plain", metavar="NAME", help=f"what the policy meets, one of {CONDITION_CHOICES}"
+    )
     parser.add_argument("--max-linear-seam", type=float, default=ControlSettings.max_linear_seam, metavar="M/S",
                         help="bound on the jump where chunks meet (control.max_linear_seam); 0: none")  # fmt: skip
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes of one thread each")
@@ -75,8 +79,11 @@ def evaluation_settings(arguments: argparse.Namespace) -> "EvaluationSettings":
     """Return how episodes are played, and of what: of all that the policy was trained on, where no task is named."""
     from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
 
-    runtime = runtime_settings(arguments)
-    tasks = tasks_named(arguments.tasks) if arguments.tasks else trained_tasks(arguments.checkpoint)
+    runtime, condition = runtime_settings(arguments), condition_named(arguments.condition)
+    if arguments.tasks:
+        tasks = tasks_named(arguments.tasks)
+    else:
+        tasks = tasks_under(condition, trained_tasks(arguments.checkpoint))
     return EvaluationSettings(
         runtime=runtime,
         control=build(ControlSettings, {"max_linear_seam": arguments.max_linear_seam}),
@@ -87,6 +94,7 @@ def evaluation_settings(arguments: argparse.Namespace) -> "EvaluationSettings":
         checkpoint=str(arguments.checkpoint),
         adapters=arguments.adapters,
         tasks=tuple(tasks),
+        condition=condition.name,
     )
 
 
@@ -109,6 +117,21 @@ def trained_tasks(checkpoint: Path) -> list[Task]:
     return chosen
 
 
+def tasks_under(condition: Condition, tasks: list[Task]) -> list[Task]:
+    """Return the tasks that a condition can be had with, and say which were left out.
+
+    Raises:
+        SettingError: there are none.
+    """
+    chosen = [task for task in tasks if condition.fits(task)]
+    if not chosen:
+        condition.require(*tasks)
+    left_out = [task.name for task in tasks if task not in chosen]
+    if left_out:
+        print(f"{condition.unfit} of {', '.join(left_out)}: left out under the condition {condition.name}")
+    return chosen
+
+
 def evaluate_one(arguments: argparse.Namespace) -> int:
     """Play one method."""
     from tqdm import tqdm
@@ -128,7 +151,9 @@ def evaluate_one(arguments: argparse.Namespace) -> int:
         bar.set_postfix(success=f"{sum(e.success for e in episodes) / len(episodes):.0%}")
     bar.close()
     episodes.sort(key=lambda record: (list(TASKS).index(record.task), record.seed))
-    summary = summarise(episodes, checkpoint=arguments.checkpoint.name, delay=arguments.delay)
+    summary = summarise(
+        episodes, checkpoint=arguments.checkpoint.name, delay=arguments.delay, condition=arguments.condition
+    )
     print_table(summary)
     if arguments.json:
         write_summary(arguments.json, summary)

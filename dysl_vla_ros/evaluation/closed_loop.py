@@ -16,6 +16,7 @@ import numpy as np
 
 from dysl_vla_ros.control.commander import Command, Commander
 from dysl_vla_ros.errors import SettingError
+from dysl_vla_ros.evaluation.conditions import Plain, condition_named
 from dysl_vla_ros.evaluation.trace import EpisodeRecord, InferenceRecord
 from dysl_vla_ros.interfaces import Observation, StepResult
 from dysl_vla_ros.runtime.recording import FullDepthRun
@@ -47,9 +48,11 @@ class EvaluationSettings:
     checkpoint: str = ""
     adapters: str = ""
     tasks: tuple[Task, ...] = field(default_factory=tuple)
+    condition: str = "plain"  # a name in ``conditions.CONDITIONS``
 
     def __post_init__(self) -> None:
-        """Refuse a delay that is none."""
+        """Refuse a delay or a condition that is none, and tasks that the condition cannot be had with."""
+        condition_named(self.condition).require(*self.tasks)
         if not 0.0 <= self.delay <= LONGEST_DELAY:
             raise SettingError(f"the delay must be from 0 to {LONGEST_DELAY:g} s, not {self.delay:g}")
 
@@ -62,10 +65,28 @@ def play_episode(
     instruction: str | None = None,
     watch: Watcher | None = None,
 ) -> EpisodeRecord:
-    """Play one episode until success or ``max_ticks``; ``watch`` is shown every observation and its result."""
+    """Play one episode until success or ``max_ticks``; ``watch`` is shown every observation and its result.
+
+    An ``instruction`` is told in place of the condition's.
+
+    Raises:
+        SettingError: the condition cannot be had with the scene's task.
+    """
     scene.reset(seed)
     runtime.reset()
-    instruction = instruction or scene.task.instruction
+    with closing(condition_named(settings.condition).begin(scene, seed)) as met:
+        return _play(runtime, met, seed, settings, instruction or met.instruction, watch)
+
+
+def _play(
+    runtime: Runtime,
+    met: Plain,
+    seed: int,
+    settings: EvaluationSettings,
+    instruction: str,
+    watch: Watcher | None,
+) -> EpisodeRecord:
+    scene = met.scene
     m = settings.runtime.actions_per_inference
     control = replace(settings.control, rate=1.0 / CONTROL_PERIOD, actions_per_inference=m)
     commander = Commander(runtime.policy.action, control, SIMULATED_ARM)
@@ -75,7 +96,7 @@ def play_episode(
     left = 0  # actions of the chunk that come after the one at hand
     while record.ticks < settings.max_ticks and not scene.success:
         if coming is None and commander.due:
-            observation = scene.observe().with_instruction(instruction)
+            observation = met.observe().with_instruction(instruction)
             played, gaps = commander.take_played()
             result = runtime.step(observation, played, settings.runtime, gaps, first_index=min(late_ticks, left))
             coming = _Answer(result, commander.actions_played, record.ticks)
@@ -88,13 +109,13 @@ def play_episode(
                 InferenceRecord(coming.asked * CONTROL_PERIOD, result.trace, result.timings, seam=seam)
             )
             coming = None
-        scene.advance(late_steps)  # the command before still holds
+        met.advance(late_steps)  # the command before still holds
         command = commander.tick() or commander.hold(UNDERRUN)
         if command.reason:
             record.stops[command.reason] += 1
         left = max(command.chunk_length - command.index - 1, 0)
-        _apply(command, scene)
-        scene.advance(STEPS_PER_TICK - late_steps)
+        _apply(command, met)
+        met.advance(STEPS_PER_TICK - late_steps)
         record.ticks += 1
     record.success = scene.success
     record.seconds = record.ticks * CONTROL_PERIOD
@@ -110,11 +131,8 @@ class _Answer:
     asked: int  # tick
 
 
-def _apply(command: Command, scene: Scene) -> None:
-    if command.gripper is not None:
-        scene.hold(command.linear, command.gripper)
-    else:
-        scene.hold(command.linear, scene.held_opening)
+def _apply(command: Command, met: Plain) -> None:
+    met.hold(command.linear, met.scene.held_opening if command.gripper is None else command.gripper)
 
 
 def evaluate(settings: EvaluationSettings, jobs: int = 2) -> Iterator[EpisodeRecord]:

@@ -56,7 +56,7 @@ class Comparison:
 
     entries: tuple[Entry, ...]
     options: MethodOptions
-    evaluation: EvaluationSettings  # tasks, seeds, ticks, control, delay
+    evaluation: EvaluationSettings  # tasks, seeds, ticks, control, delay, condition
     depth: float | None = None  # of the methods of equal depth; None: that of ``dysl`` in this run
     calibration_seeds: int = 2  # full-depth runs a task, on seeds of their own; 0: none are played
     oracle_threshold: float | None = None  # None: such that it comes to the depth on the calibration runs
@@ -115,6 +115,7 @@ class Comparison:
             "seeds": evaluation.seeds,
             "max_ticks": evaluation.max_ticks,
             "delay": evaluation.delay,
+            "condition": evaluation.condition,
             "control": {"max_linear_seam": evaluation.control.max_linear_seam},
             "settings": asdict(options.settings),
             "depth": self.depth,

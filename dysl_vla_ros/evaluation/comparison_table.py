@@ -43,6 +43,7 @@ def table_of(played: Played, checkpoint: str) -> dict[str, Any]:
         "seeds": evaluation.seeds,
         "max_ticks": evaluation.max_ticks,
         "delay": evaluation.delay,
+        "condition": evaluation.condition,
         "methods": [
             _row(played, entry, name, tasks)
             for name, tasks in played.comparison.tasks.items()

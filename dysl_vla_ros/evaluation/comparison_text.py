@@ -21,9 +21,10 @@ def print_comparison(table: Mapping[str, Any], console: Console | None = None) -
         console.width = max(NARROWEST, console.width)
     for name in table["tasks"]:
         rows = [row for row in table["methods"] if row["tasks"] == name]
+        what = f"{name} tasks, condition {table['condition']}"
         for columns, cells, title in (
-            (DEPTH, _depth, f"{name} tasks: success in %, mean layer calls (verification included)"),
-            (COST, _cost, f"{name} tasks: mean milliseconds of a step (verification included), what was trained"),
+            (DEPTH, _depth, f"{what}: success in %, mean layer calls (verification included)"),
+            (COST, _cost, f"{what}: mean milliseconds of a step (verification included), what was trained"),
         ):
             shown = Table(title=title, title_justify="left")
             for column in columns:

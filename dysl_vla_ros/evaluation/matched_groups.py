@@ -138,6 +138,7 @@ class MatchedGroups:
                 checkpoint=comparison.options.checkpoint,
                 adapters=comparison.options.adapters,
                 tasks=tuple(comparison.tasks[tasks]),
+                condition="plain",  # methods are set up without knowing what they will meet
             )
             self._runs[tasks, m] = full_depth_runs(settings, self._jobs)
         return self._runs[tasks, m]

@@ -1,4 +1,4 @@
-"""``summary.json``: what a set of episodes comes to, per instruction and over all.
+"""``summary.json``: what a set of episodes comes to, per task and instruction and over all.
 
 A mean of layers is a mean of layer *calls*: the layers that a verification ran count too. ``verify`` has percentiles
 over the verified inferences only, every other timing over all. A figure that nothing was measured for is null.
@@ -25,16 +25,16 @@ def summarise(episodes: Sequence[EpisodeRecord], *, complete: bool = True, **abo
         complete: false where the run was cut short.
         about: further entries (checkpoint, seed, machine), written before the figures.
     """
-    by_instruction: dict[str, list[EpisodeRecord]] = {}
+    groups: dict[tuple[str, str], list[EpisodeRecord]] = {}
     for episode in episodes:
-        by_instruction.setdefault(episode.instruction, []).append(episode)
+        groups.setdefault((episode.task, episode.instruction), []).append(episode)
     return {
         "format_version": FORMAT_VERSION,
         "complete": complete,
         **about,
         "tasks": [
-            {"task": group[0].task, "instruction": instruction, **_figures(group), "allow_points": allow_points(group)}
-            for instruction, group in by_instruction.items()
+            {"task": task, "instruction": instruction, **_figures(group), "allow_points": allow_points(group)}
+            for (task, instruction), group in groups.items()
         ],
         "overall": _figures(episodes),
     }

@@ -9,10 +9,13 @@ COLUMNS = ("instruction", "success", "ticks", "layers", "varies by", "verified",
 
 
 def print_table(summary: dict[str, Any], console: Console | None = None) -> None:
-    """Print one row an instruction and one over all."""
-    table = Table(*COLUMNS, title="layers: mean of layer calls, verification included, of those there are")
+    """Print one row a task and instruction, and one over all; ``summary`` says its ``condition``."""
+    condition = summary["condition"]
+    title = f"condition {condition}; layers: mean of layer calls, verification included, of those there are"
+    table = Table(*COLUMNS, title=title)
     for row in summary["tasks"]:
-        table.add_row(row["instruction"], *_cells(row))
+        said = row["instruction"] if condition == "plain" else f"{row['task']}: {row['instruction']}"
+        table.add_row(said, *_cells(row))
     table.add_section()
     table.add_row("all", *_cells(summary["overall"]), style="bold")
     (console or Console()).print(table)

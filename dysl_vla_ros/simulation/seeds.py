@@ -9,6 +9,7 @@ from dysl_vla_ros.errors import DataError
 DEMONSTRATION_SEEDS = range(0, 5_000)
 CALIBRATION_SEEDS = range(5_000, 10_000)
 TEST_SEEDS = range(10_000, 20_000)  # behind it lie scenes that adapters of earlier releases were calibrated on
+OTHER_SCENE = 1_000_000  # from a scene to one that is for nothing but its pictures, shown in place of the first's
 
 
 def calibration_seeds(count: int) -> range:

@@ -199,6 +199,12 @@ def set_of(task: Task) -> str:
     return next(name for name, tasks in TASK_SETS.items() if task in tasks)
 
 
+def siblings(task: Task) -> list[Task]:
+    """Return the other tasks whose instructions are valid in a task's scene: they lay out the same markers."""
+    layout = (task.environment, task.markers)
+    return [own for own in TASKS.values() if task.markers and own != task and (own.environment, own.markers) == layout]
+
+
 def task_named(name: str) -> Task:
     """Return a task by name.
 
