@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Measure success, depth and time in simulation. Without --methods: one method, as the DySL folder and the "
         "options have it, or --full-depth. With --methods: all of them on the same scenes, in turns, with intervals; "
-        "interrupted, it goes on where it stopped when it is started again."
+        "interrupted, it goes on where it stopped when it is started again, with more --seeds it adds scenes."
     )
     parser.add_argument("checkpoint", type=Path, help="folder of the base checkpoint")
     parser.add_argument("--adapters", default="", help="DySL folder (default: the checkpoint's own `dysl`)")

@@ -98,7 +98,10 @@ class Comparison:
             )
 
     def identity(self) -> dict[str, Any]:
-        """Return all that must be the same for a run to be gone on with, as plain values."""
+        """Return all that must be the same for a run to be gone on with, as plain values.
+
+        The number of seeds is not part of it: a run grows, scene by scene, each with all its methods in turns.
+        """
         evaluation, options = self.evaluation, self.options
         folders = {
             "adapters": Path(options.adapters) if options.adapters else Path(options.checkpoint) / "dysl",
@@ -112,7 +115,6 @@ class Comparison:
             "methods": [entry.label for entry in self.entries],
             "tasks": [task.name for task in evaluation.tasks],
             "first_seed": evaluation.first_seed,
-            "seeds": evaluation.seeds,
             "max_ticks": evaluation.max_ticks,
             "delay": evaluation.delay,
             "condition": evaluation.condition,
