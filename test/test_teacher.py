@@ -22,7 +22,7 @@ from dysl_vla_ros.training.behaviour_cloning import configure_model
 from dysl_vla_ros.training.dataset import load_episodes, observations
 from dysl_vla_ros.training.keeper import STATE, claim
 from dysl_vla_ros.training.options import TrainingSettings
-from dysl_vla_ros.training.teacher import CHUNKS, load_teacher, shallow_config, teacher_chunks
+from dysl_vla_ros.training.teacher import CHUNKS, config_of, load_teacher, teacher_chunks
 from harness import wait_until
 from noise_episodes import write_noise_episodes
 
@@ -181,6 +181,6 @@ def test_a_teacher_that_cannot_teach_is_refused_before_anything_starts(recorded,
 
 def test_sizes_that_are_not_named_are_the_teachers(teacher):
     own = load_teacher(teacher).config
-    taken = shallow_config(own, TrainingSettings(layers=3))
+    taken = config_of(own, TrainingSettings(layers=3), "teacher", layers=3)
     assert (taken.layers, taken.width, taken.heads, taken.feed_forward) == (3, 16, 2, 24)
-    assert shallow_config(own, TrainingSettings(layers=3, width=16, heads=2)) == taken
+    assert config_of(own, TrainingSettings(layers=3, width=16, heads=2), "teacher", layers=3) == taken

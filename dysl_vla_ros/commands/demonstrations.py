@@ -14,8 +14,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="where episodes are written; what is there already is kept")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"of {TASK_CHOICES} (default: all)")
     parser.add_argument(
-        "--episodes", type=int, default=68, help="successful episodes a task, the last 4 for validation"
-    )
+        "--episodes", type=int, default=68,
+        help="successful episodes a task; of the experts' own the last 4 are for validation",
+    )  # fmt: skip
+    parser.add_argument(
+        "--policy", type=Path, metavar="CHECKPOINT",
+        help="let this policy take turns with the expert, which labels all: shows the way back from its own mistakes",
+    )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
 
 
@@ -28,7 +33,16 @@ def run(arguments: argparse.Namespace) -> int:
         raise DataError("--episodes and --jobs must be at least 1")
     if arguments.episodes > len(DEMONSTRATION_SEEDS):
         raise DataError(f"--episodes {arguments.episodes}: {len(DEMONSTRATION_SEEDS)} scenes a task are for recording")
-    for line in record_all(tasks, arguments.folder, arguments.episodes, arguments.jobs):
+    if arguments.policy:
+        from dysl_vla_ros.policies.registry import load_policy
+        from dysl_vla_ros.training import corrections
+
+        load_policy(arguments.policy)  # a damaged one is found here, not in as many processes
+        lines = corrections.record_all(tasks, arguments.folder, arguments.policy, arguments.episodes, arguments.jobs)
+    else:
+        lines = record_all(tasks, arguments.folder, arguments.episodes, arguments.jobs)
+    for line in lines:
         print(line, flush=True)
-    print(f"next: dysl_vla train {arguments.folder} OUTPUT")
+    base = f" --base {arguments.policy}" if arguments.policy else ""
+    print(f"next: dysl_vla train {arguments.folder} OUTPUT{base}")
     return 0

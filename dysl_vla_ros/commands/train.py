@@ -26,9 +26,13 @@ def run(arguments: argparse.Namespace) -> int:
     from dysl_vla_ros.training.launching import default_processes, launch
 
     if settings.teacher:
-        from dysl_vla_ros.training.teacher import load_teacher, shallow_config
+        from dysl_vla_ros.training.teacher import config_of, load_teacher
 
-        shallow_config(load_teacher(Path(settings.teacher)).config, settings)
+        config_of(load_teacher(Path(settings.teacher)).config, settings, "teacher", layers=settings.layers)
+    if settings.base:
+        from dysl_vla_ros.training.teacher import config_of, load_base
+
+        config_of(load_base(Path(settings.base), tasks, settings).config, settings, "base")
     require_writable(arguments.output)
     for task in tasks:  # found out here, by one process and in one line
         episode_paths(arguments.data, task)

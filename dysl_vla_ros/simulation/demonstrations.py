@@ -6,7 +6,7 @@ One file an episode, written whole or not at all, so that an interrupted run goe
 (): one of the task's trained ones, drawn by the seed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -16,6 +16,7 @@ import numpy as np
 
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable, write_atomically
+from dysl_vla_ros.interfaces import FloatArray, Observation
 from dysl_vla_ros.simulation.experts import Expert
 from dysl_vla_ros.simulation.pushes import Pushes
 from dysl_vla_ros.simulation.scene import Scene
@@ -41,9 +42,20 @@ class Disturbance:
         return EXPERT_SPEED * (self._random.normal(0.0, self._sigma, 3) + push)
 
 
-def record_episode(scene: Scene, seed: int, disturbed: bool) -> dict[str, np.ndarray] | None:
-    """Let the expert play one episode; return its arrays, or None where it failed."""
+Drive = Callable[[Observation, FloatArray], FloatArray]
+"""Gives the action (4,) that is played at a tick, of what is seen and of the expert's own action."""
+
+
+def record_episode(
+    scene: Scene, seed: int, disturbed: bool, drive: Drive | None = None
+) -> dict[str, np.ndarray] | None:
+    """Let the expert play one episode, or ``drive`` in its place; return its arrays, or None where it failed.
+
+    Labels are the expert's actions, whatever was played.
+    """
     scene.reset(seed)
+    texts = scene.task.instructions
+    said = texts[int(np.random.default_rng((seed, 4)).integers(len(texts)))]
     expert, disturbance = Expert(scene), Disturbance(seed) if disturbed else None
     rows: list[tuple[np.ndarray, ...]] = []
     left = TICKS_AFTER_SUCCESS
@@ -51,8 +63,9 @@ def record_episode(scene: Scene, seed: int, disturbed: bool) -> dict[str, np.nda
         seen, action = scene.observe(), expert.act()
         position = np.concatenate([scene.object_position, scene.goal_position])
         rows.append((seen.images["image"], seen.images["wrist_image"], seen.proprioception, action, position))
-        velocity = action[:3] / CONTROL_PERIOD + (disturbance.velocity() if disturbance else 0.0)
-        scene.hold(velocity, float(action[3]))
+        played = drive(seen.with_instruction(said), action) if drive else action
+        velocity = played[:3] / CONTROL_PERIOD + (disturbance.velocity() if disturbance else 0.0)
+        scene.hold(velocity, float(played[3]))
         scene.advance()
         left -= scene.success
         if left == 0:
@@ -61,8 +74,6 @@ def record_episode(scene: Scene, seed: int, disturbed: bool) -> dict[str, np.nda
         return None
     names = ("image", "wrist_image", "proprioception", "action", "scene")
     arrays = {name: np.stack(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
-    texts = scene.task.instructions
-    said = texts[int(np.random.default_rng((seed, 4)).integers(len(texts)))]
     return arrays | {"disturbed": np.array(disturbed), "instruction": np.array(said)}
 
 

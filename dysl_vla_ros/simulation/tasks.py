@@ -143,7 +143,7 @@ HARD = (
         "SawyerPegInsertionSideV3Policy",
         ("insert the peg in the hole", "put the peg into the hole", "push the peg into the hole"),
         ("slide the peg into the hole", "place the peg in the hole"),
-        sampling_weight=1.5,
+        sampling_weight=2.0,
     ),
     Task(
         "assembly",
@@ -151,7 +151,7 @@ HARD = (
         "SawyerAssemblyV3Policy",
         ("put the ring on the peg", "place the ring over the peg", "slide the ring onto the peg"),
         ("bring the ring onto the peg", "put the ring over the peg"),
-        sampling_weight=1.5,
+        sampling_weight=2.0,
     ),
     Task(
         "pick-place-wall",

@@ -1,1 +1,1 @@
-"""Training of the reference policy at full depth, from demonstrations."""
+"""Training of the reference policy at full depth, from demonstrations and corrections of its own mistakes."""

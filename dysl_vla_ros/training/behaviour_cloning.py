@@ -25,7 +25,7 @@ from dysl_vla_ros.training.keeper import STATE, Keeper, claim
 from dysl_vla_ros.training.options import TrainingSettings
 from dysl_vla_ros.training.state import TrainingState
 from dysl_vla_ros.training.student import Student
-from dysl_vla_ros.training.teacher import CHUNKS, load_teacher, shallow_config, teacher_chunks
+from dysl_vla_ros.training.teacher import CHUNKS, config_of, load_base, load_teacher, teacher_chunks
 
 
 def configure_model(episodes: Episodes, settings: TrainingSettings) -> ReferenceConfig:
@@ -78,8 +78,8 @@ def train(data: Path, output: Path, tasks: list[Task], settings: TrainingSetting
 
     Raises:
         DataError: no episodes, the output folder cannot be written to, another run writes there, it holds another
-            model's state, or the teacher cannot teach this student.
-        CheckpointError: the teacher is damaged or missing.
+            model's state, or the teacher cannot teach this student, or the base does not know the tasks.
+        CheckpointError: the teacher or the base is damaged or missing.
     """
     require_writable(output)
     accelerator = make_accelerator()
@@ -87,10 +87,20 @@ def train(data: Path, output: Path, tasks: list[Task], settings: TrainingSetting
     with claim(output) if leads else nullcontext():
         episodes = load_episodes(data, tasks, quiet=not leads)
         teacher = load_teacher(Path(settings.teacher), accelerator.device) if settings.teacher else None
-        config = shallow_config(teacher.config, settings) if teacher else configure_model(episodes, settings)
-        identity = config.to_json() | ({"teacher": teacher.model_hash} if teacher else {})
+        base = load_base(Path(settings.base), tasks, settings) if settings.base else None
+        if teacher:
+            config = config_of(teacher.config, settings, "teacher", layers=settings.layers)
+        elif base:
+            config = config_of(base.config, settings, "base")
+        else:
+            config = configure_model(episodes, settings)
+        known = {"teacher": teacher, "base": base}
+        identity = config.to_json() | {name: own.model_hash for name, own in known.items() if own}
         torch.manual_seed(settings.seed)
-        state = TrainingState(Student(config).to(accelerator.device), settings)
+        student = Student(config)
+        if base:
+            student.network.load_state_dict(base.network.state_dict())
+        state = TrainingState(student.to(accelerator.device), settings)
         if (output / STATE).exists():
             state.load(output / STATE, identity)
         targets = teacher_chunks(teacher, episodes, accelerator, output / CHUNKS) if teacher else None

@@ -15,6 +15,7 @@ from dysl_vla_ros.interfaces import Observation
 from dysl_vla_ros.simulation.tasks import Task
 
 VALIDATION_EPISODES = 4  # the last ones of each task
+CORRECTED = "corrected-"  # begins the names of episodes in which a policy took turns; none is for validation
 CAMERAS = ("image", "wrist_image")
 ARRAYS = ("proprioception", "action", "scene")
 
@@ -72,7 +73,10 @@ def load_episodes(folder: Path, tasks: Sequence[Task], *, validation: bool = Fal
     total = 0
     for number, task in enumerate(tasks):
         paths = episode_paths(folder, task)
-        paths = paths[-VALIDATION_EPISODES:] if validation else paths[:-VALIDATION_EPISODES]
+        if validation:
+            paths = paths[-VALIDATION_EPISODES:]
+        else:
+            paths = paths[:-VALIDATION_EPISODES] + sorted((folder / task.name).glob(f"{CORRECTED}*.npz"))
         for path in tqdm(paths, desc=f"reading {task.name}", unit="episode", disable=quiet, leave=False):
             try:
                 with np.load(path, allow_pickle=False) as file:

@@ -84,8 +84,7 @@ class Keeper:
             "parameters": sum(parameter.numel() for parameter in student.network.parameters()),
             "seconds": round(state.seconds),
         }
-        if "teacher" in self._identity:
-            record["teacher"] = self._identity["teacher"]
+        record |= {role: self._identity[role] for role in ("teacher", "base") if role in self._identity}
         minutes = (time.monotonic() - self._started) / 60
         tqdm.write(f"step {state.step}: validation L1 {record['validation_l1']:.4f}, {minutes:.1f} min")
         save_reference(student.network, self._output, record)

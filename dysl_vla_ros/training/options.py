@@ -32,6 +32,7 @@ class TrainingSettings:
     feed_forward: int = _option(384, "width inside a layer")
     wrist_pixels: int = _option(72, "edge of the wrist camera's picture as the policy takes it; a multiple of 24")
     teacher: str = _option("", "checkpoint to learn from in place of the experts; all sizes but --layers are its")
+    base: str = _option("", "checkpoint whose weights are gone on from; sizes, words and statistics are its")
     seed: int = _option(0, "of weights and batches")
     save_seconds: float = _option(45.0, "between two saves of the whole state, which a killed run goes on from")
     checkpoint_steps: int = _option(500, "between two validations, each of which writes the checkpoint folder")
@@ -56,6 +57,8 @@ class TrainingSettings:
             faults.append(f"--width {self.width} must be a multiple of twice --heads {self.heads}")
         if self.wrist_pixels % 24:
             faults.append(f"--wrist-pixels must be a multiple of 24, not {self.wrist_pixels}")
+        if self.base and self.teacher:
+            faults.append("--base and --teacher go apart: a student begins with weights of its own")
         if faults:
             raise DataError("; ".join(faults))
 

@@ -1,9 +1,11 @@
-"""A trained policy as teacher of a shallower one: its chunks are the targets, computed once for all frames.
+"""A trained policy to start from: as teacher of a shallower one, or as the base whose weights are gone on from.
 
-As Shallow-pi does it: the student has the teacher's sizes, words and statistics and fewer layers.
+A teacher's chunks are the targets, computed once for all frames. As Shallow-pi does it: the student has the teacher's
+sizes, words and statistics and fewer layers.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import write_atomically
 from dysl_vla_ros.policies.reference import ReferenceConfig, ReferencePolicy
 from dysl_vla_ros.policies.registry import load_policy
+from dysl_vla_ros.simulation.tasks import Task
 from dysl_vla_ros.training.batches import Batches
 from dysl_vla_ros.training.dataset import Episodes
 from dysl_vla_ros.training.options import TrainingSettings
@@ -34,35 +37,59 @@ def load_teacher(checkpoint: Path, device: torch.device | None = None) -> Refere
         CheckpointError: it is damaged or missing.
         DataError: it is of another family than what is trained here.
     """
-    policy = load_policy(checkpoint)
-    if not isinstance(policy, ReferencePolicy):
-        raise DataError(f"--teacher {checkpoint} is of the family {policy.family}, expected a reference policy")
+    policy = _load(checkpoint, "teacher")
     policy.network.to(device)
     return policy
 
 
-def shallow_config(teacher: ReferenceConfig, settings: TrainingSettings) -> ReferenceConfig:
-    """Return the teacher's configuration with the settings' number of layers.
+def load_base(checkpoint: Path, tasks: Sequence[Task], settings: TrainingSettings) -> ReferencePolicy:
+    """Load the policy whose weights are gone on from.
 
     Raises:
-        DataError: the settings ask for another size than the teacher has.
+        CheckpointError: it is damaged or missing.
+        DataError: it is of another family, has other layers than asked for, or knows other tasks.
+    """
+    policy = _load(checkpoint, "base")
+    unknown = [task.name for task in tasks if task.instruction not in policy.config.instructions]
+    if unknown:
+        raise DataError(f"--base {checkpoint} was not trained on {', '.join(unknown)}; name its own tasks by --tasks")
+    default = next(own.default for own in fields(TrainingSettings) if own.name == "layers")
+    if settings.layers not in (policy.config.layers, default):
+        raise DataError(f"--layers {settings.layers}: the base's {policy.config.layers} are kept, leave it out")
+    return policy
+
+
+def _load(checkpoint: Path, role: str) -> ReferencePolicy:
+    policy = load_policy(checkpoint)
+    if not isinstance(policy, ReferencePolicy):
+        raise DataError(f"--{role} {checkpoint} is of the family {policy.family}, expected a reference policy")
+    return policy
+
+
+def config_of(
+    other: ReferenceConfig, settings: TrainingSettings, role: str, layers: int | None = None
+) -> ReferenceConfig:
+    """Return another policy's configuration, with ``layers`` in place of its own where given.
+
+    Raises:
+        DataError: the settings ask for another size than that policy has; ``role`` (teacher, base) names it.
     """
     own = {
-        "horizon": teacher.action.horizon,
-        "width": teacher.width,
-        "heads": teacher.heads,
-        "feed_forward": teacher.feed_forward,
-        "wrist_pixels": teacher.cameras.get("wrist_image"),
+        "horizon": other.action.horizon,
+        "width": other.width,
+        "heads": other.heads,
+        "feed_forward": other.feed_forward,
+        "wrist_pixels": other.cameras.get("wrist_image"),
     }
     defaults = {field.name: field.default for field in fields(TrainingSettings)}
     faults = [
-        f"--{name.replace('_', '-')} {getattr(settings, name)}: the teacher's {value} is kept, leave it out"
+        f"--{name.replace('_', '-')} {getattr(settings, name)}: the {role}'s {value} is kept, leave it out"
         for name, value in own.items()
         if getattr(settings, name) not in (value, defaults[name])
     ]
     if faults:
         raise DataError("; ".join(faults))
-    return replace(teacher, layers=settings.layers)
+    return replace(other, layers=layers or other.layers)
 
 
 def teacher_chunks(

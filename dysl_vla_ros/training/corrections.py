@@ -1,0 +1,98 @@
+"""Episodes in which a policy and the expert take turns with the arm, labelled by the expert throughout.
+
+A cloned policy leaves the experts' paths and has never seen the way back (DAgger: Ross, Gordon, Bagnell, "A Reduction
+of Imitation Learning and Structured Prediction to No-Regret Online Learning", 2011). Here the policy goes astray on its
+own, the expert says at every tick what it would have done, and its turns show the way back.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.files import require_writable, write_atomically
+from dysl_vla_ros.interfaces import FloatArray, Observation
+from dysl_vla_ros.policies.interface import VlaPolicy
+from dysl_vla_ros.policies.registry import load_policy
+from dysl_vla_ros.simulation.demonstrations import MAX_TICKS, record_episode, save_arrays
+from dysl_vla_ros.simulation.scene import Scene
+from dysl_vla_ros.simulation.seeds import DEMONSTRATION_SEEDS
+from dysl_vla_ros.simulation.tasks import Task, task_named
+from dysl_vla_ros.training.dataset import CORRECTED
+
+POLICY_TURN, EXPERT_TURN = (10, 60), (5, 30)  # ticks that a turn lasts, least and most
+
+
+class Turns:
+    """Drives the arm: the policy's action in its turns, the expert's in the others; lengths are drawn by the seed."""
+
+    def __init__(self, policy: VlaPolicy, seed: int) -> None:
+        self._policy = policy
+        random = np.random.default_rng((seed, 6))
+        turns: list[bool] = []
+        while len(turns) < MAX_TICKS:
+            turns += [True] * int(random.integers(*POLICY_TURN)) + [False] * int(random.integers(*EXPERT_TURN))
+        self._policys, self._tick = turns, -1
+
+    def __call__(self, seen: Observation, expert: FloatArray) -> FloatArray:
+        """Return the action (4,) that is played at this tick, in physical units."""
+        self._tick += 1
+        return full_depth_action(self._policy, seen) if self._policys[self._tick] else expert
+
+
+def full_depth_action(policy: VlaPolicy, seen: Observation) -> FloatArray:
+    """Return the first action (A,) of the chunk that every layer together gives, in physical units."""
+    with torch.inference_mode():
+        hidden, context = policy.prepare(seen)
+        for layer in policy.layers:
+            hidden = layer(hidden, context)
+        chunk, _ = policy.decode(hidden, context, policy.initial_state())
+    return policy.action.denormalise(chunk[0, 0].float().cpu().numpy())
+
+
+def record_task(name: str, folder: Path, checkpoint: Path, episodes: int) -> str:
+    """Record corrections of one task until ``episodes`` lie in ``folder``; return one line on what was done.
+
+    Scenes are those for demonstrations, from the last one down: the experts' episodes count up from the first.
+
+    Raises:
+        CheckpointError: the policy is damaged or missing.
+        DataError: the scenes have run out.
+    """
+    torch.set_num_threads(1)
+    policy, scene, failures = load_policy(checkpoint), Scene(task_named(name)), 0
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    seeds = reversed(DEMONSTRATION_SEEDS)
+    while len(list((folder / name).glob(f"{CORRECTED}*.npz"))) < episodes:
+        seed = next(seeds, None)
+        if seed is None:
+            raise DataError(f"{name}: only {len(DEMONSTRATION_SEEDS)} scenes are for recording, {failures} failed")
+        path = folder / name / f"{CORRECTED}{seed:05d}.npz"
+        failed = path.with_suffix(".failed")
+        if not path.exists() and not failed.exists():
+            arrays = record_episode(scene, seed, disturbed=False, drive=Turns(policy, seed))
+            if arrays is None:
+                failed.touch()
+            else:
+                write_atomically(path, partial(save_arrays, arrays=arrays))
+        failures += failed.exists()
+    scene.close()
+    return f"{name}: {episodes} corrected episodes, {failures} failures dropped"
+
+
+def record_all(tasks: list[Task], folder: Path, checkpoint: Path, episodes: int, jobs: int) -> Iterator[str]:
+    """Record all tasks with ``jobs`` processes; yield a line as each task is complete.
+
+    Raises:
+        CheckpointError: the policy is damaged or missing.
+        DataError: the folder cannot be written to, or the scenes have run out.
+    """
+    require_writable(folder)
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        work = partial(record_task, folder=folder, checkpoint=checkpoint, episodes=episodes)
+        yield from pool.map(work, [task.name for task in tasks])
