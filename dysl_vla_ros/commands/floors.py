@@ -11,6 +11,7 @@ from typing import Any
 from dysl_vla_ros.commands.distill import HELD_OUT, add_module_arguments, module_sizes
 from dysl_vla_ros.commands.training_data import WHAT, add_bag_arguments, is_bag, open_data
 from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.settings import RuntimeSettings, SkippingSettings
 from dysl_vla_ros.simulation.seeds import calibration_seeds
 from dysl_vla_ros.simulation.tasks import TASK_CHOICES, tasks_named
 
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Train the floor (static layers, one adapter a block) of every combination of static layers and kind of "
         "adapter for equal steps, and say what each loses. Interrupted, it goes on where it stopped when it is started "
-        "again. Each becomes a DySL folder in OUT."
+        "again. Each becomes a DySL folder in OUT. What was played in closed loop is drawn into OUT/floors.png."
     )
     parser.add_argument("checkpoint", type=Path, help="folder of the base checkpoint")
     parser.add_argument("data", type=Path, nargs="+", help=WHAT)
@@ -46,7 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_module_arguments(parser)
     parser.add_argument(
         "--evaluate", type=int, default=0, metavar="N",
-        help="also play N scenes a task at each floor, in closed loop (calibration scenes: no table has them)",
+        help="also play N scenes a task at each floor and at full depth, in closed loop (calibration scenes: no table "
+        "has them)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--beside", type=Path, nargs="+", default=[], metavar="TABLE",
+        help="draw the methods (m = 1) of these table.json, which `dysl_vla evaluate --methods` wrote, into floors.png",
     )  # fmt: skip
     parser.add_argument("--max-ticks", type=int, default=200, help="closed loop: ticks before an episode is lost")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"simulator: of {TASK_CHOICES} (default: all)")
@@ -60,11 +66,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     from dysl_vla_ros.distillation.floors import PARAMETER_FILE, PARAMETERS, Progress
     from dysl_vla_ros.distillation.stages import DistillationSettings
+    from dysl_vla_ros.evaluation.beside import read_tables
+    from dysl_vla_ros.evaluation.floor_text import print_floors
     from dysl_vla_ros.files import require_writable, write_text
     from dysl_vla_ros.policies.registry import load_policy
     from dysl_vla_ros.skipping.importance import check_count
 
     _check(arguments)
+    tables = read_tables(arguments.beside)
     sizes = module_sizes(arguments, "pooled")
     torch.set_num_threads(1)
     policy = load_policy(arguments.checkpoint)
@@ -90,10 +99,12 @@ def run(arguments: argparse.Namespace) -> int:
     write_text(arguments.out / PARAMETERS, PARAMETER_FILE)
     if arguments.evaluate:
         _play(arguments, progress)
-    show(progress.values["floors"], len(policy.layers))
+    floors, full_depth = progress.values["floors"], progress.values["full_depth"]
+    print_floors(floors, full_depth, len(policy.layers))
+    _draw(arguments.out, floors, full_depth, len(policy.layers), tables)
     print("in closed loop, in the scenes of the tables:")
     tasks = f" --tasks {shlex.join(arguments.tasks)}" if arguments.tasks else ""
-    for name in progress.values["floors"]:
+    for name in floors:
         folder, params = (shlex.quote(str(arguments.out / own)) for own in (name, PARAMETERS))
         print(f"  dysl_vla evaluate {arguments.checkpoint} --adapters {folder} --params {params}{tasks}")
     return 0
@@ -132,55 +143,77 @@ def _train(arguments: argparse.Namespace, policy: Any, settings: Any, sizes: dic
 
 
 def _play(arguments: argparse.Namespace, progress: Any) -> None:
-    """Play every floor that was not played in as many scenes of the same tasks before."""
-    from tqdm import tqdm
-
+    """Play full depth and every floor that was not played in as many scenes of the same tasks before."""
     from dysl_vla_ros.distillation.floors import AT_FLOOR
-    from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, evaluate
 
-    seeds, tasks = calibration_seeds(arguments.evaluate), tuple(tasks_named(arguments.tasks))
+    seeds = calibration_seeds(arguments.evaluate)
     about = {
         "seeds": [seeds.start, seeds.stop],
-        "tasks": [task.name for task in tasks],
+        "tasks": [task.name for task in tasks_named(arguments.tasks)],
         "max_ticks": arguments.max_ticks,
     }
-    for name, record in list(progress.values["floors"].items()):
-        before = record.get("closed_loop", {})
-        if {key: before.get(key) for key in about} == about:
-            continue
-        settings = EvaluationSettings(
-            runtime=AT_FLOOR,
-            max_ticks=arguments.max_ticks,
-            first_seed=seeds.start,
-            seeds=len(seeds),
-            checkpoint=str(arguments.checkpoint),
-            adapters=str(arguments.out / name),
-            tasks=tasks,
-        )
-        bar = tqdm(evaluate(settings, arguments.jobs), desc=name, total=len(tasks) * len(seeds), unit="episode")
-        played = [(episode.task, bool(episode.success)) for episode in bar]
-        by_task = {task.name: sum(success for own, success in played if own == task.name) for task in tasks}
-        result = about | {"episodes": len(played), "successes": sum(by_task.values()), "successes_by_task": by_task}
-        progress.keep_floor(record | {"closed_loop": result})
+
+    def left(before: Mapping[str, Any] | None) -> bool:
+        return {key: (before or {}).get(key) for key in about} != about
+
+    floors = dict(progress.values["floors"])
+    if left(progress.values["full_depth"]):
+        whole = RuntimeSettings(SkippingSettings(enabled=False))
+        any_floor = next(iter(floors))  # nothing of it runs
+        progress.keep(full_depth=_played(arguments, about, whole, any_floor, "full depth"))
+    for name, record in floors.items():
+        if left(record.get("closed_loop")):
+            progress.keep_floor(record | {"closed_loop": _played(arguments, about, AT_FLOOR, name, name)})
 
 
-def show(floors: Mapping[str, Mapping[str, Any]], layers: int) -> None:
-    """Print every floor, in the order of its layers."""
-    heads = ("floor", "layers", "parameters", "steps", "seconds", "action L1", "closed loop")
-    widths = (24, 10, 12, 8, 9, 11, 13)
-    rows: list[Sequence[str]] = [heads]
-    for name, own in sorted(floors.items(), key=lambda item: (item[1]["layers"], item[1]["floor_error"])):
-        played = own.get("closed_loop")
-        label = name if len(own["choices"]) == 1 else f"{name} (both)"
-        closed = f"{played['successes']}/{played['episodes']}" if played else "not played"
-        rows.append(
-            (
-                label, f"{own['layers']}/{layers}", f"{own['trainable_parameters']:,}", str(own["training_steps"]),
-                f"{own['training_seconds']:.0f}", f"{own['floor_error']:.4f}", closed,
-            )
-        )  # fmt: skip
-    for label, *cells in rows:
-        print(f"{label:<{widths[0]}}" + "".join(f"{cell:>{w}}" for cell, w in zip(cells, widths[1:], strict=True)))
+def _played(
+    arguments: argparse.Namespace, about: dict[str, Any], runtime: RuntimeSettings, folder: str, label: str
+) -> dict[str, Any]:
+    """Play ``about``'s scenes; return its closed-loop record."""
+    from tqdm import tqdm
+
+    from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, evaluate
+
+    first, end = about["seeds"]
+    settings = EvaluationSettings(
+        runtime=runtime,
+        max_ticks=arguments.max_ticks,
+        first_seed=first,
+        seeds=end - first,
+        checkpoint=str(arguments.checkpoint),
+        adapters=str(arguments.out / folder),
+        tasks=tuple(tasks_named(arguments.tasks)),
+    )
+    bar = tqdm(
+        evaluate(settings, arguments.jobs), desc=label, total=len(settings.tasks) * (end - first), unit="episode"
+    )
+    ended = {(episode.task, episode.seed): bool(episode.success) for episode in bar}
+    by_task = {task: [ended[task, seed] for seed in range(first, end)] for task in about["tasks"]}
+    return about | {
+        "episodes": len(ended),
+        "successes": sum(ended.values()),
+        "successes_by_task": {task: sum(own) for task, own in by_task.items()},
+        "outcomes": {task: "".join("01"[success] for success in own) for task, own in by_task.items()},
+    }
+
+
+def _draw(
+    out: Path, floors: Mapping[str, Any], full_depth: Mapping[str, Any] | None, layers: int, tables: Sequence[Any]
+) -> None:
+    """Write the picture where something was played, and say so."""
+    from dysl_vla_ros.evaluation.beside import fitting
+    from dysl_vla_ros.evaluation.floor_plots import write_floors_picture
+    from dysl_vla_ros.evaluation.floor_records import comparable
+
+    played = comparable(floors, full_depth)
+    if not played and not full_depth:
+        if tables:
+            print("no picture: nothing was played in closed loop; --evaluate N plays it")
+        return
+    points, said = fitting(tables, full_depth or played[0]["closed_loop"])
+    for line in said:
+        print(line)
+    print(f"written: {write_floors_picture(out, floors, full_depth, layers, points)}")
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -128,7 +128,9 @@ class Progress:
         """
         self._path = folder / RESULT
         digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
-        self.values: dict[str, Any] = {"belongs_to": digest, "plan": plan, "similarity": None, "floors": {}}
+        self.values: dict[str, Any] = {
+            "belongs_to": digest, "plan": plan, "similarity": None, "floors": {}, "full_depth": None,
+        }  # fmt: skip
         mend = "name another folder for --out, or delete that file to begin anew"
         try:
             kept = json.loads(self._path.read_text(encoding="utf-8"))

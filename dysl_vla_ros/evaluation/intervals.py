@@ -1,9 +1,11 @@
-"""95% intervals of success: of one method, and of the difference between two on the same episodes.
+"""95% intervals of success: of one method, and of the difference between two, on the same episodes or on others.
 
 Wilson's score interval (Wilson 1927) for a proportion. For a paired difference Newcombe's square-and-add interval:
 method 10 of R. G. Newcombe, "Improved confidence intervals for the difference between binomial proportions based on
 paired data", Statistics in Medicine 17 (1998), 2635-2650. It joins two Wilson intervals by their correlation, stays
-within -1 and 1, and has a width also where every episode ended alike, where Wald's has none.
+within -1 and 1, and has a width also where every episode ended alike, where Wald's has none. Without pairs the same
+with no correlation: method 10 of his "Interval estimation for the difference between independent proportions:
+comparison of eleven methods", Statistics in Medicine 17 (1998), 873-890.
 """
 
 import math
@@ -37,14 +39,30 @@ def paired_difference(one: Sequence[bool], other: Sequence[bool]) -> tuple[float
     both = sum(a and b for a, b in pairs)
     neither = sum(not a and not b for a, b in pairs)
     first, second = sum(one), sum(other)
-    p1, p2 = first / n, second / n
-    low1, high1 = wilson(first, n)
-    low2, high2 = wilson(second, n)
-    correlation = _correlation(both, first - both, second - both, neither)
-    difference = p1 - p2
+    return _joined(first, n, second, n, _correlation(both, first - both, second - both, neither))
+
+
+def difference(one: int, episodes: int, other: int, other_episodes: int) -> tuple[float, float, float]:
+    """Return the success of ``one`` less that of ``other``, and its interval, where nothing is known of pairs.
+
+    Of the same episodes it is as a rule wider than :func:`paired_difference`: what is hard for one is for the other.
+
+    Returns:
+        (difference, low, high); (0, -1, 1) where either has no episodes.
+    """
+    if not episodes or not other_episodes:
+        return 0.0, -1.0, 1.0
+    return _joined(one, episodes, other, other_episodes, 0.0)
+
+
+def _joined(first: int, n1: int, second: int, n2: int, correlation: float) -> tuple[float, float, float]:
+    p1, p2 = first / n1, second / n2
+    low1, high1 = wilson(first, n1)
+    low2, high2 = wilson(second, n2)
+    apart = p1 - p2
     down = _added(p1 - low1, high2 - p2, correlation)
     up = _added(high1 - p1, p2 - low2, correlation)
-    return difference, max(-1.0, difference - down), min(1.0, difference + up)
+    return apart, max(-1.0, apart - down), min(1.0, apart + up)
 
 
 def _added(one: float, other: float, correlation: float) -> float:
