@@ -8,6 +8,7 @@ from typing import Any
 
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.floor_records import of_set
+from dysl_vla_ros.evaluation.methods import METHODS
 
 MEND = "name a table.json that `dysl_vla evaluate --methods` of this release wrote"
 
@@ -16,7 +17,9 @@ MEND = "name a table.json that `dysl_vla evaluate --methods` of this release wro
 class Point:
     """One method on one set of tasks."""
 
-    label: str
+    method: str
+    label: str  # as it is shown: the method, and the table where there are several
+    table: int  # number of its table
     tasks: str  # name of the set
     layers: float  # mean layer calls of an inference, verification included
     episodes: int
@@ -43,7 +46,8 @@ def read_tables(paths: Sequence[Path]) -> list[Beside]:
     folders = [path.resolve().parent.name for path in paths]
     if len(set(folders)) < len(folders):
         folders = [str(path.parent) for path in paths]
-    return [_read(path, f" ({own})" if len(paths) > 1 else "") for path, own in zip(paths, folders, strict=True)]
+    suffixes = [f" ({own})" if len(paths) > 1 else "" for own in folders]
+    return [_read(path, suffixes[number], number) for number, path in enumerate(paths)]
 
 
 def fitting(tables: Sequence[Beside], played: Mapping[str, Any]) -> tuple[list[Point], list[str]]:
@@ -67,13 +71,13 @@ def fitting(tables: Sequence[Beside], played: Mapping[str, Any]) -> tuple[list[P
     return points, said
 
 
-def _read(path: Path, suffix: str) -> Beside:
+def _read(path: Path, suffix: str, number: int) -> Beside:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
         otherwise = _otherwise(table)
         tasks = {str(name): tuple(map(str, own)) for name, own in table["tasks"].items()}
         rows = [row for row in table["methods"] if row["actions_per_inference"] == 1 and row["layers_mean"] is not None]
-        points = tuple(_point(row, suffix) for row in rows)
+        points = tuple(_point(row, suffix, number) for row in rows)
         found = Beside(path, tasks, int(table["max_ticks"]), points)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}; {MEND}") from error
@@ -94,8 +98,10 @@ def _otherwise(table: Mapping[str, Any]) -> str:
     return " and ".join(found + ([f"a delay of {delay:g} s"] if delay else []))
 
 
-def _point(row: Mapping[str, Any], suffix: str) -> Point:
+def _point(row: Mapping[str, Any], suffix: str, number: int) -> Point:
     episodes, successes = int(row["episodes"]), int(row["successes"])
     if not 0 <= successes <= episodes or not episodes or not float(row["layers_mean"]) > 0.0:
         raise ValueError(f"{row['method']} has {successes} of {episodes} episodes at {row['layers_mean']} layer calls")
-    return Point(row["method"] + suffix, row["tasks"], float(row["layers_mean"]), episodes, successes)
+    name = str(row["method"])
+    bound = ", a bound" if name in METHODS and METHODS[name].bound else ""  # its looks are not counted
+    return Point(name, name + bound + suffix, number, str(row["tasks"]), float(row["layers_mean"]), episodes, successes)

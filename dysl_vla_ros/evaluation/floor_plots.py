@@ -5,7 +5,6 @@ A floor's mean layer calls are its static layers. Layers go by their logarithm: 
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,10 @@ from dysl_vla_ros.files import write_atomically
 PICTURE = "floors.png"
 CHOICE_COLOURS = {"informative": "#1f5fa8", "spread": "#d9730d"}
 ADAPTER_LOOKS = {"token": ("o", "--"), "pooled": ("s", "-")}
+_COLOURS = [colour for colour in COLOURS if colour not in CHOICE_COLOURS.values()]
 PANEL, ONE_PANEL, HEIGHT, LEGEND_ROW = 4.6, 6.0, 3.6, 0.2  # inches
 ENTRY = 1.7  # inches of a legend's entry
-APART = 0.018  # of a panel's width between lines at the same layers, lest their bars lie on each other
+APART = 0.01  # of a panel's width between lines at the same layers, lest their bars lie on each other
 TICKS = 0.06  # of a panel's width, the least between two ticks
 
 
@@ -64,18 +64,20 @@ def _draw(
     longest = max((len(point.label) for point in points), default=0)
     columns = max(1, int(width / max(ENTRY, 0.5 + 0.065 * longest)))
     with matplotlib.rc_context({**STYLE, "savefig.dpi": 150}):
-        legend_rows = 1 + (len(_lines(floors)) + len({point.label for point in points})) // columns
+        legend_rows = 1 + bool(points) + (len(_lines(floors)) + len({point.label for point in points})) // columns
         figure = Figure(figsize=(width, HEIGHT + LEGEND_ROW * legend_rows))
         FigureCanvasAgg(figure)
         figure.set_layout_engine("constrained")
         handles: dict[str, Any] = {}
-        for panel, name in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
+        panels = figure.subplots(1, len(sets), squeeze=False, sharey=True)[0]
+        panels[0].set_ylabel("success, % (95% interval)")
+        for panel, name in zip(panels, sets, strict=True):
             handles |= _panel(panel, name, floors, full_depth, layers, points)
-        # in the order of the lines, whichever panel had which
-        order = [*(_line_label(*line) for line in _lines(floors)), *(point.label for point in points)]
-        full = [label for label in handles if label not in order]
-        shown = [*dict.fromkeys(own for own in order if own in handles), *full]
-        figure.legend([handles[own] for own in shown], shown, loc="outside lower center", ncols=columns)
+        order = [*(_line_label(*line) for line in _lines(floors)), _full_label(layers), *(own.label for own in points)]
+        shown = [label for label in dict.fromkeys(order) if label in handles]
+        title = "hollow: methods of other tables, in those tables' own scenes" if points else None
+        places = {"loc": "outside lower center", "ncols": columns, "title": title, "title_fontsize": 7.5}
+        figure.legend([handles[own] for own in shown], shown, **places)
         figure.savefig(target)
 
 
@@ -104,24 +106,24 @@ def _panel(
         apart = (high / low) ** (APART * (number - (len(lines) - 1) / 2))
         line = [pair for pair in played if choice in pair[0]["choices"] and pair[0]["adapter"] == adapter]
         marker, dashes = ADAPTER_LOOKS[adapter]
-        looks = {"color": CHOICE_COLOURS[choice], "marker": marker, "linestyle": dashes, "markersize": 4.5}
+        looks = {"color": CHOICE_COLOURS[choice], "marker": marker, "linestyle": dashes, "markersize": 3.8}
         results = [(own.successes, own.episodes) for _, own in line]
         xs = [floor["layers"] * apart for floor, _ in line]
         handles[_line_label(choice, adapter)] = _bars(panel, xs, results, **looks)
-    looks_of = dict(zip(dict.fromkeys(p.label for p in points), zip(cycle(_colours()), cycle(MARKERS)), strict=False))
+    methods = list(dict.fromkeys(point.method for point in points))
     for point in own_points:
-        colour, marker = looks_of[point.label]
+        number = methods.index(point.method)  # of its colour in every table, of its marker in the first
+        colour, marker = _COLOURS[number % len(_COLOURS)], MARKERS[(number + 5 * point.table) % len(MARKERS)]
         looks = {"color": colour, "marker": marker, "linestyle": "", "markersize": 7, "markerfacecolor": "white"}
-        bars = _bars(panel, [point.layers], [(point.successes, point.episodes)], zorder=3, **looks)
-        handles[point.label] = bars
+        result = (point.successes, point.episodes)
+        handles[point.label] = _bars(panel, [point.layers], [result], zorder=3, **looks)
     if full := of_set(full_depth, name):
-        label = f"full depth, {layers} layers"
         lowest, highest = (100.0 * own for own in wilson(full.successes, full.episodes))
-        handles[label] = panel.axhline(100.0 * full.successes / full.episodes, color=INK, linewidth=1.0, zorder=1)
+        share = 100.0 * full.successes / full.episodes
+        handles[_full_label(layers)] = panel.axhline(share, color=INK, linewidth=1.0, zorder=1)
         panel.axhspan(lowest, highest, color=FAINT, alpha=0.2, linewidth=0, zorder=0)
     panel.set_title(_title(name, [own for _, own in played] + ([full] if full else [])))
     panel.set_xlabel("mean layer calls of an inference")
-    panel.set_ylabel("success, % (95% interval)")
     panel.grid(color=FAINT, alpha=0.25, linewidth=0.6)
     return handles
 
@@ -152,8 +154,8 @@ def _line_label(choice: str, adapter: str) -> str:
     return f"floors: {choice}, {adapter}"
 
 
-def _colours() -> list[str]:
-    return [colour for colour in COLOURS if colour not in CHOICE_COLOURS.values()]
+def _full_label(layers: int) -> str:
+    return f"full depth, {layers} layers"
 
 
 def _whole(points: Sequence[Point]) -> list[int]:
