@@ -102,6 +102,7 @@ def test_what_is_finished_is_not_trained_again(trained, checkpoint, bag, capsys)
     assert floors(checkpoint, bag, trained) == 0
     said = capsys.readouterr().out
     assert "every floor was trained before" in said
+    assert "floors.png" not in said, "nothing was played"
     assert f"--adapters {trained / 'informative-2-token'} --params {trained / PARAMETERS}" in said
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("adapters.safetensors")} == before
 
@@ -152,6 +153,7 @@ def test_a_damaged_result_is_refused_and_kept(checkpoint, bag, tmp_path, capsys)
         (["--static-layers", "1"], "static layers must be 2 to 6 of 6"),
         (["--queries", "0"], "--queries must be at least 1, not 0 (adapters without pooled tokens: --adapter token)"),
         (["--action-steps", "0"], "--action-steps must be at least 1, not 0"),
+        (["--beside", "none.json"], "none.json cannot be read"),
         (["--evaluate", "1"], "--evaluate plays in the simulator, which knows nothing of bags"),
         (["--evaluate", str(len(CALIBRATION_SEEDS) + 1)], "calibration scenes a task are wanted"),
     ],
@@ -163,16 +165,33 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(checkpoint, b
 
 
 @pytest.mark.timeout(180)
-def test_floors_are_played_in_calibration_scenes_and_not_twice(checkpoint, tmp_path, capsys):
+def test_floors_and_full_depth_are_played_in_calibration_scenes_and_not_twice(checkpoint, tmp_path, capsys):
     pytest.importorskip("mujoco")
     data = write_noise_episodes(tmp_path / "data", ["push"], [6] * 6)
     more = ["--static-layers", 2, "--adapter", "token", "--tasks", "push"]
     more += ["--evaluate", 2, "--max-ticks", 3, "--jobs", 1]
     assert floors(checkpoint, data, tmp_path / "out", *more) == 0
-    (own,) = json.loads((tmp_path / "out" / RESULT).read_text())["floors"].values()
-    played = own["closed_loop"]
-    assert played["seeds"] == [CALIBRATION_SEEDS.start, CALIBRATION_SEEDS.start + 2]
-    assert (played["episodes"], played["tasks"], played["successes_by_task"]) == (2, ["push"], {"push": 0})
-    assert f"0/{played['episodes']}" in capsys.readouterr().out
+    result = json.loads((tmp_path / "out" / RESULT).read_text())
+    (own,) = result["floors"].values()
+    for played in (own["closed_loop"], result["full_depth"]):
+        assert played["seeds"] == [CALIBRATION_SEEDS.start, CALIBRATION_SEEDS.start + 2]
+        assert (played["episodes"], played["tasks"], played["successes_by_task"]) == (2, ["push"], {"push": 0})
+        assert played["outcomes"] == {"push": "00"}
+    picture = tmp_path / "out" / "floors.png"
+    said = capsys.readouterr().out
+    assert "0/2" in said and f"knee, easy: 2 of {LAYERS} layers (" in said and f"written: {picture}" in said
+
+    kept = (tmp_path / "out" / RESULT).read_bytes()
+    picture.unlink()
     assert floors(checkpoint, data, tmp_path / "out", *more) == 0
-    assert "episode/s" not in capsys.readouterr().err, "they were played before"
+    said = capsys.readouterr()
+    assert "episode/s" not in said.err, "they were played before"
+    assert picture.exists() and (tmp_path / "out" / RESULT).read_bytes() == kept
+
+    earlier = {name: value for name, value in result.items() if name != "full_depth"}  # as an earlier release has it
+    (tmp_path / "out" / RESULT).write_text(json.dumps(earlier))
+    assert floors(checkpoint, data, tmp_path / "out", *more[: more.index("--evaluate")]) == 0
+    assert "knee: full depth was not played" in capsys.readouterr().out
+    assert floors(checkpoint, data, tmp_path / "out", *more) == 0
+    assert capsys.readouterr().err.count("full depth: 100%") == 1
+    assert json.loads((tmp_path / "out" / RESULT).read_text()) == result, "full depth alone was played, to the same end"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dysl_vla_ros.evaluation.intervals import paired_difference, wilson
+from dysl_vla_ros.evaluation.intervals import difference, paired_difference, wilson
 
 outcomes = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 
@@ -75,3 +75,21 @@ def test_wilson_holds_the_share_and_mirrors(episodes, data):
 def test_nothing_tried_says_nothing():
     assert wilson(0, 0) == (0.0, 1.0)
     assert paired_difference([], []) == (0.0, -1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("counts", "published"),  # Newcombe, Statistics in Medicine 17 (1998), 873-890, table II, method 10
+    [
+        ((56, 70, 48, 80), (0.0524, 0.3339)),
+        ((9, 10, 3, 10), (0.1705, 0.8090)),
+        ((5, 56, 0, 29), (-0.0381, 0.1926)),
+    ],
+)
+def test_the_difference_without_pairs_is_as_published(counts, published):
+    apart, low, high = difference(*counts)
+    assert apart == counts[0] / counts[1] - counts[2] / counts[3]
+    assert (low, high) == pytest.approx(published, abs=5e-5)
+
+
+def test_without_episodes_a_difference_is_unknown():
+    assert difference(0, 0, 1, 2) == difference(1, 2, 0, 0) == (0.0, -1.0, 1.0)
