@@ -183,8 +183,19 @@ def test_floors_and_full_depth_are_played_in_calibration_scenes_and_not_twice(ch
 
     kept = (tmp_path / "out" / RESULT).read_bytes()
     picture.unlink()
-    assert floors(checkpoint, data, tmp_path / "out", *more) == 0
+    row = {
+        "method": "dysl",
+        "tasks": "easy",
+        "actions_per_inference": 1,
+        "episodes": 4,
+        "successes": 3,
+        "layers_mean": 3.5,
+    }
+    table = {"tasks": {"easy": ["push"], "hard": ["assembly"]}, "max_ticks": 3, "methods": [row]}
+    (tmp_path / "table.json").write_text(json.dumps(table))
+    assert floors(checkpoint, data, tmp_path / "out", *more, "--beside", tmp_path / "table.json") == 0
     said = capsys.readouterr()
+    assert "table.json: hard left out" in said.out
     assert "episode/s" not in said.err, "they were played before"
     assert picture.exists() and (tmp_path / "out" / RESULT).read_bytes() == kept
 

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "has them)",
     )  # fmt: skip
     parser.add_argument(
-        "--beside", type=Path, nargs="+", default=[], metavar="TABLE",
+        "--beside", type=Path, nargs="+", metavar="TABLE",
         help="draw the methods (m = 1) of these table.json, which `dysl_vla evaluate --methods` wrote, into floors.png",
     )  # fmt: skip
     parser.add_argument("--max-ticks", type=int, default=200, help="closed loop: ticks before an episode is lost")
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dysl_vla_ros.skipping.importance import check_count
 
     _check(arguments)
-    tables = read_tables(arguments.beside)
+    tables = read_tables(arguments.beside or [])
     sizes = module_sizes(arguments, "pooled")
     torch.set_num_threads(1)
     policy = load_policy(arguments.checkpoint)
