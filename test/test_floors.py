@@ -19,7 +19,7 @@ from tiny_bag import write_tiny_bag
 from tiny_checkpoint import INSTRUCTION, make_tiny_checkpoint
 
 LAYERS = 6
-SHORT = ("--observations", "24", "--hidden-steps", "4", "--action-steps", "4")
+SHORT = ("--observations", "24", "--hidden-steps", "4", "--action-steps", "4", "--no-compile")
 WANTED = ("--static-layers", "3", "2", "--adapter", "token", "pooled")
 
 

@@ -13,7 +13,7 @@ from tiny_bag import write_tiny_bag
 from tiny_checkpoint import INSTRUCTION, make_tiny_checkpoint
 
 LAYERS = 8
-SHORT = ("--observations", "30", "--hidden-steps", "3", "--action-steps", "3", "--joint-steps", "6")
+SHORT = ("--observations", "30", "--hidden-steps", "3", "--action-steps", "3", "--joint-steps", "6", "--no-compile")
 STATIC = (0, 4, 7)
 
 

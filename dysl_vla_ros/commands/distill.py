@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_module_arguments(parser)
     parser.add_argument("--batch-size", type=int, default=64, help="frames a step")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
+    add_compile_argument(parser)
     add_threshold_arguments(parser)
 
 
@@ -51,6 +52,14 @@ def add_module_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bottleneck", type=int, default=96, help="width of an adapter")
     parser.add_argument("--queries", type=int, default=4, help="pooled tokens that a block's pooled adapters share")
     parser.add_argument("--controller-width", type=int, default=32, help="units of a controller")
+
+
+def add_compile_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare whether the frozen layers are compiled."""
+    parser.add_argument(
+        "--no-compile", dest="compile", action="store_false",
+        help="do without torch.compile: half as fast, but at once; compiling needs a C++ compiler",
+    )  # fmt: skip
 
 
 def module_sizes(arguments: argparse.Namespace, adapter: str) -> dict[str, int]:
@@ -112,6 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
         controllers=arguments.controllers,
         skip_weight=arguments.skip_weight,
         seed=arguments.seed,
+        compile=arguments.compile,
     )
     job = Distillation(partition, modules, activations, settings, held_out)
     plan = [asdict(settings), sizes, list(partition.static), partition.per_block, policy.model_hash]

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dysl_vla_ros.commands.distill import HELD_OUT, add_module_arguments, module_sizes
+from dysl_vla_ros.commands.distill import HELD_OUT, add_compile_argument, add_module_arguments, module_sizes
 from dysl_vla_ros.commands.training_data import WHAT, add_bag_arguments, is_bag, open_data
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.settings import RuntimeSettings, SkippingSettings
@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=64, help="frames a step")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
     add_module_arguments(parser)
+    add_compile_argument(parser)
     parser.add_argument(
         "--evaluate", type=int, default=0, metavar="N",
         help="also play N scenes a task at each floor and at full depth, in closed loop (calibration scenes: no table "
@@ -87,6 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
         floor_share=1.0,
         seed=arguments.seed,
+        compile=arguments.compile,
     )
     data = [str(path.resolve()) for path in arguments.data]
     plan = {

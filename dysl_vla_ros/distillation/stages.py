@@ -27,6 +27,7 @@ from dysl_vla_ros.distillation.passes import (
     soft_pass,
     start_layer,
 )
+from dysl_vla_ros.policies.reference import ReferencePolicy
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 
@@ -46,6 +47,7 @@ class DistillationSettings:
     controllers: str = "error"  # or "mixture"
     skip_weight: float = 0.1  # lambda of the mixture
     seed: int = 0
+    compile: bool = False  # the frozen layers
 
 
 class Distillation:
@@ -70,6 +72,8 @@ class Distillation:
         self.judge = Judge(partition, modules, data if held_out is None else held_out)
         self.judgements: list[Judgement] = []
         self._policy = data.policy
+        if settings.compile and isinstance(data.policy, ReferencePolicy):
+            data.policy.network.compile_layers()
         self._random = np.random.default_rng(settings.seed)
 
     def train_hidden(self) -> float:

@@ -172,6 +172,18 @@ class ReferenceNetwork(nn.Module):
             hidden, attention_mask=context.attention_mask, position_embeddings=context.position_embeddings
         )
 
+    def compile_layers(self) -> None:
+        """Compile each layer, for many equal passes: the same arithmetic, about three times as fast on a CPU in bf16.
+
+        Eager attention is the one that the compiler fuses at these lengths. Bits may differ from those of a deployed
+        policy. Needs a C++ compiler; takes a few seconds a layer, at its first use.
+        """
+        if self.llama._attn_implementation == "eager":
+            return  # they are
+        self.llama._attn_implementation = "eager"
+        for layer in self.layers:
+            layer.compile(dynamic=False)
+
     def read_out(self, hidden: Tensor) -> Tensor:
         """Return normalised actions (B, H, A) from the stack's output."""
         queries = self.norm(hidden[:, -QUERIES:]).flatten(1)  # (B, 2 D)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from dysl_vla_ros.files import require_writable
 from dysl_vla_ros.interfaces import ActionSpec
-from dysl_vla_ros.policies.reference import ReferenceConfig, ReferenceNetwork
+from dysl_vla_ros.policies.reference import ReferenceConfig
 from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, Task
 from dysl_vla_ros.training.batches import Batches, BatchesAhead
 from dysl_vla_ros.training.dataset import Episodes, load_episodes
@@ -106,7 +106,7 @@ def train(data: Path, output: Path, tasks: list[Task], settings: TrainingSetting
         targets = teacher_chunks(teacher, episodes, accelerator, output / CHUNKS) if teacher else None
         accelerator.wait_for_everyone()  # all have read the state before the first of them can write the next
         if settings.compile:
-            _compile(state.student.network)
+            state.student.network.compile_layers()
         share = settings.batch_size // accelerator.num_processes
         process = accelerator.process_index
         ahead = BatchesAhead(
@@ -128,13 +128,6 @@ def train(data: Path, output: Path, tasks: list[Task], settings: TrainingSetting
         progress.close()
         accelerator.wait_for_everyone()
     accelerator.end_training()
-
-
-def _compile(network: ReferenceNetwork) -> None:
-    """Compile each layer: the same arithmetic; eager attention is the one that the compiler fuses at these lengths."""
-    network.llama._attn_implementation = "eager"
-    for layer in network.layers:
-        layer.compile(dynamic=False)
 
 
 def average_gradients(parameters: Sequence[Tensor], accelerator: Accelerator) -> None:
