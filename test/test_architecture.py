@@ -41,7 +41,7 @@ ARROWS = {
     "nodes.sim_node": {"nodes", "simulation"},
     "nodes.bag_recorder": {"nodes", "bags"},
     "evaluation": {"control", "simulation", "runtime"},
-    "training": {"policies", "simulation"},
+    "training": {"runtime", "simulation"},
     "bags": set(),
     "replay": {"bags", "control", "evaluation", "runtime"},
     "distillation": {"replay", "runtime", "training"},

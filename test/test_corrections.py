@@ -9,29 +9,31 @@ import torch
 from safetensors.torch import load_file
 
 from dysl_vla_ros.commands.main import main
+from dysl_vla_ros.distillation.floors import AT_FLOOR
 from dysl_vla_ros.interfaces import Observation
 from dysl_vla_ros.policies.reference import ReferenceNetwork, save_reference
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.runtime.step import Runtime
-from dysl_vla_ros.settings import RuntimeSettings
-from dysl_vla_ros.simulation.demonstrations import record_episode, record_task
+from dysl_vla_ros.settings import RuntimeSettings, SkippingSettings
+from dysl_vla_ros.simulation.demonstrations import record_episode
 from dysl_vla_ros.simulation.scene import Scene
 from dysl_vla_ros.simulation.tasks import TASKS
 from dysl_vla_ros.training import corrections
 from dysl_vla_ros.training.behaviour_cloning import configure_model
-from dysl_vla_ros.training.corrections import EXPERT_TURN, POLICY_TURN, Turns, full_depth_action
+from dysl_vla_ros.training.corrections import EXPERT_TURN, NOTHING, POLICY_TURN, Actor, Turns
 from dysl_vla_ros.training.dataset import VALIDATION_EPISODES, load_episodes
 from dysl_vla_ros.training.options import TrainingSettings
+from noise_episodes import write_noise_episodes
+from tiny_checkpoint import make_tiny_dysl
 
-TASK, EPISODES, CORRECTED = "reach", VALIDATION_EPISODES + 1, 2
+TASK, EPISODES, CORRECTED = "reach", VALIDATION_EPISODES + 1, 1
 SMALL = TrainingSettings(layers=3, width=16, heads=2, feed_forward=24)
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    record_task(TASK, folder, EPISODES)
-    return folder
+    """Short episodes of noise in the experts' place."""
+    return write_noise_episodes(tmp_path_factory.mktemp("data"), [TASK], range(9, 9 + EPISODES))
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +62,12 @@ def seen_in(path: Path) -> list[tuple[Observation, np.ndarray]]:
 
 def test_the_arm_goes_where_the_policy_takes_it_and_labels_are_the_experts(corrected, checkpoint):
     assert len(corrected) == CORRECTED
-    policy = load_policy(checkpoint)
+    actor = Actor(checkpoint, None)
     for path in corrected:
         moments = seen_in(path)
-        seed = int(path.stem.removeprefix("corrected-"))
+        seed = int(path.stem.removeprefix(f"corrected-{actor.name}-"))
         alone = record_episode(scene := Scene(TASK), seed, disturbed=False)
-        again = record_episode(scene, seed, disturbed=False, drive=Turns(policy, seed))
+        again = record_episode(scene, seed, disturbed=False, drive=Turns(actor, seed))
         scene.close()
         assert len(moments) > len(alone["action"]), "what knows nothing loses time"
         np.testing.assert_array_equal(moments[0][1], alone["action"][0])
@@ -74,10 +76,10 @@ def test_the_arm_goes_where_the_policy_takes_it_and_labels_are_the_experts(corre
 
 
 def test_turns_change_hands_within_their_lengths_and_depend_on_the_seed_alone(checkpoint, corrected):
-    policy, (observation, label) = load_policy(checkpoint), seen_in(corrected[0])[0]
+    actor, (observation, label) = Actor(checkpoint, None), seen_in(corrected[0])[0]
 
     def hands(seed):
-        turns = Turns(policy, seed)
+        turns = Turns(actor, seed)
         return [not np.array_equal(turns(observation, label), label) for _ in range(200)]
 
     drawn = hands(5)
@@ -90,17 +92,30 @@ def test_turns_change_hands_within_their_lengths_and_depend_on_the_seed_alone(ch
     assert hands(5) == drawn != hands(6)
 
 
-def test_the_policy_acts_as_at_full_depth_on_a_robot(checkpoint, corrected):
-    policy, (observation, _) = load_policy(checkpoint), seen_in(corrected[0])[3]
-    runtime = Runtime(policy, None)
-    given = runtime.step(observation, np.zeros((0, 4), np.float32), RuntimeSettings()).chunk.actions[0]
-    np.testing.assert_array_equal(full_depth_action(policy, observation), given)
+def test_with_adapters_the_policy_acts_at_its_floor_and_its_episodes_have_names_of_their_own(
+    checkpoint, corrected, tmp_path
+):
+    adapters = make_tiny_dysl(tmp_path / "dysl", checkpoint, offset=-9.0)  # controllers that never would
+    observation, _ = seen_in(corrected[0])[3]
+    full, floor = Actor(checkpoint, None), Actor(checkpoint, adapters)
+    runtime = Runtime.load(str(checkpoint), str(adapters))
+    asked = {"full": (full, RuntimeSettings(SkippingSettings(enabled=False))), "floor": (floor, AT_FLOOR)}
+    given = {name: runtime.step(observation, NOTHING, settings) for name, (_, settings) in asked.items()}
+    for name, (actor, _) in asked.items():
+        np.testing.assert_array_equal(actor.action(observation), given[name].chunk.actions[0])
+    assert given["floor"].trace.layer_calls < given["full"].trace.layer_calls
+    assert floor.name != full.name
 
 
 def test_recording_again_changes_nothing(corrected, recorded, checkpoint):
     before = {path: path.stat().st_mtime_ns for path in (recorded / TASK).iterdir()}
     corrections.record_task(TASK, recorded, checkpoint, CORRECTED)
     assert {path: path.stat().st_mtime_ns for path in (recorded / TASK).iterdir()} == before
+
+
+def test_adapters_without_their_policy_are_refused(recorded, tmp_path, capsys):
+    assert main(["demonstrations", str(recorded), "--adapters", str(tmp_path)]) == 2
+    assert "--adapters goes with --policy" in capsys.readouterr().err
 
 
 def test_corrections_are_learnt_from_and_never_validate(corrected, recorded):

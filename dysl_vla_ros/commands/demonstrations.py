@@ -21,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--policy", type=Path, metavar="CHECKPOINT",
         help="let this policy take turns with the expert, which labels all: shows the way back from its own mistakes",
     )  # fmt: skip
+    parser.add_argument(
+        "--adapters", type=Path, metavar="DYSL", help="with --policy: it acts at the floor of this DySL folder"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
 
 
@@ -33,16 +36,21 @@ def run(arguments: argparse.Namespace) -> int:
         raise DataError("--episodes and --jobs must be at least 1")
     if arguments.episodes > len(DEMONSTRATION_SEEDS):
         raise DataError(f"--episodes {arguments.episodes}: {len(DEMONSTRATION_SEEDS)} scenes a task are for recording")
+    if arguments.adapters and not arguments.policy:
+        raise DataError("--adapters goes with --policy, the checkpoint that they belong to")
     if arguments.policy:
-        from dysl_vla_ros.policies.registry import load_policy
         from dysl_vla_ros.training import corrections
 
-        load_policy(arguments.policy)  # a damaged one is found here, not in as many processes
-        lines = corrections.record_all(tasks, arguments.folder, arguments.policy, arguments.episodes, arguments.jobs)
+        lines = corrections.record_all(
+            tasks, arguments.folder, arguments.policy, arguments.episodes, arguments.jobs, arguments.adapters
+        )
     else:
         lines = record_all(tasks, arguments.folder, arguments.episodes, arguments.jobs)
     for line in lines:
         print(line, flush=True)
-    base = f" --base {arguments.policy}" if arguments.policy else ""
-    print(f"next: dysl_vla train {arguments.folder} OUTPUT{base}")
+    if arguments.adapters:
+        print(f"next: dysl_vla distill {arguments.policy} {arguments.folder} --adapters OTHER_DYSL")
+    else:
+        base = f" --base {arguments.policy}" if arguments.policy else ""
+        print(f"next: dysl_vla train {arguments.folder} OUTPUT{base}")
     return 0

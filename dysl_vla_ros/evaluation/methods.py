@@ -18,7 +18,6 @@ from torch import Tensor
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.policies.checkpoint import read_config
 from dysl_vla_ros.policies.interface import parameter_count
-from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.runtime.folder import DyslFolder
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
@@ -88,8 +87,7 @@ class Library:
     def alone(self, checkpoint: str) -> Runtime:
         """Return a new runtime of a checkpoint that runs every layer, whatever lies beside it."""
         if checkpoint not in self._shallow:
-            torch.set_num_threads(1)
-            self._shallow[checkpoint] = Runtime(load_policy(Path(checkpoint)), None)
+            self._shallow[checkpoint] = Runtime.load_base(Path(checkpoint))
             self._shallow[checkpoint].warm_up()
         return Runtime(self._shallow[checkpoint].policy, None)
 

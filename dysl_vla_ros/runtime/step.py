@@ -78,6 +78,16 @@ class Runtime:
         dysl.modules.to(device)
         return cls(policy, dysl)
 
+    @classmethod
+    def load_base(cls, checkpoint: Path) -> "Runtime":
+        """Load a base checkpoint alone, whatever lies beside it: every layer runs, in one thread.
+
+        Raises:
+            CheckpointError: it is missing or damaged.
+        """
+        torch.set_num_threads(1)
+        return cls(load_policy(checkpoint), None)
+
     @property
     def description(self) -> PolicyDescription:
         """What the outside must know of the policy and of what may be skipped."""

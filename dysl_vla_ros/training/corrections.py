@@ -2,7 +2,8 @@
 
 A cloned policy leaves the experts' paths and has never seen the way back (DAgger: Ross, Gordon, Bagnell, "A Reduction
 of Imitation Learning and Structured Prediction to No-Regret Online Learning", 2011). Here the policy goes astray on its
-own, the expert says at every tick what it would have done, and its turns show the way back.
+own, the expert says at every tick what it would have done, and its turns show the way back. With a DySL folder the
+policy acts at its floor: distillation then learns from states that skipping leads to.
 """
 
 from collections.abc import Iterator
@@ -12,13 +13,12 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable, write_atomically
 from dysl_vla_ros.interfaces import FloatArray, Observation
-from dysl_vla_ros.policies.interface import VlaPolicy
-from dysl_vla_ros.policies.registry import load_policy
+from dysl_vla_ros.runtime.step import Runtime
+from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
 from dysl_vla_ros.simulation.demonstrations import MAX_TICKS, record_episode, save_arrays
 from dysl_vla_ros.simulation.scene import Scene
 from dysl_vla_ros.simulation.seeds import DEMONSTRATION_SEEDS
@@ -26,13 +26,40 @@ from dysl_vla_ros.simulation.tasks import Task, task_named
 from dysl_vla_ros.training.dataset import CORRECTED
 
 POLICY_TURN, EXPERT_TURN = (10, 60), (5, 30)  # ticks that a turn lasts, least and most
+ALONE = GuidanceSettings(prior=False, verify=False, warmup=0)
+NOTHING: FloatArray = np.zeros((0, 4), np.float32)
+
+
+class Actor:
+    """A policy at full depth; with adapters, at the floor: every block skipped whole, where it errs most."""
+
+    def __init__(self, checkpoint: Path, adapters: Path | None) -> None:
+        """Load it.
+
+        Raises:
+            CheckpointError: either is missing, damaged, or they do not belong together.
+        """
+        if adapters:
+            self._runtime = Runtime.load(str(checkpoint), str(adapters))
+            skipping = SkippingSettings(threshold=0.0)
+        else:
+            self._runtime = Runtime.load_base(checkpoint)
+            skipping = SkippingSettings(enabled=False)
+        self._settings = RuntimeSettings(skipping, ALONE)
+        dysl = self._runtime.dysl
+        weights = str(dysl.config["files"]["adapters.safetensors"]) if dysl else self._runtime.policy.model_hash
+        self.name = weights[:8]  # of these weights, in the names of files
+
+    def action(self, seen: Observation) -> FloatArray:
+        """Return the first action (A,) of the chunk, in physical units."""
+        return self._runtime.step(seen, NOTHING, self._settings).chunk.actions[0]
 
 
 class Turns:
     """Drives the arm: the policy's action in its turns, the expert's in the others; lengths are drawn by the seed."""
 
-    def __init__(self, policy: VlaPolicy, seed: int) -> None:
-        self._policy = policy
+    def __init__(self, actor: Actor, seed: int) -> None:
+        self._actor = actor
         random = np.random.default_rng((seed, 6))
         turns: list[bool] = []
         while len(turns) < MAX_TICKS:
@@ -42,40 +69,30 @@ class Turns:
     def __call__(self, seen: Observation, expert: FloatArray) -> FloatArray:
         """Return the action (4,) that is played at this tick, in physical units."""
         self._tick += 1
-        return full_depth_action(self._policy, seen) if self._policys[self._tick] else expert
+        return self._actor.action(seen) if self._policys[self._tick] else expert
 
 
-def full_depth_action(policy: VlaPolicy, seen: Observation) -> FloatArray:
-    """Return the first action (A,) of the chunk that every layer together gives, in physical units."""
-    with torch.inference_mode():
-        hidden, context = policy.prepare(seen)
-        for layer in policy.layers:
-            hidden = layer(hidden, context)
-        chunk, _ = policy.decode(hidden, context, policy.initial_state())
-    return policy.action.denormalise(chunk[0, 0].float().cpu().numpy())
-
-
-def record_task(name: str, folder: Path, checkpoint: Path, episodes: int) -> str:
+def record_task(name: str, folder: Path, checkpoint: Path, episodes: int, adapters: Path | None = None) -> str:
     """Record corrections of one task until ``episodes`` lie in ``folder``; return one line on what was done.
 
     Scenes are those for demonstrations, from the last one down: the experts' episodes count up from the first.
 
     Raises:
-        CheckpointError: the policy is damaged or missing.
+        CheckpointError: the policy or the DySL folder is damaged or missing.
         DataError: the scenes have run out.
     """
-    torch.set_num_threads(1)
-    policy, scene, failures = load_policy(checkpoint), Scene(task_named(name)), 0
+    actor, scene, failures = Actor(checkpoint, adapters), Scene(task_named(name)), 0
+    prefix = f"{CORRECTED}{actor.name}-"
     (folder / name).mkdir(parents=True, exist_ok=True)
     seeds = reversed(DEMONSTRATION_SEEDS)
-    while len(list((folder / name).glob(f"{CORRECTED}*.npz"))) < episodes:
+    while len(list((folder / name).glob(f"{prefix}*.npz"))) < episodes:
         seed = next(seeds, None)
         if seed is None:
             raise DataError(f"{name}: only {len(DEMONSTRATION_SEEDS)} scenes are for recording, {failures} failed")
-        path = folder / name / f"{CORRECTED}{seed:05d}.npz"
+        path = folder / name / f"{prefix}{seed:05d}.npz"
         failed = path.with_suffix(".failed")
         if not path.exists() and not failed.exists():
-            arrays = record_episode(scene, seed, disturbed=False, drive=Turns(policy, seed))
+            arrays = record_episode(scene, seed, disturbed=False, drive=Turns(actor, seed))
             if arrays is None:
                 failed.touch()
             else:
@@ -85,14 +102,17 @@ def record_task(name: str, folder: Path, checkpoint: Path, episodes: int) -> str
     return f"{name}: {episodes} corrected episodes, {failures} failures dropped"
 
 
-def record_all(tasks: list[Task], folder: Path, checkpoint: Path, episodes: int, jobs: int) -> Iterator[str]:
+def record_all(
+    tasks: list[Task], folder: Path, checkpoint: Path, episodes: int, jobs: int, adapters: Path | None = None
+) -> Iterator[str]:
     """Record all tasks with ``jobs`` processes; yield a line as each task is complete.
 
     Raises:
-        CheckpointError: the policy is damaged or missing.
+        CheckpointError: the policy or the DySL folder is damaged or missing.
         DataError: the folder cannot be written to, or the scenes have run out.
     """
     require_writable(folder)
+    Actor(checkpoint, adapters)  # a damaged one is found here, not in as many processes
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        work = partial(record_task, folder=folder, checkpoint=checkpoint, episodes=episodes)
+        work = partial(record_task, folder=folder, checkpoint=checkpoint, episodes=episodes, adapters=adapters)
         yield from pool.map(work, [task.name for task in tasks])
