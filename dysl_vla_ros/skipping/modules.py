@@ -18,22 +18,22 @@ def attention_pool(hidden: Tensor, queries: Tensor, token_mask: Tensor | None) -
     """Pool normalised tokens by the softmax of their product with each query.
 
     Args:
-        hidden: (B, T, D), already normalised; each row holds at least one real token.
+        hidden: (B, T, D), already normalised, finite; each row holds at least one real token.
         queries: (Q, D).
         token_mask: (B, T) bool, True where a token is real; None: all are.
 
     Returns:
         (B, Q, D).
     """
-    scores = torch.einsum("qd,btd->bqt", queries, hidden) * hidden.shape[-1] ** -0.5  # (B, Q, T)
+    scores = (queries * hidden.shape[-1] ** -0.5) @ hidden.transpose(1, 2)  # (B, Q, T)
     if token_mask is not None:
         scores = scores.masked_fill(~token_mask[:, None, :], float("-inf"))
     return scores.softmax(dim=-1) @ hidden  # (B, Q, D)
 
 
-def _without_padding(hidden: Tensor, token_mask: Tensor | None) -> Tensor:
-    # A weight of zero is not enough: zero times infinity in a padding token would still be NaN.
-    return hidden if token_mask is None else hidden.masked_fill(~token_mask[:, :, None], 0.0)
+def _without_padding(tokens: Tensor, token_mask: Tensor | None) -> Tensor:
+    # A weight of zero is not enough: zero times what infinity in a padding token became would still be NaN.
+    return tokens if token_mask is None else tokens.masked_fill(~token_mask[:, :, None], 0.0)
 
 
 def _normalised(hidden: Tensor) -> Tensor:
@@ -49,9 +49,9 @@ class PooledQueries(nn.Module):
         self.queries = nn.Parameter(torch.randn(queries, width) * 0.5)
         self.mix = nn.Linear(queries * width, width)
 
-    def forward(self, hidden: Tensor, token_mask: Tensor | None) -> Tensor:
-        """Return (B, D) for ``hidden`` (B, T, D)."""
-        tokens = _normalised(_without_padding(hidden, token_mask))
+    def forward(self, tokens: Tensor, token_mask: Tensor | None) -> Tensor:
+        """Return (B, D) for normalised ``tokens`` (B, T, D)."""
+        tokens = _without_padding(tokens, token_mask)
         pooled = attention_pool(tokens, self.queries, token_mask)  # (B, Q, D)
         return self.mix(pooled.flatten(1))  # (B, D)
 
@@ -77,10 +77,11 @@ class SkipAdapter(nn.Module):
 
     def forward(self, hidden: Tensor, token_mask: Tensor | None = None) -> Tensor:
         """Return (B, T, D) for ``hidden`` (B, T, D); ``token_mask`` (B, T) is True where a token is real."""
-        narrow = self.down(self.norm(hidden))  # (B, T, bottleneck)
+        tokens = _normalised(hidden)  # once, for both uses: at batch 1 each small operation counts
+        narrow = self.down(tokens * self.norm.weight)  # (B, T, bottleneck)
         (pool,) = self._shared
         if pool is not None and self.pooled is not None:
-            narrow = narrow + self.pooled(pool(hidden, token_mask))[:, None, :]
+            narrow = narrow + self.pooled(pool(tokens, token_mask))[:, None, :]
         return hidden + self.up(functional.silu(narrow))
 
 
@@ -105,7 +106,7 @@ class SkipController(nn.Module):
 
     def forward(self, hidden: Tensor, token_mask: Tensor | None = None) -> Tensor:
         """Return the logit (B,) for ``hidden`` (B, T, D); ``token_mask`` (B, T) is True where a token is real."""
-        tokens = _normalised(_without_padding(hidden, token_mask))
+        tokens = _without_padding(_normalised(hidden), token_mask)
         count = hidden.shape[1] if token_mask is None else token_mask.sum(dim=1, keepdim=True)
         mean = tokens.sum(dim=1) / count  # (B, D)
         pooled = attention_pool(tokens, self.query, token_mask)[:, 0]  # (B, D)
