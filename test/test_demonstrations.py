@@ -69,7 +69,9 @@ def test_frames_become_observations_of_the_task_that_they_are_from(recorded):
 
 def test_training_goes_on_at_the_step_it_stopped_at_and_its_checkpoint_loads(recorded, tmp_path):
     def run(steps):
-        settings = TrainingSettings(steps=steps, batch_size=4, compile=False)
+        settings = TrainingSettings(
+            steps=steps, batch_size=4, compile=False, layers=3, width=16, heads=2, feed_forward=16
+        )
         train(recorded, tmp_path / "out", [TASKS["reach"]], settings)
         return json.loads((tmp_path / "out" / "config.json").read_text())
 
@@ -77,9 +79,8 @@ def test_training_goes_on_at_the_step_it_stopped_at_and_its_checkpoint_loads(rec
     config = run(2)
     assert config["training"]["steps"] == 2
     policy = load_policy(tmp_path / "out")
-    assert len(policy.layers) == 24
+    assert len(policy.layers) == 3
     assert isinstance(policy.action, ActionSpec) and policy.action.horizon == 8
-    assert (tmp_path / "out" / "model.safetensors").stat().st_size < 32e6
 
 
 def test_the_learning_rate_rises_then_falls_to_its_final_share():

@@ -206,6 +206,7 @@ def figure(text, unit):
     return float(re.search(rf"([\d.]+) {unit}", text)[1])
 
 
+@pytest.mark.slow  # DDS keeps a dead node on the graph for 20 s
 @pytest.mark.ros
 def test_it_hears_an_unconfigured_node_reads_the_rates_a_peer_counts_and_sees_the_node_go(ros_domain, tmp_path):
     checkpoint = make_tiny_checkpoint(tmp_path / "tiny")
