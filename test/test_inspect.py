@@ -29,7 +29,7 @@ def numbers_in(path: Path) -> int:
         header = json.loads(source.read(length))
     total = 0
     for name, tensor in header.items():
-        if name != "__metadata__":
+        if name != "__metadata__" and not name.endswith(".offset"):  # one number a controller that is no parameter
             count = 1
             for side in tensor["shape"]:
                 count *= side
@@ -47,8 +47,7 @@ def test_parameters_are_those_of_the_files_and_each_belongs_to_one_part() -> Non
         name: size * found["parameters"] for name, size in {"fp32": 4, "fp16": 2, "bf16": 2}.items()
     }
     assert found["disk_bytes"] == (SHIPPED / "model.safetensors").stat().st_size
-    offsets = found["layers"]["total"] - len(found["layers"]["static"])  # one number a controller that is no parameter
-    assert found["dysl"]["parameters"] + offsets == numbers_in(SHIPPED / "dysl" / "adapters.safetensors")
+    assert found["dysl"]["parameters"] == numbers_in(SHIPPED / "dysl" / "adapters.safetensors")
     assert found["latency"]["depths"] == {}
 
 

@@ -12,7 +12,7 @@ HELD_OUT = 512  # frames of episodes that nothing is learned from, to judge by
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments; the defaults made the shipped adapters."""
+    """Declare the arguments; those of the shipped adapters are in their model card."""
     parser.description = (
         "Train adapters and controllers for a frozen policy, then search thresholds. The targets are the policy's own "
         "actions at full depth. Interrupted, it goes on behind the last finished stage when it is started again."

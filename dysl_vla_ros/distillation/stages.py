@@ -36,7 +36,7 @@ JUDGEMENTS = 6  # of a stage 2
 
 @dataclass(frozen=True)
 class DistillationSettings:
-    """What a run may change; the defaults made the shipped adapters."""
+    """What a run may change."""
 
     hidden_steps: int = 500  # stage 1, hidden states
     action_steps: int = 1800  # stage 1, action loss

@@ -38,8 +38,8 @@ class SceneRenderer:
         self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
         self._fixed = mujoco.MjvCamera()
         self._fixed.type = mujoco.mjtCamera.mjCAMERA_FREE
-        self._fixed.lookat[:] = (0.0, 0.70, 0.12)
-        self._fixed.distance, self._fixed.azimuth, self._fixed.elevation = 0.95, 146.0, -35.0
+        self._fixed.lookat[:] = (0.0, 0.68, 0.14)
+        self._fixed.distance, self._fixed.azimuth, self._fixed.elevation = 1.05, 146.0, -35.0
 
     def render(self, camera: str, width: int, height: int, decorations: Sequence[Decoration] = ()) -> NDArray[np.uint8]:
         """Return one picture (height, width, 3) rgb; ``camera`` is ``image`` (fixed) or ``wrist_image``."""

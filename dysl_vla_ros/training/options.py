@@ -16,7 +16,7 @@ def _option(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """What a run may change; the defaults made the shipped weights."""
+    """What a run may change; what made the shipped weights stands in their model card."""
 
     steps: int = _option(6000, "optimiser steps; about an hour and a half on two cores")
     batch_size: int = _option(96, "frames a step, over all processes")
