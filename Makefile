@@ -26,7 +26,7 @@ demo: build ## watch the policy move a simulated arm (EPISODES=2 a task, HEADLES
 	@$(in_environment) dysl_vla demo $(if $(EPISODES),--episodes $(EPISODES)) $(if $(filter-out 0,$(HEADLESS)),--headless) \
 	  $(if $(RECORD),--record "$(RECORD)") $(ARGS)
 
-test: build ## the test suite, without what takes more than half a minute (ARGS='-k worker')
+test: build ## the test suite, without the slow ones (ARGS='-k worker')
 	@$(in_environment) pytest -m "not slow" $(ARGS)
 
 test-all: build ## the whole test suite

@@ -5,12 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tiny_checkpoint import make_tiny_checkpoint, make_tiny_dysl
 
 BENCH = Path(__file__).parents[1] / "benchmarks" / "step_latency.py"
 KEYS = {"name", "value", "unit", "goal", "met", "spread", "runs", "machine"}
 
 
+@pytest.mark.slow
 def test_every_figure_has_its_spread_and_goals_are_judged(tmp_path):
     checkpoint = make_tiny_checkpoint(tmp_path / "base")
     make_tiny_dysl(checkpoint / "dysl", checkpoint)

@@ -128,6 +128,7 @@ def test_corrections_are_learnt_from_and_never_validate(corrected, recorded):
     assert len(validation) == sum(len(seen_in(path)) for path in plain[-VALIDATION_EPISODES:])
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_the_bases_weights_with_its_words_and_statistics(
     recorded, corrected, checkpoint, tmp_path
 ):

@@ -190,8 +190,11 @@ def test_the_figures_say_where_they_come_from(bags, outcome):
     assert sum(about["deviation"][name]["moments"] for name in PHASES) == about["deviation"]["all"]["moments"]
 
 
-def test_the_page_holds_all_it_shows_with_film_marks_and_worst_moments(outcome, folder):
-    html = (folder / "replay.html").read_text()
+def test_the_page_holds_all_it_shows_with_film_marks_and_worst_moments(bags, tmp_path):
+    eager = tmp_path / "eager.yaml"  # so that there is something to mark
+    eager.write_text("/**:\n  ros__parameters:\n    guidance:\n      verify_threshold: 0.01\n      verify_on: any\n")
+    outcome = replayed(bags["skipping"].path, tmp_path / "out", parameters=eager)
+    html = (tmp_path / "out" / "replay.html").read_text()
     page = Page(html)
     assert page.open == []
     assert all(source.startswith("data:image/") for source in page.sources)

@@ -185,6 +185,7 @@ def test_markers_are_apart_and_in_reach_and_off_the_way_to_each_other():
             assert abs(block.position[0]) > 0.2, "beside where hand and puck go"
 
 
+@pytest.mark.slow
 def test_three_instructions_share_one_scene_and_each_is_fulfilled_at_its_own_marker_alone():
     scenes = [Scene(name) for name in COLOURED]
     for scene in scenes:

@@ -71,6 +71,7 @@ def whole(recorded, teacher, tmp_path_factory) -> Path:
     return output
 
 
+@pytest.mark.slow
 def test_the_student_is_the_teacher_with_fewer_layers_and_says_what_it_took(whole, teacher, episodes):
     student, its = (json.loads((folder / "config.json").read_text()) for folder in (whole, teacher))
     assert student["model"]["layers"] == 2
@@ -83,6 +84,7 @@ def test_the_student_is_the_teacher_with_fewer_layers_and_says_what_it_took(whol
     assert (said["steps"], said["frames"]) == (STEPS, len(episodes)) and said["seconds"] >= 0
 
 
+@pytest.mark.slow
 def test_the_targets_are_what_the_teacher_does_with_each_frame(whole, teacher, episodes):
     policy = load_teacher(teacher)
     chunks = load_file(whole / CHUNKS)["chunks"]
