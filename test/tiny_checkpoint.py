@@ -70,6 +70,7 @@ def make_tiny_dysl(folder: Path, checkpoint: Path, seed: int = 0, offset: float 
             modules.controller(layer).offset.fill_(offset)
     guidance = {
         "step": 0.1, "verify_threshold": 0.05, "dead_band": 0.0, "stride": "integral", "verify_on": "any",
+        "warmup": 2,
     }  # fmt: skip
     save_dysl(
         folder,

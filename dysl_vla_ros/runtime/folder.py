@@ -186,7 +186,7 @@ def _guidance_values(calibration: Mapping[str, Any], path: Path) -> dict[str, fl
             fault = f"guidance.{name} is {value!r}, which stands for no value"
         if fault:
             faults.append(fault)
-        values[name] = value
+        values[name] = float(value) if type(value) is int else value  # numbers go to the node as floats
     if faults:
         raise CheckpointError(f"{path}: {'; '.join(faults)}; {REMAKE}")
     return values
