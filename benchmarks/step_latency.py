@@ -23,15 +23,14 @@ from dysl_vla_ros.evaluation.matching import even_plan
 from dysl_vla_ros.files import write_json
 from dysl_vla_ros.interfaces import Observation, StepResult
 from dysl_vla_ros.runtime.step import Runtime
-from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
+from dysl_vla_ros.settings import FULL_DEPTH, OPEN, RuntimeSettings
 from dysl_vla_ros.simulation.scene import Scene
 from dysl_vla_ros.skipping.depth_rules import FixedPlan
 
 SEED = 30_000  # scenes that nothing was trained, calibrated or evaluated on
 PARTS = ("vision", "stack", "head", "verify", "total")
 ENGINE_GOAL = 1.05  # stack time at a plan over that of the bare loop
-EVERY_LAYER = RuntimeSettings(skipping=SkippingSettings(enabled=False))
-UNGUIDED = RuntimeSettings(guidance=GuidanceSettings(prior=False, verify=False, warmup=0))
+UNGUIDED = RuntimeSettings(guidance=OPEN)
 
 Pairs = list[tuple[StepResult, StepResult]]
 
@@ -64,7 +63,7 @@ def side_by_side(checkpoint: Path, tasks: Sequence[str], max_ticks: int) -> tupl
     seen: list[Observation] = []
 
     def step_both(observation: Observation, result: StepResult) -> None:
-        pairs.append((result, full.step(observation, np.zeros((0, full.policy.action.dimensions)), EVERY_LAYER)))
+        pairs.append((result, full.step(observation, np.zeros((0, full.policy.action.dimensions)), FULL_DEPTH)))
         seen.append(observation)
 
     for runtime in (skipping, full):
@@ -125,7 +124,6 @@ def main() -> None:
     runtime = Runtime.load(str(arguments.checkpoint), "")
     runtime.warm_up()
     partition = runtime.dysl.partition  # type: ignore[union-attr]  # side_by_side has refused a folder without
-    floor = tuple(first for first, _ in partition.blocks)
     middle = even_plan(partition, (len(partition.static) + partition.num_layers) // 2)
 
     times = {part: np.array([[getattr(a.timings, part), getattr(b.timings, part)] for a, b in pairs]) for part in PARTS}
@@ -152,7 +150,7 @@ def main() -> None:
         # as tables have it: verification counted, mean over mean
         figure("stack_speedup_of_means", both_passes[:, 1] / np.maximum(both_passes[:, 0], 1e-9), "ratio")
         | {"value": round(float(both_passes[:, 1].mean() / both_passes[:, 0].mean()), 4)},
-        figure("engine_cost_floor", engine_cost(runtime, seen, floor), "ratio", ENGINE_GOAL),
+        figure("engine_cost_floor", engine_cost(runtime, seen, partition.floor), "ratio", ENGINE_GOAL),
         figure("engine_cost_half", engine_cost(runtime, seen, middle), "ratio", ENGINE_GOAL),
     ]
     for own in figures[-2:]:

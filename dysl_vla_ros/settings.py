@@ -126,16 +126,16 @@ class GuidanceSettings:
     def resolved(self, calibrated: Mapping[str, float | str]) -> "GuidanceSettings":
         """Return these settings with every "as calibrated" value put in from a DySL folder's calibration.
 
-        A warm-up is always put in: :data:`WARMUP` where nothing was calibrated.
+        What stands for it is the default of each value that is calibrated. A warm-up is always put in: :data:`WARMUP`
+        where nothing was calibrated.
         """
-        changes: dict[str, float | str] = {
-            name: calibrated[name]
-            for name in ("step", "verify_threshold", "dead_band", "stride", "verify_on")
-            if getattr(self, name) in (0.0, "") and name in calibrated
+        known = {"warmup": WARMUP, **calibrated}
+        changes = {
+            field.name: type(own)(known[field.name])  # numbers come as floats
+            for field in dataclasses.fields(self)
+            if field.name in known and (own := getattr(self, field.name)) == field.default
         }
-        if self.warmup < 0:
-            changes["warmup"] = int(calibrated.get("warmup", WARMUP))
-        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+        return dataclasses.replace(self, **changes)
 
 
 @dataclass(frozen=True)
@@ -202,6 +202,10 @@ class RuntimeSettings:
     guidance: GuidanceSettings = GuidanceSettings()
     actions_per_inference: int = 1
 
+
+OPEN = GuidanceSettings(prior=False, verify=False, warmup=0)  # allow points at blocks' first layers, from the start
+FULL_DEPTH = RuntimeSettings(SkippingSettings(enabled=False))
+AT_FLOOR = RuntimeSettings(SkippingSettings(threshold=0.0), OPEN)  # every block skipped whole, always
 
 GROUPS = (ModelSettings, ControlSettings, SkippingSettings, GuidanceSettings, SafetySettings, DiagnosticsSettings)
 

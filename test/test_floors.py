@@ -8,11 +8,12 @@ import pytest
 from safetensors import safe_open
 
 from dysl_vla_ros.commands.main import main
-from dysl_vla_ros.distillation.floors import AT_FLOOR, PARAMETERS, RESULT, combinations
+from dysl_vla_ros.distillation.floors import PARAMETERS, RESULT, combinations
 from dysl_vla_ros.distillation.stages import Distillation
 from dysl_vla_ros.interfaces import Observation
 from dysl_vla_ros.params_file import read_params_file
 from dysl_vla_ros.runtime.step import Runtime
+from dysl_vla_ros.settings import AT_FLOOR
 from dysl_vla_ros.simulation.seeds import CALIBRATION_SEEDS
 from noise_episodes import write_noise_episodes
 from tiny_bag import write_tiny_bag

@@ -11,7 +11,7 @@ from typing import Any
 from dysl_vla_ros.commands.distill import HELD_OUT, add_compile_argument, add_module_arguments, module_sizes
 from dysl_vla_ros.commands.training_data import WHAT, add_bag_arguments, is_bag, open_data
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.settings import RuntimeSettings, SkippingSettings
+from dysl_vla_ros.settings import AT_FLOOR, FULL_DEPTH, RuntimeSettings
 from dysl_vla_ros.simulation.seeds import calibration_seeds
 from dysl_vla_ros.simulation.tasks import TASK_CHOICES, tasks_named
 
@@ -146,8 +146,6 @@ def _train(arguments: argparse.Namespace, policy: Any, settings: Any, sizes: dic
 
 def _play(arguments: argparse.Namespace, progress: Any) -> None:
     """Play full depth and every floor that was not played in as many scenes of the same tasks before."""
-    from dysl_vla_ros.distillation.floors import AT_FLOOR
-
     seeds = calibration_seeds(arguments.evaluate)
     about = {
         "seeds": [seeds.start, seeds.stop],
@@ -160,9 +158,8 @@ def _play(arguments: argparse.Namespace, progress: Any) -> None:
 
     floors = dict(progress.values["floors"])
     if left(progress.values["full_depth"]):
-        whole = RuntimeSettings(SkippingSettings(enabled=False))
         any_floor = next(iter(floors))  # nothing of it runs
-        progress.keep(full_depth=_played(arguments, about, whole, any_floor, "full depth"))
+        progress.keep(full_depth=_played(arguments, about, FULL_DEPTH, any_floor, "full depth"))
     for name, record in floors.items():
         if left(record.get("closed_loop")):
             progress.keep_floor(record | {"closed_loop": _played(arguments, about, AT_FLOOR, name, name)})

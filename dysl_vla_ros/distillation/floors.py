@@ -16,13 +16,11 @@ import torch
 
 from dysl_vla_ros.distillation import stage_report
 from dysl_vla_ros.distillation.activations import Activations
-from dysl_vla_ros.distillation.remembered_passes import OPEN
 from dysl_vla_ros.distillation.stages import Distillation, DistillationSettings
 from dysl_vla_ros.distillation.unfinished import Unfinished
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import write_json
 from dysl_vla_ros.policies.interface import VlaPolicy
-from dysl_vla_ros.settings import RuntimeSettings, SkippingSettings
 from dysl_vla_ros.skipping.importance import informative_static, spread_static
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
@@ -37,7 +35,6 @@ PARAMETER_FILE = """\
     guidance.verify: false
     guidance.warmup: 0
 """
-AT_FLOOR = RuntimeSettings(SkippingSettings(threshold=0.0), OPEN)
 
 
 @dataclass(frozen=True)

@@ -88,14 +88,16 @@ def starting_points(
     verify_on: str,
     share: float,
     step_factor: float = 1.0,
-    warmup: int = 0,
 ) -> GuidanceSettings:
-    """Return guidance settings measured on the runs; a larger ``step_factor`` lets allow points move less."""
+    """Return guidance settings measured on the runs, without a warm-up.
+
+    A larger ``step_factor`` lets allow points move less.
+    """
     return GuidanceSettings(
         step=step_factor * prior_step(trace, partition),
         verify_threshold=verify_threshold(trace, verify_on, share),
         dead_band=float(np.median(np.abs(trace.change))) if stride == "paper" else 0.0,
         stride=stride,
-        warmup=warmup,
+        warmup=0,
         verify_on=verify_on,
     )

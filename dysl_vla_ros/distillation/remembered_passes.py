@@ -7,7 +7,7 @@ in its order; a test holds the two equal, bit for bit.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,11 @@ from dysl_vla_ros.interfaces import ActionSpec, FloatArray
 from dysl_vla_ros.runtime.folder import DyslFolder
 from dysl_vla_ros.runtime.recording import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
-from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
+from dysl_vla_ros.settings import AT_FLOOR, OPEN, RuntimeSettings, SkippingSettings
 from dysl_vla_ros.skipping.guidance import PriorPostGuidance
 from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.stack import Skip, SkippableStack, StackContext
 
-OPEN = GuidanceSettings(prior=False, verify=False, warmup=0)  # allow points at blocks' first layers, from the start
 Way = tuple[int, ...]
 """Per block so far: the dynamic layer from which the rest was skipped; the block's end: nothing was."""
 
@@ -110,7 +109,7 @@ class RememberedPasses:
         floor = self.partition.floor
         keys = [(floor[:block], first) for block, first in enumerate(floor)]
         for index, moments in enumerate(self._moments):
-            for _ in self.replay(RuntimeSettings(SkippingSettings(threshold=0.0), OPEN, m), [index]):
+            for _ in self.replay(replace(AT_FLOOR, actions_per_inference=m), [index]):
                 pass
             says = np.array([[own.probabilities[key] for key in keys] for own in moments], dtype=np.float32)
             yield np.stack([own.actions[floor] for own in moments]), says

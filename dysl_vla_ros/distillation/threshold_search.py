@@ -21,7 +21,7 @@ from dysl_vla_ros.interfaces import FloatArray
 from dysl_vla_ros.runtime.folder import CALIBRATED
 from dysl_vla_ros.runtime.recording import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
-from dysl_vla_ros.settings import WARMUP, GuidanceSettings, RuntimeSettings, SkippingSettings
+from dysl_vla_ros.settings import AT_FLOOR, WARMUP, GuidanceSettings, RuntimeSettings, SkippingSettings
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 
@@ -35,7 +35,6 @@ WARMUPS = (1, WARMUP)  # tried at the end; the search goes without
 TRIALS = 2 * (len(TOLERATED_QUANTILES) + len(STEP_FACTORS) + len(VERIFIED_SHARES)) + len(WARMUPS)
 STILL, EVEN = 0.05, 0.95  # evenness of allow points below and above which the prior decides nothing
 LARGEST_LOGIT = 15.0  # what a probability in float32 can tell
-RULE_ALONE = GuidanceSettings(prior=False, verify=False, warmup=0, stride="paper", verify_on="first")
 
 
 @dataclass(frozen=True)
@@ -142,8 +141,7 @@ def tolerated_errors(passes: RememberedPasses, m: int) -> list[float]:
         passes: with controllers at :data:`REMEMBERED_AT`.
         m: actions played of each chunk.
     """
-    settings = RuntimeSettings(SkippingSettings(threshold=0.0), RULE_ALONE, m)
-    errors = _errors(passes, list(passes.replay(settings)), m)
+    errors = _errors(passes, list(passes.replay(replace(AT_FLOOR, actions_per_inference=m))), m)
     says = np.concatenate([probabilities for _, probabilities in passes.at_floor(m)]).astype(np.float64)
     with np.errstate(divide="ignore"):
         logits = np.clip(np.log(says) - np.log1p(-says), -LARGEST_LOGIT, LARGEST_LOGIT)

@@ -13,7 +13,7 @@ from dysl_vla_ros.replay.run import FULL, Side
 from dysl_vla_ros.replay.source import Choice, open_source, require_moments
 from dysl_vla_ros.runtime.recording import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
-from dysl_vla_ros.settings import RuntimeSettings, SafetySettings, SkippingSettings
+from dysl_vla_ros.settings import FULL_DEPTH, SafetySettings
 
 SHORTEST_RUN = 5  # inferences; fewer have no continuity worth measuring
 
@@ -44,7 +44,7 @@ def full_depth_runs(
     """
     choice = choice or Choice()
     spaced = dataclasses.replace(choice, actions_between=m)
-    settings = RuntimeSettings(skipping=SkippingSettings(enabled=False), actions_per_inference=m)
+    settings = dataclasses.replace(FULL_DEPTH, actions_per_inference=m)
     runs: list[FullDepthRun] = []
     bar = tqdm(desc="full depth", unit="frame", total=limit)
     for path in bags:

@@ -17,7 +17,7 @@ from dysl_vla_ros.interfaces import Observation, Timings
 from dysl_vla_ros.policies.checkpoint import read_config
 from dysl_vla_ros.runtime.folder import CALIBRATION, WEIGHTS
 from dysl_vla_ros.runtime.step import Runtime
-from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
+from dysl_vla_ros.settings import FULL_DEPTH, GuidanceSettings, RuntimeSettings
 from dysl_vla_ros.skipping.depth_rules import StaticOnly
 
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}  # a weight
@@ -149,7 +149,7 @@ def measure(runtime: Runtime, steps: int) -> dict[str, Latency]:
         instruction=policy.instructions[0],
     )
     played = np.zeros((0, policy.action.dimensions), dtype=np.float32)
-    depths = {"full depth": (RuntimeSettings(skipping=SkippingSettings(enabled=False)), None)}
+    depths = {"full depth": (FULL_DEPTH, None)}
     if (dysl := runtime.dysl) is not None:
         floor = RuntimeSettings(guidance=GuidanceSettings(warmup=0, verify=False))
         depths["floor"] = (floor, lambda points: StaticOnly(dysl.partition, dysl.modules))  # type: ignore[assignment]
