@@ -9,12 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from dysl_vla_ros.commands.main import main
-from dysl_vla_ros.distillation.floors import AT_FLOOR
 from dysl_vla_ros.interfaces import Observation
 from dysl_vla_ros.policies.reference import ReferenceNetwork, save_reference
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.runtime.step import Runtime
-from dysl_vla_ros.settings import RuntimeSettings, SkippingSettings
+from dysl_vla_ros.settings import AT_FLOOR, RuntimeSettings, SkippingSettings
 from dysl_vla_ros.simulation.demonstrations import record_episode
 from dysl_vla_ros.simulation.scene import Scene
 from dysl_vla_ros.simulation.tasks import TASKS

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from functools import partial
 from pathlib import Path
 
 from dysl_vla_ros.errors import DataError
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Record until every task has its episodes; interrupted, it goes on where it stopped."""
-    from dysl_vla_ros.simulation.demonstrations import record_all
+    from dysl_vla_ros.simulation.demonstrations import record_all, record_task
 
     tasks = tasks_named(arguments.tasks)
     if arguments.episodes < 1 or arguments.jobs < 1:
@@ -38,15 +39,16 @@ def run(arguments: argparse.Namespace) -> int:
         raise DataError(f"--episodes {arguments.episodes}: {len(DEMONSTRATION_SEEDS)} scenes a task are for recording")
     if arguments.adapters and not arguments.policy:
         raise DataError("--adapters goes with --policy, the checkpoint that they belong to")
+    into = {"folder": arguments.folder, "episodes": arguments.episodes}
     if arguments.policy:
         from dysl_vla_ros.training import corrections
 
-        lines = corrections.record_all(
-            tasks, arguments.folder, arguments.policy, arguments.episodes, arguments.jobs, arguments.adapters
-        )
+        corrections.Actor(arguments.policy, arguments.adapters)  # a damaged one is found here, not in every process
+        acting = {"checkpoint": arguments.policy, "adapters": arguments.adapters}
+        work = partial(corrections.record_task, **into, **acting)
     else:
-        lines = record_all(tasks, arguments.folder, arguments.episodes, arguments.jobs)
-    for line in lines:
+        work = partial(record_task, **into)
+    for line in record_all(tasks, arguments.folder, arguments.jobs, work):
         print(line, flush=True)
     if arguments.adapters:
         print(f"next: dysl_vla distill {arguments.policy} {arguments.folder} --adapters OTHER_DYSL")

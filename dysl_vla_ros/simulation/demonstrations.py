@@ -6,8 +6,9 @@ One file an episode, written whole or not at all, so that an interrupted run goe
 (): one of the task's trained ones, drawn by the seed.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -42,13 +43,12 @@ class Disturbance:
         return EXPERT_SPEED * (self._random.normal(0.0, self._sigma, 3) + push)
 
 
+Arrays = dict[str, np.ndarray]
 Drive = Callable[[Observation, FloatArray], FloatArray]
 """Gives the action (4,) that is played at a tick, of what is seen and of the expert's own action."""
 
 
-def record_episode(
-    scene: Scene, seed: int, disturbed: bool, drive: Drive | None = None
-) -> dict[str, np.ndarray] | None:
+def record_episode(scene: Scene, seed: int, disturbed: bool, drive: Drive | None = None) -> Arrays | None:
     """Let the expert play one episode, or ``drive`` in its place; return its arrays, or None where it failed.
 
     Labels are the expert's actions, whatever was played.
@@ -83,38 +83,69 @@ def record_task(name: str, folder: Path, episodes: int) -> str:
     Raises:
         DataError: the seeds for demonstrations have run out.
     """
-    task = task_named(name)
+    with closing(Scene(task_named(name))) as scene:
+        failures = record_until(
+            episodes, folder, scene, "", DEMONSTRATION_SEEDS,
+            lambda seed: record_episode(scene, seed, disturbed=seed % 2 == 1),
+        )  # fmt: skip
+    return f"{name}: {episodes} episodes, {failures} failures dropped"
+
+
+def record_until(
+    episodes: int,
+    folder: Path,
+    scene: Scene,
+    prefix: str,
+    seeds: Sequence[int],
+    record: Callable[[int], Arrays | None],
+) -> int:
+    """Record until so many successful episodes lie in ``folder/TASK``; what lies there already is kept.
+
+    Args:
+        episodes: their number.
+        folder: of all tasks.
+        scene: of the task.
+        prefix: of the files' names, in front of five digits of the seed.
+        seeds: to take scenes from, in this order.
+        record: plays one seed; returns its arrays, or None where it failed.
+
+    Returns:
+        How many failed, on the way and before.
+
+    Raises:
+        DataError: the seeds have run out.
+    """
+    name = scene.task.name
     (folder / name).mkdir(parents=True, exist_ok=True)
-    scene, failures, seeds = Scene(task), 0, iter(DEMONSTRATION_SEEDS)
-    while len(list((folder / name).glob("[0-9]*.npz"))) < episodes:
-        seed = next(seeds, None)
+    failures, left = 0, iter(seeds)
+    while len(list((folder / name).glob(f"{prefix}[0-9]*.npz"))) < episodes:
+        seed = next(left, None)
         if seed is None:
-            raise DataError(f"{name}: only {len(DEMONSTRATION_SEEDS)} scenes are for demonstrations, {failures} failed")
-        path = folder / name / f"{seed:05d}.npz"
+            raise DataError(f"{name}: only {len(seeds)} scenes are for demonstrations, {failures} failed")
+        path = folder / name / f"{prefix}{seed:05d}.npz"
         failed = path.with_suffix(".failed")
         if not path.exists() and not failed.exists():
-            arrays = record_episode(scene, seed, disturbed=seed % 2 == 1)
+            arrays = record(seed)
             if arrays is None:
                 failed.touch()
             else:
                 write_atomically(path, partial(save_arrays, arrays=arrays))
         failures += failed.exists()
-    return f"{name}: {episodes} episodes, {failures} failures dropped"
+    return failures
 
 
-def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def save_arrays(path: Path, arrays: Arrays) -> None:
     """Write arrays as one uncompressed .npz (no pickles)."""
     with path.open("wb") as target:
         np.savez(target, allow_pickle=False, **arrays)
 
 
-def record_all(tasks: list[Task], folder: Path, episodes: int, jobs: int) -> Iterator[str]:
-    """Record all tasks with ``jobs`` processes; yield a line as each task is complete.
+def record_all(tasks: list[Task], folder: Path, jobs: int, work: Callable[[str], str]) -> Iterator[str]:
+    """Record all tasks with ``jobs`` processes, each task by ``work`` on its name; yield its line as it is complete.
 
     Raises:
-        DataError: the folder cannot be written to, or the seeds for demonstrations have run out.
+        DataError: the folder cannot be written to, or what ``work`` raises.
     """
     require_writable(folder)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        work = partial(record_task, folder=folder, episodes=episodes)
         yield from pool.map(work, [task.name for task in tasks])

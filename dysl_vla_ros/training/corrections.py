@@ -6,27 +6,22 @@ own, the expert says at every tick what it would have done, and its turns show t
 policy acts at its floor: distillation then learns from states that skipping leads to.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from multiprocessing import get_context
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
-from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.files import require_writable, write_atomically
 from dysl_vla_ros.interfaces import FloatArray, Observation
+from dysl_vla_ros.runtime.folder import WEIGHTS
 from dysl_vla_ros.runtime.step import Runtime
-from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
-from dysl_vla_ros.simulation.demonstrations import MAX_TICKS, record_episode, save_arrays
+from dysl_vla_ros.settings import AT_FLOOR, FULL_DEPTH
+from dysl_vla_ros.simulation.demonstrations import MAX_TICKS, record_episode, record_until
 from dysl_vla_ros.simulation.scene import Scene
 from dysl_vla_ros.simulation.seeds import DEMONSTRATION_SEEDS
-from dysl_vla_ros.simulation.tasks import Task, task_named
+from dysl_vla_ros.simulation.tasks import task_named
 from dysl_vla_ros.training.dataset import CORRECTED
 
 POLICY_TURN, EXPERT_TURN = (10, 60), (5, 30)  # ticks that a turn lasts, least and most
-ALONE = GuidanceSettings(prior=False, verify=False, warmup=0)
 NOTHING: FloatArray = np.zeros((0, 4), np.float32)
 
 
@@ -40,14 +35,11 @@ class Actor:
             CheckpointError: either is missing, damaged, or they do not belong together.
         """
         if adapters:
-            self._runtime = Runtime.load(str(checkpoint), str(adapters))
-            skipping = SkippingSettings(threshold=0.0)
+            self._runtime, self._settings = Runtime.load(str(checkpoint), str(adapters)), AT_FLOOR
         else:
-            self._runtime = Runtime.load_base(checkpoint)
-            skipping = SkippingSettings(enabled=False)
-        self._settings = RuntimeSettings(skipping, ALONE)
+            self._runtime, self._settings = Runtime.load_base(checkpoint), FULL_DEPTH
         dysl = self._runtime.dysl
-        weights = str(dysl.config["files"]["adapters.safetensors"]) if dysl else self._runtime.policy.model_hash
+        weights = str(dysl.config["files"][WEIGHTS]) if dysl else self._runtime.policy.model_hash
         self.name = weights[:8]  # of these weights, in the names of files
 
     def action(self, seen: Observation) -> FloatArray:
@@ -81,38 +73,10 @@ def record_task(name: str, folder: Path, checkpoint: Path, episodes: int, adapte
         CheckpointError: the policy or the DySL folder is damaged or missing.
         DataError: the scenes have run out.
     """
-    actor, scene, failures = Actor(checkpoint, adapters), Scene(task_named(name)), 0
-    prefix = f"{CORRECTED}{actor.name}-"
-    (folder / name).mkdir(parents=True, exist_ok=True)
-    seeds = reversed(DEMONSTRATION_SEEDS)
-    while len(list((folder / name).glob(f"{prefix}*.npz"))) < episodes:
-        seed = next(seeds, None)
-        if seed is None:
-            raise DataError(f"{name}: only {len(DEMONSTRATION_SEEDS)} scenes are for recording, {failures} failed")
-        path = folder / name / f"{prefix}{seed:05d}.npz"
-        failed = path.with_suffix(".failed")
-        if not path.exists() and not failed.exists():
-            arrays = record_episode(scene, seed, disturbed=False, drive=Turns(actor, seed))
-            if arrays is None:
-                failed.touch()
-            else:
-                write_atomically(path, partial(save_arrays, arrays=arrays))
-        failures += failed.exists()
-    scene.close()
+    actor = Actor(checkpoint, adapters)
+    with closing(Scene(task_named(name))) as scene:
+        failures = record_until(
+            episodes, folder, scene, f"{CORRECTED}{actor.name}-", DEMONSTRATION_SEEDS[::-1],
+            lambda seed: record_episode(scene, seed, disturbed=False, drive=Turns(actor, seed)),
+        )  # fmt: skip
     return f"{name}: {episodes} corrected episodes, {failures} failures dropped"
-
-
-def record_all(
-    tasks: list[Task], folder: Path, checkpoint: Path, episodes: int, jobs: int, adapters: Path | None = None
-) -> Iterator[str]:
-    """Record all tasks with ``jobs`` processes; yield a line as each task is complete.
-
-    Raises:
-        CheckpointError: the policy or the DySL folder is damaged or missing.
-        DataError: the folder cannot be written to, or the scenes have run out.
-    """
-    require_writable(folder)
-    Actor(checkpoint, adapters)  # a damaged one is found here, not in as many processes
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        work = partial(record_task, folder=folder, checkpoint=checkpoint, episodes=episodes, adapters=adapters)
-        yield from pool.map(work, [task.name for task in tasks])
