@@ -1,7 +1,6 @@
 """``dysl_vla train``: the reference policy at full depth, from demonstrations or from a deeper one."""
 
 import argparse
-from pathlib import Path
 
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable
@@ -25,16 +24,12 @@ def run(arguments: argparse.Namespace) -> int:
     from dysl_vla_ros.training.dataset import episode_paths
     from dysl_vla_ros.training.launching import default_processes, launch
 
-    if settings.teacher:
-        from dysl_vla_ros.training.teacher import config_of, load_teacher
+    if settings.teacher or settings.base:
+        from dysl_vla_ros.training.teacher import load_origin
 
-        config_of(load_teacher(Path(settings.teacher)).config, settings, "teacher", layers=settings.layers)
-    if settings.base:
-        from dysl_vla_ros.training.teacher import config_of, load_base
-
-        config_of(load_base(Path(settings.base), tasks, settings).config, settings, "base")
+        load_origin(tasks, settings)  # what cannot be started from is found out here, by one process and in one line
     require_writable(arguments.output)
-    for task in tasks:  # found out here, by one process and in one line
+    for task in tasks:  # found out here too
         episode_paths(arguments.data, task)
     processes = min(arguments.processes or default_processes(), settings.batch_size)
     launch(options.as_arguments(arguments.data, arguments.output, tasks, settings), processes)

@@ -25,7 +25,7 @@ from dysl_vla_ros.training.keeper import STATE, Keeper, claim
 from dysl_vla_ros.training.options import TrainingSettings
 from dysl_vla_ros.training.state import TrainingState
 from dysl_vla_ros.training.student import Student
-from dysl_vla_ros.training.teacher import CHUNKS, config_of, load_base, load_teacher, teacher_chunks
+from dysl_vla_ros.training.teacher import CHUNKS, load_origin, teacher_chunks
 
 
 def configure_model(episodes: Episodes, settings: TrainingSettings) -> ReferenceConfig:
@@ -86,16 +86,9 @@ def train(data: Path, output: Path, tasks: list[Task], settings: TrainingSetting
     leads = accelerator.is_main_process
     with claim(output) if leads else nullcontext():
         episodes = load_episodes(data, tasks, quiet=not leads)
-        teacher = load_teacher(Path(settings.teacher), accelerator.device) if settings.teacher else None
-        base = load_base(Path(settings.base), tasks, settings) if settings.base else None
-        if teacher:
-            config = config_of(teacher.config, settings, "teacher", layers=settings.layers)
-        elif base:
-            config = config_of(base.config, settings, "base")
-        else:
-            config = configure_model(episodes, settings)
-        known = {"teacher": teacher, "base": base}
-        identity = config.to_json() | {name: own.model_hash for name, own in known.items() if own}
+        origin = load_origin(tasks, settings, accelerator.device)
+        teacher, base, config = origin.teacher, origin.base, origin.config or configure_model(episodes, settings)
+        identity = config.to_json() | origin.hashes
         torch.manual_seed(settings.seed)
         student = Student(config)
         if base:

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -42,21 +43,48 @@ def load_teacher(checkpoint: Path, device: torch.device | None = None) -> Refere
     return policy
 
 
-def load_base(checkpoint: Path, tasks: Sequence[Task], settings: TrainingSettings) -> ReferencePolicy:
+def load_base(checkpoint: Path, tasks: Sequence[Task]) -> ReferencePolicy:
     """Load the policy whose weights are gone on from.
 
     Raises:
         CheckpointError: it is damaged or missing.
-        DataError: it is of another family, has other layers than asked for, or knows other tasks.
+        DataError: it is of another family, or knows other tasks.
     """
     policy = _load(checkpoint, "base")
     unknown = [task.name for task in tasks if task.instruction not in policy.config.instructions]
     if unknown:
         raise DataError(f"--base {checkpoint} was not trained on {', '.join(unknown)}; name its own tasks by --tasks")
-    default = next(own.default for own in fields(TrainingSettings) if own.name == "layers")
-    if settings.layers not in (policy.config.layers, default):
-        raise DataError(f"--layers {settings.layers}: the base's {policy.config.layers} are kept, leave it out")
     return policy
+
+
+class Origin(NamedTuple):
+    """What a run starts from besides its data: nothing, a teacher, or a base; never both."""
+
+    teacher: ReferencePolicy | None
+    base: ReferencePolicy | None
+    config: ReferenceConfig | None  # of the student; None: to be made from the data
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the weights of what there is, by its role."""
+        there = {"teacher": self.teacher, "base": self.base}
+        return {role: policy.model_hash for role, policy in there.items() if policy}
+
+
+def load_origin(tasks: Sequence[Task], settings: TrainingSettings, device: torch.device | None = None) -> Origin:
+    """Load what the settings name; a teacher onto ``device``, None: the CPU.
+
+    Raises:
+        CheckpointError: it is damaged or missing.
+        DataError: it cannot teach this student, or is no base for these tasks and sizes.
+    """
+    if settings.teacher:
+        teacher = load_teacher(Path(settings.teacher), device)
+        return Origin(teacher, None, config_of(teacher.config, settings, "teacher", layers=settings.layers))
+    if settings.base:
+        base = load_base(Path(settings.base), tasks)
+        return Origin(None, base, config_of(base.config, settings, "base"))
+    return Origin(None, None, None)
 
 
 def _load(checkpoint: Path, role: str) -> ReferencePolicy:
@@ -74,7 +102,8 @@ def config_of(
     Raises:
         DataError: the settings ask for another size than that policy has; ``role`` (teacher, base) names it.
     """
-    own = {
+    own: dict[str, int | None] = {"layers": other.layers} if layers is None else {}
+    own |= {
         "horizon": other.action.horizon,
         "width": other.width,
         "heads": other.heads,
@@ -83,7 +112,8 @@ def config_of(
     }
     defaults = {field.name: field.default for field in fields(TrainingSettings)}
     faults = [
-        f"--{name.replace('_', '-')} {getattr(settings, name)}: the {role}'s {value} is kept, leave it out"
+        f"--{name.replace('_', '-')} {getattr(settings, name)}: the {role}'s {value} "
+        f"{'are' if name == 'layers' else 'is'} kept, leave it out"
         for name, value in own.items()
         if getattr(settings, name) not in (value, defaults[name])
     ]
