@@ -22,7 +22,7 @@ from dysl_vla_ros.training.behaviour_cloning import configure_model
 from dysl_vla_ros.training.dataset import load_episodes, observations
 from dysl_vla_ros.training.keeper import STATE, claim
 from dysl_vla_ros.training.options import TrainingSettings
-from dysl_vla_ros.training.teacher import CHUNKS, config_of, load_teacher, teacher_chunks
+from dysl_vla_ros.training.teacher import CHUNKS, config_of, load_origin, load_teacher, teacher_chunks
 from harness import wait_until
 from noise_episodes import write_noise_episodes
 
@@ -113,6 +113,16 @@ def test_the_targets_take_the_experts_place_and_nothing_else_changes(teacher, ep
     drawn, again = plain.drawn(6, (0, 3, 0)), taught.drawn(6, (0, 3, 0))
     assert all(torch.equal(drawn.pictures[camera], again.pictures[camera]) for camera in drawn.pictures)
     assert torch.equal(drawn.words, again.words) and not torch.equal(drawn.actions, again.actions)
+
+
+def test_a_student_begins_with_layers_spread_over_its_teachers(teacher):
+    origin = load_origin([TASKS[TASK]], TrainingSettings(layers=2, teacher=str(teacher)))
+    network = ReferenceNetwork(origin.config)
+    network.load_state_dict(origin.first_weights())
+    its = load_teacher(teacher).network.state_dict()
+    for name, value in network.state_dict().items():
+        source = name.replace("layers.1.", "layers.3.")  # the first and the last of four
+        assert torch.equal(value, its[source]), name
 
 
 def test_what_was_computed_is_read_again_and_only_for_this_teacher_and_data(teacher, episodes, tmp_path):

@@ -87,12 +87,13 @@ def train(data: Path, output: Path, tasks: list[Task], settings: TrainingSetting
     with claim(output) if leads else nullcontext():
         episodes = load_episodes(data, tasks, quiet=not leads)
         origin = load_origin(tasks, settings, accelerator.device)
-        teacher, base, config = origin.teacher, origin.base, origin.config or configure_model(episodes, settings)
+        teacher, config = origin.teacher, origin.config or configure_model(episodes, settings)
         identity = config.to_json() | origin.hashes
         torch.manual_seed(settings.seed)
         student = Student(config)
-        if base:
-            student.network.load_state_dict(base.network.state_dict())
+        weights = origin.first_weights()
+        if weights:
+            student.network.load_state_dict(weights)
         state = TrainingState(student.to(accelerator.device), settings)
         if (output / STATE).exists():
             state.load(output / STATE, identity)

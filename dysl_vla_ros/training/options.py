@@ -31,7 +31,9 @@ class TrainingSettings:
     heads: int = _option(5, "of attention")
     feed_forward: int = _option(384, "width inside a layer")
     wrist_pixels: int = _option(72, "edge of the wrist camera's picture as the policy takes it; a multiple of 24")
-    teacher: str = _option("", "checkpoint to learn from in place of the experts; all sizes but --layers are its")
+    teacher: str = _option(
+        "", "checkpoint to learn from in place of the experts; sizes and first weights are its, but for --layers"
+    )
     base: str = _option("", "checkpoint whose weights are gone on from; sizes, words and statistics are its")
     seed: int = _option(0, "of weights and batches")
     save_seconds: float = _option(45.0, "between two saves of the whole state, which a killed run goes on from")
@@ -58,7 +60,7 @@ class TrainingSettings:
         if self.wrist_pixels % 24:
             faults.append(f"--wrist-pixels must be a multiple of 24, not {self.wrist_pixels}")
         if self.base and self.teacher:
-            faults.append("--base and --teacher go apart: a student begins with weights of its own")
+            faults.append("--base and --teacher go apart: a student begins with its teacher's weights")
         if faults:
             raise DataError("; ".join(faults))
 

@@ -1,11 +1,12 @@
 """A trained policy to start from: as teacher of a shallower one, or as the base whose weights are gone on from.
 
 A teacher's chunks are the targets, computed once for all frames. As Shallow-pi does it: the student has the teacher's
-sizes, words and statistics and fewer layers.
+sizes, words and statistics and fewer layers, and begins with the teacher's weights, its layers spread evenly over the
+teacher's.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 from tqdm import tqdm
 
 from dysl_vla_ros.errors import DataError
@@ -23,11 +25,13 @@ from dysl_vla_ros.files import write_atomically
 from dysl_vla_ros.policies.reference import ReferenceConfig, ReferencePolicy
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.simulation.tasks import Task
+from dysl_vla_ros.skipping.importance import spread_static
 from dysl_vla_ros.training.batches import Batches
 from dysl_vla_ros.training.dataset import Episodes
 from dysl_vla_ros.training.options import TrainingSettings
 
 CHUNKS = "teacher-chunks.safetensors"
+LAYERS = "layers."  # what the names of the stack's tensors begin with
 PART = 64  # frames of one pass of the teacher, whatever the number of processes: bits depend on it
 
 
@@ -69,6 +73,14 @@ class Origin(NamedTuple):
         """SHA-256 of the weights of what there is, by its role."""
         there = {"teacher": self.teacher, "base": self.base}
         return {role: policy.model_hash for role, policy in there.items() if policy}
+
+    def first_weights(self) -> dict[str, Tensor] | None:
+        """Return the state that the student's network begins with; None: it is drawn."""
+        if self.base:
+            return dict(self.base.network.state_dict())
+        if self.teacher and self.config:
+            return fewer_layers(self.teacher.network.state_dict(), self.teacher.config.layers, self.config.layers)
+        return None
 
 
 def load_origin(tasks: Sequence[Task], settings: TrainingSettings, device: torch.device | None = None) -> Origin:
@@ -120,6 +132,21 @@ def config_of(
     if faults:
         raise DataError("; ".join(faults))
     return replace(other, layers=layers or other.layers)
+
+
+def fewer_layers(state: Mapping[str, Tensor], num_layers: int, count: int) -> dict[str, Tensor]:
+    """Return a network's state with ``count`` of its ``num_layers`` layers, spread evenly from the first to the last.
+
+    Raises:
+        SettingError: there are not so many.
+    """
+    kept = dict(state)
+    for name in [name for name in kept if name.startswith(LAYERS)]:
+        del kept[name]
+    for index, source in enumerate(spread_static(num_layers, count)):
+        old, new = f"{LAYERS}{source}.", f"{LAYERS}{index}."
+        kept |= {new + name.removeprefix(old): value for name, value in state.items() if name.startswith(old)}
+    return kept
 
 
 def teacher_chunks(
