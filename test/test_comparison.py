@@ -14,14 +14,15 @@ from dysl_vla_ros.distillation.paper_guidance import paper_guidance
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
 from dysl_vla_ros.evaluation.comparison import Comparison, Entry, entries_named
-from dysl_vla_ros.evaluation.comparison_details import details_of
+from dysl_vla_ros.evaluation.comparison_details import details_of, layers_beyond_free
 from dysl_vla_ros.evaluation.comparison_plots import write_pictures
 from dysl_vla_ros.evaluation.comparison_run import compare
 from dysl_vla_ros.evaluation.comparison_table import FIELDS, table_of
 from dysl_vla_ros.evaluation.comparison_text import markdown, print_comparison
+from dysl_vla_ros.evaluation.decision_plots import write_decision_pictures
 from dysl_vla_ros.evaluation.episode_figures import MILLISECONDS
 from dysl_vla_ros.evaluation.methods import METHODS, MethodOptions
-from dysl_vla_ros.evaluation.phases import PHASES
+from dysl_vla_ros.evaluation.phases import CLOSING, FREE, PHASES
 from dysl_vla_ros.simulation.tasks import tasks_named
 from harness import wait_until
 from processes import descendants, is_alive
@@ -225,6 +226,28 @@ def test_the_results_say_where_layers_went_and_what_decided(played):
     assert rows["full", "easy", 1]["held_back_share"] is None, "its depth is not up to it"
     assert static["corrections"] is None and rows["verify", "easy", 1]["corrections"]["mean"] > 0.0
     assert details["set"]["easy@1"]["fixed_plan"] is not None
+    assert static["layers_beyond_free"]["mean"] in (0.0, None), "its depth is constant"
+
+
+def test_layers_beyond_free_motion_are_counted_episode_by_episode(played):
+    episode = next(iter(played.episodes.values()))[0]
+    calls = [(2, 4), (3, 9)]  # layers in free motion, and where the gripper closes
+    own = [replace(episode, phases=[0, 0, PHASES.index(CLOSING)], layer_calls=[a, a, b]) for a, b in calls]
+    constant = replace(episode, phases=[0, 0, 0], layer_calls=[2, 2, 2])
+    found = layers_beyond_free([*own, constant])
+    assert (found["mean"], found["episodes"]) == (4.0, 2), "an episode of free motion alone tells nothing"
+    assert found["low"] < 4.0 < found["high"]
+    assert layers_beyond_free([constant])["mean"] is None
+
+
+def test_the_decisions_are_drawn_where_there_are_any(played, tmp_path):
+    details = details_of(played)
+    rows = {row["method"]: row for row in details["methods"] if row["actions_per_inference"] == 1}
+    phases = rows["dysl"]["phases"]
+    phases[CLOSING] = {"inferences": 3, "layers_mean": phases[FREE]["layers_mean"] + 2.0, "verified_share": 1.0}
+    names = [path.name for path in write_decision_pictures(tmp_path, {"methods": [rows["dysl"]]})]
+    assert names == ["phases.png", "allow_points.png"] and all((tmp_path / name).is_file() for name in names)
+    assert write_decision_pictures(tmp_path / "none", {"methods": [rows["static"]]}) == []
 
 
 def test_the_table_is_printed_and_drawn(played, tmp_path, capsys):

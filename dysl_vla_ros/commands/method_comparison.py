@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help=f"folder for table.json, results.json, two pictures and every finished episode (default: {OUT})",
+        help=f"folder for table.json, results.json, pictures and every finished episode (default: {OUT})",
     )
     add(
         "--depth",
@@ -78,6 +78,7 @@ def run(arguments: argparse.Namespace, evaluation: "EvaluationSettings") -> int:
     from dysl_vla_ros.evaluation.comparison_run import compare
     from dysl_vla_ros.evaluation.comparison_table import table_of
     from dysl_vla_ros.evaluation.comparison_text import print_comparison
+    from dysl_vla_ros.evaluation.decision_plots import write_decision_pictures
     from dysl_vla_ros.evaluation.methods import MethodOptions
     from dysl_vla_ros.files import write_json
 
@@ -100,9 +101,11 @@ def run(arguments: argparse.Namespace, evaluation: "EvaluationSettings") -> int:
     played = compare(comparison, out, arguments.jobs, paper_guidance)
     table = table_of(played, arguments.checkpoint.name)
     print_comparison(table)
-    write_json(out / "results.json", details_of(played))
+    details = details_of(played)
+    write_json(out / "results.json", details)
     write_json(out / "table.json", table)
-    written = ["table.json", "results.json", *(path.name for path in write_pictures(out, table))]
+    pictures = write_pictures(out, table) + write_decision_pictures(out, details)
+    written = ["table.json", "results.json", *(path.name for path in pictures)]
     print("written: " + ", ".join(str(out / name) for name in written))
     return 0
 

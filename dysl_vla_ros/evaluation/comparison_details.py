@@ -12,7 +12,8 @@ import numpy as np
 from dysl_vla_ros.evaluation.comparison_run import Played
 from dysl_vla_ros.evaluation.comparison_table import layer_figures, of_tasks
 from dysl_vla_ros.evaluation.episode_figures import EpisodeFigures
-from dysl_vla_ros.evaluation.phases import PHASES
+from dysl_vla_ros.evaluation.intervals import Z
+from dysl_vla_ros.evaluation.phases import FREE, PHASES
 from dysl_vla_ros.evaluation.summary import mean, rounded
 
 
@@ -49,7 +50,8 @@ def decisions(episodes: Sequence[EpisodeFigures]) -> dict[str, Any]:
     """Return what decided on the depth of these episodes of one method.
 
     Returns:
-        ``phases``: for each phase the inferences, their mean layer calls and the share verified. ``allow_points``: as
+        ``phases``: for each phase the inferences, their mean layer calls and the share verified.
+        ``layers_beyond_free``: see :func:`layers_beyond_free`. ``allow_points``: as
         in a summary, one histogram a block. ``held_back_share``: of the inferences whose depth was up to the method,
         those in which the prior kept a controller from being asked. ``corrections``: how far verified actions lie from
         the first pass's, L1 of the played actions, normalised.
@@ -69,10 +71,35 @@ def decisions(episodes: Sequence[EpisodeFigures]) -> dict[str, Any]:
             }
             for number, name in enumerate(PHASES)
         },
+        "layers_beyond_free": layers_beyond_free(episodes),
         "allow_points": _allow_points(episodes),
         "held_back_share": rounded(sum(episode.held_back for episode in episodes) / ruled) if ruled else None,
         "verified_share": mean(verified),
         "corrections": _spread(corrections),
+    }
+
+
+def layers_beyond_free(episodes: Sequence[EpisodeFigures]) -> dict[str, float | int | None]:
+    """Say whether depth follows importance: layer calls around grasp, release and in slow motion, less free motion's.
+
+    Returns:
+        ``mean`` of the episodes' own differences with its 95% interval (``low``, ``high``: normal), over the
+        ``episodes`` that have both kinds of motion; null where there are too few.
+    """
+    apart = []
+    for episode in episodes:
+        free = np.array(episode.phases) == PHASES.index(FREE)
+        if free.any() and not free.all():
+            calls = np.array(episode.layer_calls, float)
+            apart.append(calls[~free].mean() - calls[free].mean())
+    if len(apart) < 2:
+        return {"mean": None, "low": None, "high": None, "episodes": len(apart)}
+    middle, half = float(np.mean(apart)), Z * float(np.std(apart, ddof=1)) / len(apart) ** 0.5
+    return {
+        "mean": rounded(middle),
+        "low": rounded(middle - half),
+        "high": rounded(middle + half),
+        "episodes": len(apart),
     }
 
 
