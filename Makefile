@@ -10,7 +10,8 @@ PYTHON ?= python3
 EPISODES ?=
 HEADLESS ?=
 RECORD ?=
-METHODS ?= full dysl dysl_paper static fixed random controllers guidance verify oracle full@4 dysl@4 static@4
+METHODS ?= full dysl dysl_paper static fixed random controllers guidance verify oracle shallow shallow_distilled \
+  full@4 dysl@4 static@4
 ARGS ?=
 
 in_environment := source scripts/activate.bash &&
@@ -37,6 +38,8 @@ bench: build ## milliseconds of a control step, full depth and skipping side by 
 
 benchmark: build ## success and cost of METHODS='full dysl' in EPISODES=20 scenes a task, resumed; writes benchmark_out/
 	@$(in_environment) dysl_vla evaluate checkpoints/reference --methods $(METHODS) --out benchmark_out \
+	  --paper-adapters checkpoints/compared/dysl_paper --shallow checkpoints/compared/shallow \
+	  --shallow-distilled checkpoints/compared/shallow_distilled \
 	  $(if $(EPISODES),--episodes $(EPISODES)) $(ARGS)
 
 lint: setup ## ruff and mypy

@@ -94,7 +94,7 @@ def engine_cost(runtime: Runtime, seen: Sequence[Observation], plan: tuple[int, 
             start, layer = time.perf_counter_ns(), 0
             while layer < len(layers):
                 if layer in skips:
-                    hidden = modules.adapter(layer)(hidden, context.token_mask)
+                    hidden = modules.adapted(layer, hidden, context.token_mask)
                     layer = skips[layer]
                 else:
                     hidden = layers[layer](hidden, context)

@@ -151,7 +151,7 @@ def test_the_adapter_of_the_skipped_layer_stands_in_for_the_rest_of_the_block() 
     with torch.inference_mode():
         for layer in (0, 1):
             hidden = layers[layer](hidden, context)
-        hidden = modules.adapter(2)(hidden, context.token_mask)
+        hidden = modules.adapted(2, hidden, context.token_mask)
         for layer in (4, 5, 6, 7):
             hidden = layers[layer](hidden, context)
     assert torch.equal(result.hidden, hidden)

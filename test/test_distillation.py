@@ -90,7 +90,7 @@ class AtPositions:
         block = PARTITION.block_of(layer)
         if block is None or self.positions[block] != layer:
             return None
-        return Skip(PARTITION.blocks[block][1], self.modules.adapter(layer)(hidden, context.token_mask))
+        return Skip(PARTITION.blocks[block][1], self.modules.adapted(layer, hidden, context.token_mask))
 
 
 @pytest.mark.parametrize("positions", [(1, 5), (3, 6), (4, 7), (2, 7)])
@@ -303,7 +303,7 @@ def test_the_mixture_of_the_paper_trains_controllers_too(policy, data):
     Distillation(PARTITION, modules, data, settings).train_joint()
     batch = data.batch(torch.arange(8))
     with torch.no_grad():
-        opened = modules.controller(1).probability(batch.hidden(1), batch.context.token_mask)
+        opened = torch.sigmoid(modules.logit(1, batch.hidden(1), batch.context.token_mask))
     assert float(opened.mean()) > 0.51, "from exactly 0.5, a heavy loss on layers not skipped opens the controllers"
 
 
@@ -312,7 +312,7 @@ def test_a_controller_says_one_half_where_it_foresees_the_tolerated_error(policy
     controller = modules.controller(2)
     set_tolerated_error(modules, 0.0)
     with torch.no_grad():
-        raw = controller(batch.hidden(2), batch.context.token_mask) - controller.offset
+        raw = modules.logit(2, batch.hidden(2), batch.context.token_mask) - controller.offset
         for row in range(5):
             foreseen = float(torch.exp(-raw[row])) - ERROR_FLOOR
             set_tolerated_error(modules, foreseen)

@@ -93,7 +93,7 @@ def test_loaded_modules_compute_in_float32_without_gradients(tmp_path: Path) -> 
     assert {(p.dtype, p.requires_grad) for p in modules.parameters()} == {(torch.float32, False)}
     hidden, mask = random_tokens(0)
     torch.testing.assert_close(
-        modules.adapter(1)(hidden, mask), trained_like(PARTITION).adapter(1)(hidden, mask), rtol=0.02, atol=0.05
+        modules.adapted(1, hidden, mask), trained_like(PARTITION).adapted(1, hidden, mask), rtol=0.02, atol=0.05
     )
 
 

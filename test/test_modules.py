@@ -4,9 +4,8 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor
 
-from dysl_vla_ros.skipping.modules import DyslModules, PooledQueries, SkipAdapter
+from dysl_vla_ros.skipping.modules import BlockPool, DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 from small_stacks import LAYERS, PADDING, TOKENS, WIDTH, random_tokens, trained_like
 
@@ -18,14 +17,14 @@ def test_untrained_adapters_are_the_identity() -> None:
     modules = DyslModules(PARTITION, WIDTH)
     hidden, mask = random_tokens(0)
     for layer in PARTITION.dynamic:
-        assert torch.equal(modules.adapter(layer)(hidden, mask), hidden)
+        assert torch.equal(modules.adapted(layer, hidden, mask), hidden)
 
 
 def test_untrained_controllers_do_not_exceed_one_half() -> None:
     modules = DyslModules(PARTITION, WIDTH)
     hidden, mask = random_tokens(0)
     for layer in PARTITION.dynamic:
-        assert modules.controller(layer).probability(hidden, mask).tolist() == [0.5]
+        assert torch.sigmoid(modules.logit(layer, hidden, mask)).tolist() == [0.5]
 
 
 def test_there_is_one_adapter_and_one_controller_for_every_dynamic_layer_and_one_pool_a_block() -> None:
@@ -35,11 +34,10 @@ def test_there_is_one_adapter_and_one_controller_for_every_dynamic_layer_and_one
     assert set(modules.pools) == {"0", "1"}
 
 
-@pytest.mark.parametrize(("queries", "pools"), [(4, {"0", "1"}), (0, set())])
-def test_one_adapter_a_block_has_modules_at_the_first_layers_alone(queries: int, pools: set[str]) -> None:
+@pytest.mark.parametrize("queries", [4, 0])
+def test_one_adapter_a_block_has_modules_at_the_first_layers_alone(queries: int) -> None:
     modules = DyslModules(LayerPartition(LAYERS, (0, 3, 7), "first"), WIDTH, queries=queries)
     assert set(modules.adapters) == set(modules.controllers) == {"1", "4"}
-    assert set(modules.pools) == pools
     everywhere = DyslModules(PARTITION, WIDTH, queries=queries)
     own, its = modules.state_dict(), everywhere.state_dict()
     assert {name: value.shape for name, value in own.items()} == {name: its[name].shape for name in own}
@@ -48,11 +46,11 @@ def test_one_adapter_a_block_has_modules_at_the_first_layers_alone(queries: int,
 def test_a_pool_is_stored_once_and_shared_by_its_block() -> None:
     modules = trained_like(PARTITION)
     hidden, mask = random_tokens(0)
-    before = {layer: modules.adapter(layer)(hidden, mask) for layer in PARTITION.dynamic}
+    before = {layer: modules.adapted(layer, hidden, mask) for layer in PARTITION.dynamic}
     storages = [tensor.data_ptr() for tensor in modules.state_dict().values()]
     assert len(set(storages)) == len(storages)
     modules.pools["0"].mix.bias += 1.0
-    after = {layer: modules.adapter(layer)(hidden, mask) for layer in PARTITION.dynamic}
+    after = {layer: modules.adapted(layer, hidden, mask) for layer in PARTITION.dynamic}
     assert [layer for layer in PARTITION.dynamic if not torch.equal(before[layer], after[layer])] == [1, 2]
 
 
@@ -61,7 +59,7 @@ def test_a_copy_of_the_modules_shares_its_own_pools() -> None:
     copied = copy.deepcopy(modules)
     copied.pools["0"].mix.bias += 1.0
     hidden, mask = random_tokens(0)
-    assert not torch.equal(copied.adapter(1)(hidden, mask), modules.adapter(1)(hidden, mask))
+    assert not torch.equal(copied.adapted(1, hidden, mask), modules.adapted(1, hidden, mask))
 
 
 @pytest.mark.parametrize("content", [7.0, 1e30, float("inf"), float("nan")])
@@ -72,30 +70,25 @@ def test_what_stands_in_padding_tokens_changes_nothing_that_is_real(content: flo
     other = hidden.clone()
     other[:, REAL:] = content
     for layer in PARTITION.dynamic:
-        adapter, controller = modules.adapter(layer), modules.controller(layer)
-        assert torch.equal(adapter(hidden, mask)[:, :REAL], adapter(other, mask)[:, :REAL])
-        assert torch.equal(controller(hidden, mask), controller(other, mask))
+        ours, others = (modules.adapted(layer, state, mask)[:, :REAL] for state in (hidden, other))
+        assert torch.equal(ours, others)
+        assert torch.equal(modules.logit(layer, hidden, mask), modules.logit(layer, other, mask))
 
 
 def test_padding_tokens_are_as_good_as_absent() -> None:
     modules = trained_like(PARTITION)
     hidden, mask = random_tokens(1)
-    adapter, controller = modules.adapter(1), modules.controller(1)
-    torch.testing.assert_close(adapter(hidden, mask)[:, :REAL], adapter(hidden[:, :REAL], None))
-    torch.testing.assert_close(controller(hidden, mask), controller(hidden[:, :REAL], None))
+    torch.testing.assert_close(modules.adapted(1, hidden, mask)[:, :REAL], modules.adapted(1, hidden[:, :REAL], None))
+    torch.testing.assert_close(modules.logit(1, hidden, mask), modules.logit(1, hidden[:, :REAL], None))
 
 
 def test_a_batch_gives_each_sample_what_it_gets_alone() -> None:
     modules = trained_like(PARTITION)
     hidden, mask = random_tokens(2, batch=5)
     mask[2, 4:] = False  # another number of real tokens
-    adapter, controller = modules.adapter(4), modules.controller(4)
-
-    def alone(call: object) -> Tensor:
-        return torch.cat([call(hidden[i : i + 1], mask[i : i + 1]) for i in range(5)])
-
-    torch.testing.assert_close(adapter(hidden, mask), alone(adapter))
-    torch.testing.assert_close(controller(hidden, mask), alone(controller))
+    for call in (modules.adapted, modules.logit):
+        alone = torch.cat([call(4, hidden[i : i + 1], mask[i : i + 1]) for i in range(5)])
+        torch.testing.assert_close(call(4, hidden, mask), alone)
 
 
 def test_the_pool_lets_tokens_mix() -> None:
@@ -103,18 +96,20 @@ def test_the_pool_lets_tokens_mix() -> None:
     moved = hidden.clone()
     moved[:, 0] += 1.0
     for queries, mixes in ((4, True), (0, False)):
-        adapter = trained_like(PARTITION, queries=queries).adapter(1)
-        assert torch.equal(adapter(hidden)[:, 1:], adapter(moved)[:, 1:]) is not mixes
+        modules = trained_like(PARTITION, queries=queries)
+        before, after = (modules.adapted(1, state, None)[:, 1:] for state in (hidden, moved))
+        assert torch.equal(before, after) is not mixes
 
 
 def test_the_offset_is_added_to_the_logit_and_kept_with_the_weights() -> None:
     modules = trained_like(PARTITION)
     hidden, mask = random_tokens(0)
     controller = modules.controller(1)
-    raw = controller(hidden, mask)
+    summary = modules.summary(1, hidden, mask)
+    raw = controller(summary)
     controller.offset.fill_(1.5)
-    torch.testing.assert_close(controller(hidden, mask), raw + 1.5)
-    torch.testing.assert_close(controller.probability(hidden, mask), torch.sigmoid(raw + 1.5))
+    torch.testing.assert_close(controller(summary), raw + 1.5)
+    torch.testing.assert_close(controller.probability(summary), torch.sigmoid(raw + 1.5))
     assert "controllers.1.offset" in modules.state_dict()
     assert all(controller.offset is not parameter for parameter in modules.parameters())
 
@@ -122,8 +117,8 @@ def test_the_offset_is_added_to_the_logit_and_kept_with_the_weights() -> None:
 def test_every_parameter_learns_once_the_last_layers_have_left_zero() -> None:
     modules = trained_like(PARTITION).requires_grad_(True)
     hidden, mask = random_tokens(0, batch=2)
-    loss = sum(modules.adapter(j)(hidden, mask)[mask].square().mean() for j in PARTITION.dynamic)
-    loss = loss + sum(modules.controller(j)(hidden, mask).sum() for j in PARTITION.dynamic)
+    loss = sum(modules.adapted(j, hidden, mask)[mask].square().mean() for j in PARTITION.dynamic)
+    loss = loss + sum(modules.logit(j, hidden, mask).sum() for j in PARTITION.dynamic)
     loss.backward()
     assert [name for name, p in modules.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
@@ -132,12 +127,15 @@ def test_inputs_are_not_changed_in_place() -> None:
     modules = trained_like(PARTITION)
     hidden, mask = random_tokens(0)
     kept = hidden.clone()
-    modules.adapter(1)(hidden, mask)
-    modules.controller(1)(hidden, mask)
+    modules.adapted(1, hidden, mask)
+    modules.logit(1, hidden, mask)
     assert torch.equal(hidden, kept)
 
 
-def test_an_adapter_works_without_modules_around_it() -> None:
-    adapter = SkipAdapter(WIDTH, 8, PooledQueries(WIDTH, 2))
-    hidden, _ = random_tokens(0)
-    assert adapter(hidden).shape == hidden.shape
+def test_without_queries_the_summary_is_the_mean_of_the_real_tokens() -> None:
+    pool = BlockPool(WIDTH, 0)
+    assert list(pool.parameters()) == []
+    hidden, mask = random_tokens(0)
+    summary = pool(hidden, mask)
+    torch.testing.assert_close(summary.vector, summary.tokens[:, :REAL].mean(dim=1))
+    torch.testing.assert_close(summary.tokens[:, :REAL].square().mean(dim=-1), torch.ones(len(hidden), REAL))

@@ -32,7 +32,7 @@ class PlannedSkips:
         self.asked.append(layer)
         if layer not in self.ends:
             return None
-        return Skip(self.ends[layer], self.modules.adapter(layer)(hidden, context.token_mask))
+        return Skip(self.ends[layer], self.modules.adapted(layer, hidden, context.token_mask))
 
 
 @st.composite

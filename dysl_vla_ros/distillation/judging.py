@@ -69,7 +69,7 @@ class Judge:
                 target = batch.hidden(end)
                 for layer in points:
                     hidden = batch.hidden(layer)
-                    adapted = self.modules.adapter(layer)(hidden, mask)
+                    adapted = self.modules.adapted(layer, hidden, mask)
                     left[layer] = left.get(layer, 0.0) + _distance(adapted, target, mask)
                     skipped[layer] = skipped.get(layer, 0.0) + _distance(hidden, target, mask)
         return {layer: left[layer] / max(skipped[layer], 1e-12) for layer in left}
@@ -92,7 +92,7 @@ class Judge:
             mixed, _ = soft_pass(*arguments, floor, logit)
             decided = decided_pass(*arguments, logit)
             says = [
-                self.modules.controller(position)(state, batch.context.token_mask)
+                self.modules.logit(position, state, batch.context.token_mask)
                 for position, state in zip(floor, seen, strict=True)
                 if state is not None
             ]

@@ -66,7 +66,7 @@ def hard_pass(
         block = partition.block_of(index)
         if block is not None and positions[block] == index:
             seen[block] = hidden
-            hidden = modules.adapter(index)(hidden, context.token_mask)
+            hidden = modules.adapted(index, hidden, context.token_mask)
             index = ends[index][1]
             continue
         with torch.autocast("cpu", torch.bfloat16):
@@ -104,9 +104,10 @@ def soft_pass(
             shortcut = None
         block = partition.block_of(index)
         if block is not None and positions[block] == index:
-            probability = torch.sigmoid(modules.controller(index)(hidden, context.token_mask) - logit)
+            summary = modules.summary(index, hidden, context.token_mask)
+            probability = torch.sigmoid(modules.controller(index)(summary) - logit)
             probabilities.append(probability)
-            shortcut = (partition.blocks[block][1], modules.adapter(index)(hidden, context.token_mask), probability)
+            shortcut = (partition.blocks[block][1], modules.adapter(index)(hidden, summary), probability)
         with torch.autocast("cpu", torch.bfloat16):
             hidden = layers[index](hidden, context)
         hidden = hidden.float()
@@ -149,8 +150,9 @@ def decided_pass(
             hidden = torch.where(gone[:, None, None], adapted, hidden)
             gone = torch.zeros_like(gone)
         if partition.block_at(index) is not None and block is not None:
-            leaves = ~gone & (modules.controller(index)(hidden, context.token_mask) > logit)
-            instead = modules.adapter(index)(hidden, context.token_mask)
+            summary = modules.summary(index, hidden, context.token_mask)
+            leaves = ~gone & (modules.controller(index)(summary) > logit)
+            instead = modules.adapter(index)(hidden, summary)
             adapted = torch.where(leaves[:, None, None], instead, adapted)
             skipped += leaves * (partition.blocks[block][1] - index)
             gone |= leaves

@@ -179,18 +179,18 @@ class _RememberingRule:
 
     def skip(self, layer: int, hidden: Tensor, context: Any) -> Skip | None:
         """Ask the layer's controller; skip where the block allows it."""
-        block = self._dysl.partition.block_at(layer)
+        partition, modules = self._dysl.partition, self._dysl.modules
+        block = partition.block_at(layer)
         if block is None:
             return None
         self._close_blocks_before(block)
-        probability = self._dysl.modules.controller(layer).probability(hidden, context.token_mask).item()
+        summary = modules.summary(layer, hidden, context.token_mask)
+        probability = modules.controller(layer).probability(summary).item()
         self._heard[self._way, layer] = probability
         if layer < self._points[block] or not probability > self._threshold:
             return None
         self._way += (layer,)
-        return Skip(
-            self._dysl.partition.blocks[block][1], self._dysl.modules.adapter(layer)(hidden, context.token_mask)
-        )
+        return Skip(partition.blocks[block][1], modules.adapter(layer)(hidden, summary))
 
     def finished_way(self) -> Way:
         """Return the whole way, after the pass."""

@@ -141,7 +141,7 @@ class Distillation:
             target = batch.hidden(end)
             unit = (batch.hidden(first) - target).square().mean()  # what skipping without an adapter would leave
             for layer in points:
-                adapted = self.modules.adapter(layer)(batch.hidden(layer), batch.context.token_mask)
+                adapted = self.modules.adapted(layer, batch.hidden(layer), batch.context.token_mask)
                 losses.append((adapted - target).square().mean() / unit)
         return torch.stack(losses).mean()
 
@@ -156,12 +156,18 @@ class Distillation:
         error = action_error(actions, batch.actions)
         target = -torch.log(error.detach() + ERROR_FLOOR)  # a higher logit skips: the negative logarithm of the error
         regressions = [
-            (self.modules.controller(position)(state.detach(), batch.context.token_mask) - target).square().mean()
+            (self._foreseen(position, state, batch) - target).square().mean()
             for position, state in zip(positions, seen, strict=True)
             if state is not None
         ]
         controllers = torch.stack(regressions).mean() if regressions else error.new_zeros(())
         return error.mean() + controllers  # the two share no parameters: neither weight matters
+
+    def _foreseen(self, position: int, hidden: Tensor, batch: Batch) -> Tensor:
+        """Return a controller's logit (B,); only the controller learns from it."""
+        with torch.no_grad():
+            summary = self.modules.summary(position, hidden, batch.context.token_mask)
+        return self.modules.controller(position)(summary)
 
     def _mixture_loss(self) -> Tensor:
         batch = self._batch()

@@ -281,7 +281,7 @@ def _trained(dysl: DyslFolder, positions: Sequence[int] | None = None, controlle
     layers = points if positions is None else [p for p in positions if p in points]
     parts: list[torch.nn.Module] = [modules.adapter(layer) for layer in layers]
     parts += [modules.pools[str(b)] for b, (first, end) in enumerate(blocks)
-              if str(b) in modules.pools and any(first <= layer < end for layer in layers)]  # fmt: skip
+              if any(first <= layer < end for layer in layers)]  # fmt: skip
     if controllers:
         parts += [modules.controller(layer) for layer in layers]
     count = sum(weight.numel() for part in parts for weight in part.parameters())

@@ -34,10 +34,11 @@ class DyslRule:
         if block is None or layer < self._allow_points[block]:
             return None
         assert hidden.shape[0] == 1, f"one decision for one observation, not for a batch of {hidden.shape[0]}"
-        probability = self._modules.controller(layer).probability(hidden, context.token_mask).item()
+        summary = self._modules.summary(layer, hidden, context.token_mask)
+        probability = self._modules.controller(layer).probability(summary).item()
         # In this order: max keeps its first value where the second one is NaN.
         self.controller_outputs[block] = max(probability, self.controller_outputs[block])
         if not probability > self._threshold:
             return None
         self.skip_points[block] = layer
-        return Skip(self._partition.blocks[block][1], self._modules.adapter(layer)(hidden, context.token_mask))
+        return Skip(self._partition.blocks[block][1], self._modules.adapter(layer)(hidden, summary))

@@ -25,4 +25,4 @@ class FixedPlan:
         """Skip at the block's position."""
         if layer not in self._ends:
             return None
-        return Skip(self._ends[layer], self._modules.adapter(layer)(hidden, context.token_mask))
+        return Skip(self._ends[layer], self._modules.adapted(layer, hidden, context.token_mask))

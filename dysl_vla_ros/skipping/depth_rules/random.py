@@ -25,4 +25,4 @@ class RandomSkipping:
         block = self._partition.block_at(layer)
         if block is None or torch.rand((), generator=self._generator).item() >= self._probability:
             return None
-        return Skip(self._partition.blocks[block][1], self._modules.adapter(layer)(hidden, context.token_mask))
+        return Skip(self._partition.blocks[block][1], self._modules.adapted(layer, hidden, context.token_mask))

@@ -19,4 +19,4 @@ class StaticOnly:
         """Skip at the first layer of a block."""
         if layer not in self._ends:
             return None
-        return Skip(self._ends[layer], self._modules.adapter(layer)(hidden, context.token_mask))
+        return Skip(self._ends[layer], self._modules.adapted(layer, hidden, context.token_mask))
