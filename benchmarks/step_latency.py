@@ -19,7 +19,6 @@ import torch
 
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, play_episode
 from dysl_vla_ros.evaluation.machine import machine
-from dysl_vla_ros.evaluation.matching import even_plan
 from dysl_vla_ros.files import write_json
 from dysl_vla_ros.interfaces import Observation, StepResult
 from dysl_vla_ros.runtime.step import Runtime
@@ -124,7 +123,7 @@ def main() -> None:
     runtime = Runtime.load(str(arguments.checkpoint), "")
     runtime.warm_up()
     partition = runtime.dysl.partition  # type: ignore[union-attr]  # side_by_side has refused a folder without
-    middle = even_plan(partition, (len(partition.static) + partition.num_layers) // 2)
+    nothing_skipped = tuple(end for _, end in partition.blocks)
 
     times = {part: np.array([[getattr(a.timings, part), getattr(b.timings, part)] for a, b in pairs]) for part in PARTS}
     layers = np.array([[a.trace.layer_calls, b.trace.layer_calls] for a, b in pairs])
@@ -151,7 +150,7 @@ def main() -> None:
         figure("stack_speedup_of_means", both_passes[:, 1] / np.maximum(both_passes[:, 0], 1e-9), "ratio")
         | {"value": round(float(both_passes[:, 1].mean() / both_passes[:, 0].mean()), 4)},
         figure("engine_cost_floor", engine_cost(runtime, seen, partition.floor), "ratio", ENGINE_GOAL),
-        figure("engine_cost_half", engine_cost(runtime, seen, middle), "ratio", ENGINE_GOAL),
+        figure("engine_cost_full", engine_cost(runtime, seen, nothing_skipped), "ratio", ENGINE_GOAL),
     ]
     for own in figures[-2:]:
         said = "met" if own["met"] else "NOT met"

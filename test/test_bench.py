@@ -24,7 +24,7 @@ def test_every_figure_has_its_spread_and_goals_are_judged(tmp_path):
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "out" / "bench.json").read_text())
     by_name = {own["name"]: own for own in figures}
-    assert {"stack_speedup", "step_speedup", "engine_cost_floor", "engine_cost_half"} <= by_name.keys()
+    assert {"stack_speedup", "step_speedup", "engine_cost_floor", "engine_cost_full"} <= by_name.keys()
     for own in figures:
         assert set(own) == KEYS and own["runs"] == 6 and own["value"] > 0
         assert own["spread"][0] <= own["spread"][1]

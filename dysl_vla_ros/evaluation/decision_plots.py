@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from dysl_vla_ros.evaluation.phases import PHASES
 from dysl_vla_ros.evaluation.plots import BLOCK_COLOURS, FAINT, STYLE
@@ -79,6 +80,7 @@ def _allow_points(rows: Sequence[Row], target: Path) -> None:
             panel.set_xlabel("layer (the last place of a block: nothing of it may be skipped)")
             panel.set_ylabel("allow point there, % of inferences")
             panel.set_ylim(0.0, 100.0)
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.savefig(target)
 
 

@@ -39,7 +39,7 @@ class BlockPool(nn.Module):
         self.learned = queries > 0
 
     def forward(self, hidden: Tensor, token_mask: Tensor | None = None) -> Summary:
-        """Sum up ``hidden`` (B, T, D); ``token_mask`` (B, T) is True where a token is real, which one of a row is."""
+        """Sum up ``hidden`` (B, T, D); ``token_mask`` (B, T) is True where a token is real, at least once a row."""
         tokens = functional.rms_norm(hidden, (hidden.shape[-1],), eps=NORM_EPSILON)
         if token_mask is not None:
             # A weight of zero would not be enough: zero times infinity in a padding token is NaN.
