@@ -181,6 +181,7 @@ def test_the_state_of_a_student_is_not_gone_on_with_under_another_teacher_or_non
     [
         (["--width", "320"], "--width 320: the teacher's 16 is kept, leave it out"),
         (["--heads", "3", "--width", "12"], "--width 12: the teacher's 16 is kept, leave it out; --heads 3: the"),
+        (["--layers", "5"], "--layers 5: a student has 2 to 4, its teacher's"),
         (["--teacher", "nowhere"], "'nowhere' is not a folder"),
     ],
 )

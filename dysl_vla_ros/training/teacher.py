@@ -92,6 +92,8 @@ def load_origin(tasks: Sequence[Task], settings: TrainingSettings, device: torch
     """
     if settings.teacher:
         teacher = load_teacher(Path(settings.teacher), device)
+        if not 2 <= settings.layers <= teacher.config.layers:
+            raise DataError(f"--layers {settings.layers}: a student has 2 to {teacher.config.layers}, its teacher's")
         return Origin(teacher, None, config_of(teacher.config, settings, "teacher", layers=settings.layers))
     if settings.base:
         base = load_base(Path(settings.base), tasks)
