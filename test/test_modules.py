@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from dysl_vla_ros.skipping.modules import BlockPool, DyslModules
+from dysl_vla_ros.skipping.modules import BlockPool, DyslModules, SkipAdapter
 from dysl_vla_ros.skipping.partition import LayerPartition
 from small_stacks import LAYERS, PADDING, TOKENS, WIDTH, random_tokens, trained_like
 
@@ -38,6 +38,7 @@ def test_there_is_one_adapter_and_one_controller_for_every_dynamic_layer_and_one
 def test_one_adapter_a_block_has_modules_at_the_first_layers_alone(queries: int) -> None:
     modules = DyslModules(LayerPartition(LAYERS, (0, 3, 7), "first"), WIDTH, queries=queries)
     assert set(modules.adapters) == set(modules.controllers) == {"1", "4"}
+    assert set(modules.pools) == {"0", "1"}
     everywhere = DyslModules(PARTITION, WIDTH, queries=queries)
     own, its = modules.state_dict(), everywhere.state_dict()
     assert {name: value.shape for name, value in own.items()} == {name: its[name].shape for name in own}
@@ -130,6 +131,12 @@ def test_inputs_are_not_changed_in_place() -> None:
     modules.adapted(1, hidden, mask)
     modules.logit(1, hidden, mask)
     assert torch.equal(hidden, kept)
+
+
+def test_an_adapter_works_without_modules_around_it() -> None:
+    adapter = SkipAdapter(WIDTH, 8)
+    hidden, _ = random_tokens(0)
+    assert adapter(hidden, BlockPool(WIDTH, 2)(hidden)).shape == hidden.shape
 
 
 def test_without_queries_the_summary_is_the_mean_of_the_real_tokens() -> None:

@@ -92,9 +92,9 @@ class Judge:
             mixed, _ = soft_pass(*arguments, floor, logit)
             decided = decided_pass(*arguments, logit)
             says = [
-                self.modules.logit(position, state, batch.context.token_mask)
-                for position, state in zip(floor, seen, strict=True)
-                if state is not None
+                self.modules.controller(position)(summary)
+                for position, summary in zip(floor, seen, strict=True)
+                if summary is not None
             ]
             columns = (
                 decided.skipped / len(self.partition.dynamic),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dysl_vla_ros.policies.interface import VlaPolicy
-from dysl_vla_ros.skipping.modules import DyslModules
+from dysl_vla_ros.skipping.modules import DyslModules, Summary
 from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.stack import StackContext
 
@@ -49,7 +49,7 @@ def hard_pass(
     hidden: Tensor,
     context: StackContext,
     positions: Positions,
-) -> tuple[Tensor, list[Tensor | None]]:
+) -> tuple[Tensor, list[Summary | None]]:
     """Run the stack as it is deployed: adapters in place of skipped layers.
 
     Args:
@@ -57,16 +57,16 @@ def hard_pass(
         positions: see :data:`Positions`.
 
     Returns:
-        Normalised actions (B, H, A), and for each block the hidden state (B, T, D) at its position, None at its end.
+        Normalised actions (B, H, A), and for each block the summary at its position, None at its end.
     """
     layers, ends = policy.layers, dict(zip(positions, partition.blocks, strict=False))
-    seen: list[Tensor | None] = [None] * len(partition.blocks)
+    seen: list[Summary | None] = [None] * len(partition.blocks)
     index = start_layer(partition)
     while index < partition.num_layers:
         block = partition.block_of(index)
         if block is not None and positions[block] == index:
-            seen[block] = hidden
-            hidden = modules.adapted(index, hidden, context.token_mask)
+            seen[block] = summary = modules.summary(index, hidden, context.token_mask)
+            hidden = modules.adapter(index)(hidden, summary)
             index = ends[index][1]
             continue
         with torch.autocast("cpu", torch.bfloat16):

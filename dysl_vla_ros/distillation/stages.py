@@ -28,7 +28,7 @@ from dysl_vla_ros.distillation.passes import (
     start_layer,
 )
 from dysl_vla_ros.policies.reference import ReferencePolicy
-from dysl_vla_ros.skipping.modules import DyslModules
+from dysl_vla_ros.skipping.modules import DyslModules, Summary
 from dysl_vla_ros.skipping.partition import LayerPartition
 
 JUDGEMENTS = 6  # of a stage 2
@@ -130,7 +130,7 @@ class Distillation:
             progress.set_postfix(said, refresh=False)
         return running
 
-    def _hard(self, batch: Batch, positions: Positions) -> tuple[Tensor, list[Tensor | None]]:
+    def _hard(self, batch: Batch, positions: Positions) -> tuple[Tensor, list[Summary | None]]:
         hidden = batch.hidden(start_layer(self.partition))
         return hard_pass(self._policy, self.partition, self.modules, hidden, batch.context, positions)
 
@@ -156,18 +156,12 @@ class Distillation:
         error = action_error(actions, batch.actions)
         target = -torch.log(error.detach() + ERROR_FLOOR)  # a higher logit skips: the negative logarithm of the error
         regressions = [
-            (self._foreseen(position, state, batch) - target).square().mean()
-            for position, state in zip(positions, seen, strict=True)
-            if state is not None
+            (self.modules.controller(position)(summary.detach()) - target).square().mean()
+            for position, summary in zip(positions, seen, strict=True)
+            if summary is not None
         ]
         controllers = torch.stack(regressions).mean() if regressions else error.new_zeros(())
         return error.mean() + controllers  # the two share no parameters: neither weight matters
-
-    def _foreseen(self, position: int, hidden: Tensor, batch: Batch) -> Tensor:
-        """Return a controller's logit (B,); only the controller learns from it."""
-        with torch.no_grad():
-            summary = self.modules.summary(position, hidden, batch.context.token_mask)
-        return self.modules.controller(position)(summary)
 
     def _mixture_loss(self) -> Tensor:
         batch = self._batch()

@@ -22,6 +22,10 @@ class Summary(NamedTuple):
     tokens: Tensor  # (B, T, D) the hidden state, each token scaled to a mean square of 1; padding is 0
     vector: Tensor  # (B, D) what was pooled over the real tokens
 
+    def detach(self) -> "Summary":
+        """Return the same, through which nothing learns."""
+        return Summary(self.tokens.detach(), self.vector.detach())
+
 
 class BlockPool(nn.Module):
     """Sums up a hidden state for the skip points of a block, which share it: few parameters, computed once.
