@@ -1,8 +1,9 @@
 """The reference policy: a small VLA of 24 Llama decoder layers, trained in this project.
 
 Tokens, in this order: patches of the fixed camera, patches of the wrist camera, words of the instruction (padded),
-proprioception, action queries. Attention goes both ways; padding is masked. The head reads the action queries.
-Checked with transformers 5.20 to 5.24, whose ``LlamaDecoderLayer`` runs unchanged.
+proprioception, action queries. Attention goes both ways; padding is masked. The head reads the action queries, and
+training the token of proprioception: the last layer changes no others. Checked with transformers 5.20 to 5.24, whose
+``LlamaDecoderLayer`` runs unchanged in front of it.
 """
 
 import re
@@ -22,6 +23,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMS
 from dysl_vla_ros.errors import CheckpointError, ObservationError
 from dysl_vla_ros.interfaces import ActionSpec, Observation, ProprioceptionSpec
 from dysl_vla_ros.policies.checkpoint import load_exactly, read_config, read_tensors, write_checkpoint
+from dysl_vla_ros.policies.last_layer import LastLayer
 from dysl_vla_ros.skipping.stack import Layer
 
 WEIGHTS = "model.safetensors"
@@ -135,7 +137,8 @@ class ReferenceNetwork(nn.Module):
         self.proprioception_at = patches + config.max_words
         self.tokens = self.proprioception_at + 1 + QUERIES  # T
         self.places = nn.Parameter(torch.randn(self.tokens, width) * 0.02)  # action queries are places alone
-        self.layers = nn.ModuleList(LlamaDecoderLayer(llama, index) for index in range(config.layers))
+        self.layers = nn.ModuleList(LlamaDecoderLayer(llama, index) for index in range(config.layers - 1))
+        self.layers.append(LastLayer(llama, config.layers - 1, read=self.tokens - self.proprioception_at))
         self.norm = LlamaRMSNorm(width)
         outputs = config.action.horizon * config.action.dimensions
         self.head = nn.Sequential(nn.Linear(QUERIES * width, width), nn.SiLU(), nn.Linear(width, outputs))
@@ -190,7 +193,7 @@ class ReferenceNetwork(nn.Module):
         return self.head(queries).unflatten(1, (self.config.action.horizon, self.config.action.dimensions))
 
     def forward(self, pictures: dict[str, Tensor], words: Tensor, proprioception: Tensor) -> tuple[Tensor, Tensor]:
-        """Run everything at full depth; return actions (B, H, A) and the last hidden state (B, T, D)."""
+        """Run everything at full depth; return actions (B, H, A) and what leaves the stack (B, T, D)."""
         hidden, context = self.embed(pictures, words, proprioception)
         for index in range(len(self.layers)):
             hidden = self.run_layer(index, hidden, context)

@@ -47,14 +47,14 @@ class BlockPool(nn.Module):
         tokens = functional.rms_norm(hidden, (hidden.shape[-1],), eps=NORM_EPSILON)
         if token_mask is not None:
             # A weight of zero would not be enough: zero times infinity in a padding token is NaN.
-            tokens = tokens.masked_fill(~token_mask[:, :, None], 0.0)
+            tokens = torch.where(token_mask[:, :, None], tokens, 0.0)
         if not self.learned:
             count = hidden.shape[1] if token_mask is None else token_mask.sum(dim=1, keepdim=True)
             return Summary(tokens, tokens.sum(dim=1) / count)
-        mask = None if token_mask is None else token_mask[:, None, :]
-        pooled = functional.scaled_dot_product_attention(
-            self.queries.expand(len(hidden), -1, -1), tokens, tokens, attn_mask=mask
-        )  # (B, Q, D)
+        mask = None if token_mask is None else token_mask[:, None, None, :]
+        states = tokens[:, None]  # as if of one head: with four dimensions the kernel starts sooner
+        queries = self.queries.expand(len(hidden), 1, -1, -1)
+        pooled = functional.scaled_dot_product_attention(queries, states, states, attn_mask=mask)  # (B, 1, Q, D)
         return Summary(tokens, self.mix(pooled.flatten(1)))
 
 
