@@ -2,8 +2,9 @@
 
 The runs are replayed as the deployed :class:`~dysl_vla_ros.runtime.step.Runtime` would, each way through the layers
 computed once (:mod:`~dysl_vla_ros.distillation.remembered_passes`). First the tolerated error of the controllers, then
-stride and step of the prior, then which drops are verified and how many, then a warm-up; each goes on from the best so
-far. What each signal knows of the floor's error is measured on the same runs.
+stride and step of the prior, then which drops are verified and how many, then the tolerated errors once more where
+little is verified, then a warm-up; each goes on from the best so far. What each signal knows of the floor's error is
+measured on the same runs.
 """
 
 from collections.abc import Sequence
@@ -26,13 +27,14 @@ from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 
 REMEMBERED_AT = 0.05  # action L1, normalised: the tolerated error that controllers are at while passes are remembered
-TOLERATED_QUANTILES = (0.5, 0.8, 0.9, 0.95, 0.98)
+TOLERATED_QUANTILES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 """Of the floor's errors; and the share that skips, of what controllers say at the floor."""
 STEP_FACTORS = (1.0, 2.0, 4.0, 8.0)
 FIRST_FACTOR, FIRST_SHARE = 4.0, 0.05  # while other values are tried
 VERIFIED_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
+LITTLE = (0.002, 0.01)  # of the inferences, verified while controllers spend what the target leaves them
 WARMUPS = (1, WARMUP)  # tried at the end; the search goes without
-TRIALS = 2 * (len(TOLERATED_QUANTILES) + len(STEP_FACTORS) + len(VERIFIED_SHARES)) + len(WARMUPS)
+TRIALS = 2 * ((1 + len(LITTLE)) * len(TOLERATED_QUANTILES) + len(STEP_FACTORS) + len(VERIFIED_SHARES)) + len(WARMUPS)
 STILL, EVEN = 0.05, 0.95  # evenness of allow points below and above which the prior decides nothing
 LARGEST_LOGIT = 15.0  # what a probability in float32 can tell
 
@@ -105,6 +107,12 @@ def search(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, target: float
         for share in VERIFIED_SHARES:
             own = starting_points(trace, partition, best.guidance.stride, verify_on, share, factor)
             attempt(best.tolerated_error, own)
+    best = choose(trials, target)
+    # At a low target verification alone may have spent it all by now, and so have shut out the controllers.
+    for share in LITTLE:
+        own = starting_points(trace, partition, best.guidance.stride, best.guidance.verify_on, share, factor)
+        for tolerated in candidates:
+            attempt(tolerated, own)
     best = choose(trials, target)
     for warmup in WARMUPS:
         attempt(best.tolerated_error, replace(best.guidance, warmup=warmup))
