@@ -255,6 +255,17 @@ def test_stage_one_explains_the_skipped_change_and_leaves_the_base_as_it_was(pol
     assert any(bool(controller.outer.weight.abs().sum() > 0) for controller in modules.controllers.values())
 
 
+def test_large_errors_weigh_more_than_their_size_and_at_zero_what_they_are(policy, data):
+    def first_loss(large):
+        torch.manual_seed(0)
+        settings = DistillationSettings(action_steps=1, batch_size=8, large_error=large)
+        return Distillation(PARTITION, DyslModules(PARTITION, policy.width), data, settings).train_actions()
+
+    plain, weighted = first_loss(0.0), first_loss(0.1)
+    assert first_loss(1e9) == pytest.approx(plain, rel=1e-5)
+    assert weighted >= plain + plain**2 / 0.1, "a mean of squares is no less than the square of the mean"
+
+
 def test_an_adapter_that_does_nothing_leaves_everything_unexplained_and_a_trained_one_less(policy, data):
     torch.manual_seed(0)
     modules = DyslModules(PARTITION, policy.width, bottleneck=16)

@@ -1,6 +1,7 @@
 """``dysl_vla distill``: adapters and controllers for a frozen policy."""
 
 import argparse
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from dysl_vla_ros.commands.training_data import WHAT, open_data
 from dysl_vla_ros.errors import DataError
 
 HELD_OUT = 512  # frames of episodes that nothing is learned from, to judge by
+THREADS = min(2, os.cpu_count() or 1)  # for operations this small more were never tried
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stage 2: taught the action error that skipping makes, or the paper's soft mixture",
     )
     parser.add_argument("--skip-weight", type=float, default=0.1, help="lambda of the mixture")
+    parser.add_argument(
+        "--large-error",
+        type=float,
+        default=0.1,
+        help="action L1, normalised, that counts twice in the action loss; 0: plain L1, as the paper has it",
+    )
     parser.add_argument("--hidden-steps", type=int, default=500, help="stage 1, hidden states")
     parser.add_argument("--action-steps", type=int, default=1800, help="stage 1, action loss through the skipped stack")
     parser.add_argument("--joint-steps", type=int, default=1200, help="stage 2")
@@ -92,8 +100,10 @@ def run(arguments: argparse.Namespace) -> int:
     numbers = ("hidden_steps", "action_steps", "joint_steps", "batch_size", "observations")
     if min(getattr(arguments, name) for name in numbers) < 1:
         raise DataError(f"{', '.join('--' + name.replace('_', '-') for name in numbers)} must be at least 1")
+    if not arguments.large_error >= 0.0:
+        raise DataError(f"--large-error must be 0 or more, not {arguments.large_error}")
     sizes = module_sizes(arguments, arguments.adapter)
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     torch.manual_seed(arguments.seed)
     folder = arguments.adapters or arguments.checkpoint / "dysl"
     policy = load_policy(arguments.checkpoint)
@@ -120,6 +130,7 @@ def run(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
         controllers=arguments.controllers,
         skip_weight=arguments.skip_weight,
+        large_error=arguments.large_error,
         seed=arguments.seed,
         compile=arguments.compile,
     )

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dysl_vla_ros.commands.distill import HELD_OUT, add_compile_argument, add_module_arguments, module_sizes
+from dysl_vla_ros.commands.distill import HELD_OUT, THREADS, add_compile_argument, add_module_arguments, module_sizes
 from dysl_vla_ros.commands.training_data import WHAT, add_bag_arguments, is_bag, open_data
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.settings import AT_FLOOR, FULL_DEPTH, RuntimeSettings
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     tables = read_tables(arguments.beside or [])
     sizes = module_sizes(arguments, "pooled")
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     policy = load_policy(arguments.checkpoint)
     for count in arguments.static_layers:
         if check_count(len(policy.layers), count) == len(policy.layers):
