@@ -1,5 +1,6 @@
 """Recording goes on where it stopped; training goes on where it stopped; what comes out loads."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,7 +12,7 @@ from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.simulation.demonstrations import record_task
 from dysl_vla_ros.simulation.tasks import TASKS
 from dysl_vla_ros.training.behaviour_cloning import learning_rate, train
-from dysl_vla_ros.training.dataset import load_episodes, mapped, observations
+from dysl_vla_ros.training.dataset import draw_frames, load_episodes, mapped, observations
 from dysl_vla_ros.training.options import TrainingSettings
 
 EPISODES = 6
@@ -65,6 +66,17 @@ def test_frames_become_observations_of_the_task_that_they_are_from(recorded):
     assert len(seen) == 5
     assert {observation.instruction for observation in seen} <= set(episodes.instructions)
     assert seen[0].images["wrist_image"].shape == (96, 96, 3), "as recorded: the policy shrinks it"
+
+
+def test_frames_are_drawn_from_all_tasks_alike_while_they_last(recorded):
+    episodes = load_episodes(recorded, [TASKS["reach"]], quiet=True)
+    rare = 5
+    task = (np.arange(len(episodes)) < rare).astype(np.int64)  # as if the first frames were of another task
+    mixed = dataclasses.replace(episodes, task=task)
+    for count in (2 * rare, 2 * rare + 4):
+        frames = draw_frames(mixed, count)
+        assert len(set(frames)) == count and (frames < rare).sum() == rare
+    np.testing.assert_array_equal(np.sort(draw_frames(mixed, len(mixed) + 9)), np.arange(len(mixed)))
 
 
 def test_training_goes_on_at_the_step_it_stopped_at_and_its_checkpoint_loads(recorded, tmp_path):

@@ -22,9 +22,7 @@ def test_what_is_read_is_the_librarys_and_the_rest_passes_by():
     padded[1, ..., 2:5] = -1e4
     rotary = LlamaRotaryEmbedding(config)(hidden, torch.arange(TOKENS)[None])
     with torch.inference_mode():
-        got, wanted = (
-            layer(hidden, attention_mask=padded, position_embeddings=rotary) for layer in (ours, theirs)
-        )
+        got, wanted = (layer(hidden, attention_mask=padded, position_embeddings=rotary) for layer in (ours, theirs))
     assert torch.allclose(got[:, -READ:], wanted[:, -READ:], atol=1e-6)
     assert torch.equal(got[:, :-READ], hidden[:, :-READ])
     assert not torch.allclose(wanted[:, :-READ], hidden[:, :-READ], atol=1e-3)  # the library's changes them

@@ -82,7 +82,7 @@ class Distillation:
         return self._train("stage 1: hidden states", self.settings.hidden_steps, self._adapters(), self._hidden_loss)
 
     def train_actions(self) -> float:
-        """Stage 1, second part: action loss through the hard-skipped stack; return the last loss (:meth:`_weighted`)."""
+        """Stage 1, second part: the action through the hard-skipped stack; return the last loss, weighted."""
         return self._train("stage 1: actions", self.settings.action_steps, self._adapters(), self._action_loss)
 
     def train_joint(self) -> float:
@@ -173,7 +173,7 @@ class Distillation:
         return action_error(actions, batch.actions).mean() + self.settings.skip_weight * skipped
 
     def _weighted(self, error: Tensor) -> Tensor:
-        """Return the mean of the errors (B,), large ones made larger: an arm forgives many small ones, not one of those.
+        """Return the mean of the errors (B,), large ones made larger: an arm forgives small ones, not one of those.
 
         *Ours.* On scenes that nothing was learned from the 99th percentile fell by 15% where the mean rose by 5%.
         """

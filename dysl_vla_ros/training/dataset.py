@@ -140,10 +140,22 @@ def mapped(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     return found
 
 
+def draw_frames(episodes: Episodes, count: int, seed: int = 0) -> NDArray[np.int64]:
+    """Draw ``count`` frames (all, if there are fewer), as many of each task as of any other while it has any left.
+
+    Drawn over all frames alike, a task that is done soon would hardly be learned from.
+    """
+    drawn = np.random.default_rng(seed).permutation(len(episodes))
+    turns = np.empty(len(drawn), dtype=np.int64)
+    for task in np.unique(episodes.task):
+        own = episodes.task[drawn] == task
+        turns[own] = np.arange(own.sum())
+    return drawn[np.argsort(turns, kind="stable")][:count]
+
+
 def observations(episodes: Episodes, count: int, seed: int = 0) -> Iterator[Observation]:
-    """Yield ``count`` frames (all, if there are fewer) as observations, each under its episode's instruction."""
-    random = np.random.default_rng(seed)
-    for frame in random.permutation(len(episodes))[:count]:
+    """Yield the frames of :func:`draw_frames` as observations, each under its episode's instruction."""
+    for frame in draw_frames(episodes, count, seed):
         yield Observation(
             images={camera: getattr(episodes, camera)[np.array([frame])][0] for camera in CAMERAS},
             proprioception=episodes.proprioception[frame],
