@@ -62,7 +62,7 @@ def run_stages(stages: Sequence[Callable[[], Record]], unfinished: Unfinished, m
         print(f"{sentence(record)} (finished before)", flush=True)
     for stage in stages[len(unfinished.records) :]:
         begun = time.monotonic()
-        record = _rounded(stage()) | {"seconds": round(time.monotonic() - begun, 1)}
+        record = _rounded(stage()) | {"seconds": round(time.monotonic() - begun, 3)}
         print(sentence(record), flush=True)
         unfinished.save(modules, record)
     return list(unfinished.records)
@@ -121,7 +121,7 @@ def report(records: Sequence[Record], modules: nn.Module, policy: VlaPolicy, **m
     """Return what ``distillation.json`` holds; ``more`` is put in as it is."""
     return {
         "training_steps": sum(record["steps"] for record in records),
-        "training_seconds": round(sum(record["seconds"] for record in records), 1),
+        "training_seconds": round(sum(record["seconds"] for record in records), 3),
         "trainable_parameters": parameters_of(modules),
         "policy_parameters": parameter_count(policy),
         **more,

@@ -20,7 +20,7 @@ class LastLayer(LlamaDecoderLayer):
         super().__init__(config, index)
         self.read = read
 
-    def forward(  # type: ignore[override]  # of the library's arguments, those that this policy gives
+    def forward(  # of the library's arguments, those that this policy gives
         self, hidden_states: Tensor, attention_mask: Tensor, position_embeddings: tuple[Tensor, Tensor]
     ) -> Tensor:
         """Return (B, T, D) for ``hidden_states`` (B, T, D); arguments as for the library's layer."""
