@@ -1,5 +1,6 @@
 """Closed loop: one inference each m ticks, through the commander, with the trace of every one."""
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from dysl_vla_ros.simulation.scene import Scene
 from dysl_vla_ros.simulation.tasks import TASKS
 from tiny_checkpoint import make_tiny_checkpoint, make_tiny_dysl
 
+SHIPPED = Path(__file__).parents[1] / "checkpoints" / "reference"
 TICKS = 9
 
 
@@ -122,3 +124,14 @@ def test_full_depth_runs_run_every_layer_whatever_the_settings_say(checkpoint):
     for observation, chunk in zip(run.observations, run.chunks, strict=True):
         result = plain.step(observation, np.zeros((0, 4), np.float32), RuntimeSettings())
         np.testing.assert_array_equal(result.chunk.actions, chunk)
+
+
+@pytest.mark.slow
+def test_runs_in_which_full_depth_fails_are_left_out_where_any_succeeds():
+    runtime, task = Runtime.load_base(SHIPPED), TASKS["reach"]
+    with closing(Scene(task)) as scene:
+        ticks = [play_episode(runtime, scene, seed, EvaluationSettings()).ticks for seed in (5000, 5001, 5002)]
+    assert min(ticks) < max(ticks) < 200, "all three succeed, not at once"
+    for limit, lengths in ((min(ticks), [t for t in ticks if t == min(ticks)]), (2, [2, 2, 2])):
+        settings = EvaluationSettings(max_ticks=limit, first_seed=5000, seeds=3, checkpoint=str(SHIPPED), tasks=(task,))
+        assert [len(run.chunks) for run in full_depth_runs(settings, jobs=1)] == lengths

@@ -141,8 +141,13 @@ def evaluate(settings: EvaluationSettings, jobs: int = 2) -> Iterator[EpisodeRec
 
 
 def full_depth_runs(settings: EvaluationSettings, jobs: int = 2) -> list[FullDepthRun]:
-    """Play every task with every seed at full depth and keep what was seen and done: ground for calibration."""
-    return list(_in_parts(_record_part, settings, jobs))
+    """Play every task with every seed at full depth and keep what was seen and done: ground for calibration.
+
+    Where full depth succeeds at all, runs in which it fails are left out: an arm that stands in a wrong place to the
+    last tick gives more inferences than several that do the task, and none that anybody wants repeated.
+    """
+    played = list(_in_parts(_record_part, settings, jobs))
+    return [run for run, success in played if success] or [run for run, _ in played]
 
 
 def _in_parts(play: Callable[..., list[T]], settings: EvaluationSettings, jobs: int) -> Iterator[T]:
@@ -168,14 +173,14 @@ def _play_part(settings: EvaluationSettings, task: Task, seeds: Sequence[int]) -
         return [play_episode(runtime, scene, seed, settings) for seed in seeds]
 
 
-def _record_part(settings: EvaluationSettings, task: Task, seeds: Sequence[int]) -> list[FullDepthRun]:
+def _record_part(settings: EvaluationSettings, task: Task, seeds: Sequence[int]) -> list[tuple[FullDepthRun, bool]]:
     runtime = Runtime.load(settings.checkpoint, settings.adapters)
     full_depth = replace(settings, runtime=replace(settings.runtime, skipping=SkippingSettings(enabled=False)))
     runs = []
     with closing(Scene(task)) as scene:
         for seed in seeds:
             kept: list[tuple[Observation, StepResult]] = []
-            play_episode(runtime, scene, seed, full_depth, watch=lambda *both, kept=kept: kept.append(both))
+            record = play_episode(runtime, scene, seed, full_depth, watch=lambda *both, kept=kept: kept.append(both))
             chunks = np.stack([result.chunk.actions for _, result in kept])
-            runs.append(FullDepthRun(tuple(observation for observation, _ in kept), chunks))
+            runs.append((FullDepthRun(tuple(observation for observation, _ in kept), chunks), record.success))
     return runs
