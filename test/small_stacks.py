@@ -105,3 +105,8 @@ def partitions(draw: st.DrawFn, num_layers: int = LAYERS) -> LayerPartition:
     """Draw any valid partition of a stack."""
     inner = draw(st.sets(st.integers(1, num_layers - 2))) if num_layers > 2 else set()
     return LayerPartition(num_layers, tuple(sorted(inner | {0, num_layers - 1})))
+
+
+def controller_logit(modules: DyslModules, layer: int, hidden: Tensor, token_mask: Tensor | None) -> Tensor:
+    """Return what the controller of ``layer`` says (B,) of a hidden state."""
+    return modules.controller(layer)(modules.summary(layer, hidden, token_mask))

@@ -37,6 +37,7 @@ from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSet
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.stack import Skip, SkippableStack
+from small_stacks import controller_logit
 from tiny_checkpoint import INSTRUCTION, make_tiny_checkpoint
 
 LAYERS = 8
@@ -314,7 +315,7 @@ def test_the_mixture_of_the_paper_trains_controllers_too(policy, data):
     Distillation(PARTITION, modules, data, settings).train_joint()
     batch = data.batch(torch.arange(8))
     with torch.no_grad():
-        opened = torch.sigmoid(modules.logit(1, batch.hidden(1), batch.context.token_mask))
+        opened = torch.sigmoid(controller_logit(modules, 1, batch.hidden(1), batch.context.token_mask))
     assert float(opened.mean()) > 0.51, "from exactly 0.5, a heavy loss on layers not skipped opens the controllers"
 
 
@@ -323,7 +324,7 @@ def test_a_controller_says_one_half_where_it_foresees_the_tolerated_error(policy
     controller = modules.controller(2)
     set_tolerated_error(modules, 0.0)
     with torch.no_grad():
-        raw = modules.logit(2, batch.hidden(2), batch.context.token_mask) - controller.offset
+        raw = controller_logit(modules, 2, batch.hidden(2), batch.context.token_mask) - controller.offset
         for row in range(5):
             foreseen = float(torch.exp(-raw[row])) - ERROR_FLOOR
             set_tolerated_error(modules, foreseen)

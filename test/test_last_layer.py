@@ -1,4 +1,4 @@
-"""The last layer against the library's own, with real weights of its size."""
+"""The last layer against the library's own, with the same random weights."""
 
 import torch
 from transformers import LlamaConfig

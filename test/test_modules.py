@@ -1,13 +1,14 @@
 """Adapters and controllers: an identity at the start, blind to padding, the same in a batch as alone."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 
 from dysl_vla_ros.skipping.modules import BlockPool, DyslModules, SkipAdapter
 from dysl_vla_ros.skipping.partition import LayerPartition
-from small_stacks import LAYERS, PADDING, TOKENS, WIDTH, random_tokens, trained_like
+from small_stacks import LAYERS, PADDING, TOKENS, WIDTH, controller_logit, random_tokens, trained_like
 
 PARTITION = LayerPartition(LAYERS, (0, 3, 7))
 REAL = TOKENS - PADDING
@@ -24,7 +25,7 @@ def test_untrained_controllers_do_not_exceed_one_half() -> None:
     modules = DyslModules(PARTITION, WIDTH)
     hidden, mask = random_tokens(0)
     for layer in PARTITION.dynamic:
-        assert torch.sigmoid(modules.logit(layer, hidden, mask)).tolist() == [0.5]
+        assert torch.sigmoid(controller_logit(modules, layer, hidden, mask)).tolist() == [0.5]
 
 
 def test_there_is_one_adapter_and_one_controller_for_every_dynamic_layer_and_one_pool_a_block() -> None:
@@ -73,21 +74,25 @@ def test_what_stands_in_padding_tokens_changes_nothing_that_is_real(content: flo
     for layer in PARTITION.dynamic:
         ours, others = (modules.adapted(layer, state, mask)[:, :REAL] for state in (hidden, other))
         assert torch.equal(ours, others)
-        assert torch.equal(modules.logit(layer, hidden, mask), modules.logit(layer, other, mask))
+        assert torch.equal(
+            controller_logit(modules, layer, hidden, mask), controller_logit(modules, layer, other, mask)
+        )
 
 
 def test_padding_tokens_are_as_good_as_absent() -> None:
     modules = trained_like(PARTITION)
     hidden, mask = random_tokens(1)
     torch.testing.assert_close(modules.adapted(1, hidden, mask)[:, :REAL], modules.adapted(1, hidden[:, :REAL], None))
-    torch.testing.assert_close(modules.logit(1, hidden, mask), modules.logit(1, hidden[:, :REAL], None))
+    torch.testing.assert_close(
+        controller_logit(modules, 1, hidden, mask), controller_logit(modules, 1, hidden[:, :REAL], None)
+    )
 
 
 def test_a_batch_gives_each_sample_what_it_gets_alone() -> None:
     modules = trained_like(PARTITION)
     hidden, mask = random_tokens(2, batch=5)
     mask[2, 4:] = False  # another number of real tokens
-    for call in (modules.adapted, modules.logit):
+    for call in (modules.adapted, partial(controller_logit, modules)):
         alone = torch.cat([call(4, hidden[i : i + 1], mask[i : i + 1]) for i in range(5)])
         torch.testing.assert_close(call(4, hidden, mask), alone)
 
@@ -119,7 +124,7 @@ def test_every_parameter_learns_once_the_last_layers_have_left_zero() -> None:
     modules = trained_like(PARTITION).requires_grad_(True)
     hidden, mask = random_tokens(0, batch=2)
     loss = sum(modules.adapted(j, hidden, mask)[mask].square().mean() for j in PARTITION.dynamic)
-    loss = loss + sum(modules.logit(j, hidden, mask).sum() for j in PARTITION.dynamic)
+    loss = loss + sum(controller_logit(modules, j, hidden, mask).sum() for j in PARTITION.dynamic)
     loss.backward()
     assert [name for name, p in modules.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
@@ -129,7 +134,7 @@ def test_inputs_are_not_changed_in_place() -> None:
     hidden, mask = random_tokens(0)
     kept = hidden.clone()
     modules.adapted(1, hidden, mask)
-    modules.logit(1, hidden, mask)
+    controller_logit(modules, 1, hidden, mask)
     assert torch.equal(hidden, kept)
 
 

@@ -137,10 +137,6 @@ class DyslModules(nn.Module):
         """Return (B, T, D), which enters the layer behind the block, where ``layer`` and the rest of it are skipped."""
         return self.adapter(layer)(hidden, self.summary(layer, hidden, token_mask))
 
-    def logit(self, layer: int, hidden: Tensor, token_mask: Tensor | None) -> Tensor:
-        """Return what the controller of ``layer`` says (B,)."""
-        return self.controller(layer)(self.summary(layer, hidden, token_mask))
-
     def adapter(self, layer: int) -> SkipAdapter:
         """Return the adapter that stands in for ``layer`` and the rest of its block."""
         module = self.adapters[str(layer)]

@@ -146,9 +146,10 @@ def draw_frames(episodes: Episodes, count: int, seed: int = 0) -> NDArray[np.int
     Drawn over all frames alike, a task that is done soon would hardly be learned from.
     """
     drawn = np.random.default_rng(seed).permutation(len(episodes))
+    tasks = episodes.task[drawn]
     turns = np.empty(len(drawn), dtype=np.int64)
-    for task in np.unique(episodes.task):
-        own = episodes.task[drawn] == task
+    for task in np.unique(tasks):
+        own = tasks == task
         turns[own] = np.arange(own.sum())
     return drawn[np.argsort(turns, kind="stable")][:count]
 
