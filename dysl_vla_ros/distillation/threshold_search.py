@@ -27,7 +27,7 @@ from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 
 REMEMBERED_AT = 0.05  # action L1, normalised: the tolerated error that controllers are at while passes are remembered
-TOLERATED_QUANTILES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
+TOLERATED_QUANTILES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 """Of the floor's errors; and the share that skips, of what controllers say at the floor."""
 STEP_FACTORS = (1.0, 2.0, 4.0, 8.0)
 FIRST_FACTOR, FIRST_SHARE = 4.0, 0.05  # while other values are tried
