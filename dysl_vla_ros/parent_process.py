@@ -17,3 +17,9 @@ def die_with_parent(parent: int) -> bool:
     if library.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), f"prctl(PR_SET_PDEATHSIG) failed: {os.strerror(ctypes.get_errno())}")
     return os.getppid() == parent
+
+
+def end_with_parent(parent: int) -> None:
+    """Begin a process of a pool: it ends with the one that started it, however that ends."""
+    if not die_with_parent(parent):
+        os._exit(1)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,8 +14,11 @@ from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.simulation.demonstrations import record_task
 from dysl_vla_ros.simulation.tasks import TASKS
 from dysl_vla_ros.training.behaviour_cloning import learning_rate, train
-from dysl_vla_ros.training.dataset import draw_frames, load_episodes, mapped, observations
+from dysl_vla_ros.training.dataset import load_episodes, mapped, observations
+from dysl_vla_ros.training.drawing import draw_evenly
 from dysl_vla_ros.training.options import TrainingSettings
+from harness import wait_until
+from processes import descendants, is_alive
 
 EPISODES = 6
 
@@ -50,6 +55,18 @@ def test_recording_again_changes_nothing_and_a_lost_episode_is_made_again_as_it_
     assert paths[2].read_bytes() == lost
 
 
+@pytest.mark.timeout(180)  # two processes that load the simulator
+def test_a_recording_that_is_ended_leaves_no_process(tmp_path):
+    line = [sys.executable, "-m", "dysl_vla_ros.commands.main", "demonstrations", str(tmp_path / "data")]
+    line += ["--tasks", "reach", "push", "--episodes", "500", "--jobs", "2"]
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        wait_until(lambda: any((tmp_path / "data").glob("*/*.npz")), 120, "a first episode")
+        recorders = descendants(process.pid)
+        process.terminate()
+    assert len(recorders) >= 2
+    wait_until(lambda: not any(map(is_alive, recorders)), 30, "the end of the recording processes")
+
+
 def test_chunks_are_cut_at_the_end_of_their_episode(recorded):
     episodes = load_episodes(recorded, [TASKS["reach"]], quiet=True)
     last = int(episodes.end[0]) - 1
@@ -69,14 +86,17 @@ def test_frames_become_observations_of_the_task_that_they_are_from(recorded):
 
 
 def test_frames_are_drawn_from_all_tasks_alike_while_they_last(recorded):
-    episodes = load_episodes(recorded, [TASKS["reach"]], quiet=True)
-    rare = 5
-    task = (np.arange(len(episodes)) < rare).astype(np.int64)  # as if the first frames were of another task
-    mixed = dataclasses.replace(episodes, task=task)
+    rare, many = 5, 60
+    kinds = np.where(np.arange(many) < rare, 1, 0)
     for count in (2 * rare, 2 * rare + 4):
-        frames = draw_frames(mixed, count)
+        frames = draw_evenly(kinds, count)
         assert len(set(frames)) == count and (frames < rare).sum() == rare
-    np.testing.assert_array_equal(np.sort(draw_frames(mixed, len(mixed) + 9)), np.arange(len(mixed)))
+    np.testing.assert_array_equal(np.sort(draw_evenly(kinds, many + 9)), np.arange(many))
+
+    episodes = load_episodes(recorded, [TASKS["reach"]], quiet=True)
+    mixed = dataclasses.replace(episodes, task=(np.arange(len(episodes)) < rare).astype(np.int64))
+    first = {episodes.proprioception[frame].tobytes() for frame in range(rare)}
+    assert sum(seen.proprioception.tobytes() in first for seen in observations(mixed, 2 * rare)) == rare
 
 
 def test_training_goes_on_at_the_step_it_stopped_at_and_its_checkpoint_loads(recorded, tmp_path):

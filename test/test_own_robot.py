@@ -62,7 +62,15 @@ def test_the_same_seed_draws_the_same_observations_from_all_over_the_recording(r
     data = RecordedData([bag], runtime.description)
     one, again, other = ([bytes_of(own) for own in data.observations(20, seed)] for seed in (1, 1, 2))
     assert one == again != other and len(set(one)) == 20
-    assert {own.instruction for own in data.observations(20, 1)} == {INSTRUCTION, OTHER}
+    said = [own.instruction for own in data.observations(20, 1)]
+    assert said.count(INSTRUCTION) == said.count(OTHER) == 10
+
+
+def test_an_instruction_of_few_frames_is_drawn_as_often_as_the_others(runtime, tmp_path):
+    bag = write_tiny_bag(tmp_path / "bag", ticks=10, episodes=(INSTRUCTION,) * 8 + (OTHER,) * 2)
+    data = RecordedData([bag], runtime.description)
+    said = [own.instruction for own in data.observations(18)]
+    assert said.count(INSTRUCTION) == said.count(OTHER) == 9
 
 
 def test_several_bags_are_one_recording(runtime, bag, tmp_path):

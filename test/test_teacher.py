@@ -19,7 +19,8 @@ from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.simulation.tasks import TASKS
 from dysl_vla_ros.training.batches import Batches
 from dysl_vla_ros.training.behaviour_cloning import configure_model
-from dysl_vla_ros.training.dataset import draw_frames, load_episodes, observations
+from dysl_vla_ros.training.dataset import load_episodes, observations
+from dysl_vla_ros.training.drawing import draw_evenly
 from dysl_vla_ros.training.keeper import STATE, claim
 from dysl_vla_ros.training.options import TrainingSettings
 from dysl_vla_ros.training.teacher import CHUNKS, config_of, load_origin, load_teacher, teacher_chunks
@@ -89,7 +90,7 @@ def test_the_targets_are_what_the_teacher_does_with_each_frame(whole, teacher, e
     policy = load_teacher(teacher)
     chunks = load_file(whole / CHUNKS)["chunks"]
     assert chunks.shape == (len(episodes), 8, 4)
-    for frame, seen in zip(draw_frames(episodes, 6), observations(episodes, 6), strict=True):
+    for frame, seen in zip(draw_evenly(episodes.task, 6), observations(episodes, 6), strict=True):
         with torch.no_grad():
             hidden, context = policy.prepare(seen)
             for layer in policy.layers:

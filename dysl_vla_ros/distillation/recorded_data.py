@@ -22,6 +22,7 @@ from dysl_vla_ros.replay.source import Choice, open_source, require_moments
 from dysl_vla_ros.runtime.recording import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import SafetySettings
+from dysl_vla_ros.training.drawing import draw_evenly
 
 HELD_OUT_SHARE = 0.2  # of the episodes of each instruction
 ENOUGH_MINUTES = 2.0  # docs/your-robot.md has what was measured
@@ -75,16 +76,17 @@ class RecordedData:
         return sum(own.seconds for own in self.episodes) / 60.0
 
     def observations(self, count: int, seed: int = 0) -> Iterator[Observation]:
-        """Yield ``count`` observations (all, if there are fewer) drawn evenly from what is learned from."""
+        """Yield up to ``count`` observations to learn from, as many of each instruction while they last."""
         yield from self._drawn(self.learned, count, seed)
 
     def held_out_observations(self, count: int, seed: int = 0) -> Iterator[Observation]:
-        """Yield ``count`` observations (all, if there are fewer) drawn evenly from what is held out."""
+        """Yield up to ``count`` held-out observations, as many of each instruction while they last."""
         yield from self._drawn(self.held_out, count, seed)
 
     def _drawn(self, stretches: Sequence[Stretch], count: int, seed: int) -> Iterator[Observation]:
         places = [(own.bag, frame) for own in stretches for frame in own.frames]
-        drawn = np.random.default_rng(seed).permutation(len(places))[:count]
+        said = [own.instruction for own in stretches for _ in own.frames]
+        drawn = draw_evenly(np.unique(said, return_inverse=True)[1], count, seed)
         for bag, frames in _by_bag(places[int(number)] for number in drawn).items():
             with BagReader(bag) as reader:
                 chosen = dataclasses.replace(self._choice, chosen=frozenset(frames).__contains__)

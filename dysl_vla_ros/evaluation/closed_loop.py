@@ -5,6 +5,7 @@ robot does not wait: with a ``delay`` each answer comes that long after its pict
 one; meanwhile the chunk before is played on, and where it has no more, the arm stands still.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
@@ -19,6 +20,7 @@ from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.evaluation.conditions import Plain, condition_named
 from dysl_vla_ros.evaluation.trace import EpisodeRecord, InferenceRecord
 from dysl_vla_ros.interfaces import Observation, StepResult
+from dysl_vla_ros.parent_process import end_with_parent
 from dysl_vla_ros.runtime.recording import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import ControlSettings, RuntimeSettings, SafetySettings, SkippingSettings
@@ -158,7 +160,7 @@ def _in_parts(play: Callable[..., list[T]], settings: EvaluationSettings, jobs: 
         for task, seeds in parts:
             yield from play(settings, task, list(seeds))
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), end_with_parent, (os.getpid(),)) as pool:
         futures = [pool.submit(play, settings, task, list(seeds)) for task, seeds in parts]
         try:
             for future in as_completed(futures):

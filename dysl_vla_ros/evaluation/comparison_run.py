@@ -19,7 +19,7 @@ from dysl_vla_ros.evaluation.matched_groups import MatchedGroups, PaperGuidance,
 from dysl_vla_ros.evaluation.methods import Library, Matched, Prepared, Trained, prepare
 from dysl_vla_ros.evaluation.run_folder import RunFolder
 from dysl_vla_ros.interfaces import FloatArray
-from dysl_vla_ros.parent_process import die_with_parent
+from dysl_vla_ros.parent_process import end_with_parent
 from dysl_vla_ros.simulation.scene import Scene
 from dysl_vla_ros.simulation.tasks import set_of
 
@@ -141,8 +141,7 @@ _player: _Player | None = None  # of a process of the pool
 def _begin(comparison: Comparison, out: Path, parent: int) -> None:
     """Make this process's player; the process ends with its parent, however that ends, and leaves Ctrl-C to it."""
     global _player
-    if not die_with_parent(parent):
-        os._exit(1)
+    end_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _player = _Player(comparison, out)
 

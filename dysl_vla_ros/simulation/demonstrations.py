@@ -6,6 +6,7 @@ One file an episode, written whole or not at all, so that an interrupted run goe
 (): one of the task's trained ones, drawn by the seed.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
@@ -18,6 +19,7 @@ import numpy as np
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable, write_atomically
 from dysl_vla_ros.interfaces import FloatArray, Observation
+from dysl_vla_ros.parent_process import end_with_parent
 from dysl_vla_ros.simulation.experts import Expert
 from dysl_vla_ros.simulation.pushes import Pushes
 from dysl_vla_ros.simulation.scene import Scene
@@ -147,5 +149,5 @@ def record_all(tasks: list[Task], folder: Path, jobs: int, work: Callable[[str],
         DataError: the folder cannot be written to, or what ``work`` raises.
     """
     require_writable(folder)
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), end_with_parent, (os.getpid(),)) as pool:
         yield from pool.map(work, [task.name for task in tasks])

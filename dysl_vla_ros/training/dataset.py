@@ -13,6 +13,7 @@ from tqdm import tqdm
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.interfaces import Observation
 from dysl_vla_ros.simulation.tasks import Task
+from dysl_vla_ros.training.drawing import draw_evenly
 
 VALIDATION_EPISODES = 4  # the last ones of each task
 CORRECTED = "corrected-"  # begins the names of episodes in which a policy took turns; none is for validation
@@ -140,23 +141,9 @@ def mapped(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     return found
 
 
-def draw_frames(episodes: Episodes, count: int, seed: int = 0) -> NDArray[np.int64]:
-    """Draw ``count`` frames (all, if there are fewer), as many of each task as of any other while it has any left.
-
-    Drawn over all frames alike, a task that is done soon would hardly be learned from.
-    """
-    drawn = np.random.default_rng(seed).permutation(len(episodes))
-    tasks = episodes.task[drawn]
-    turns = np.empty(len(drawn), dtype=np.int64)
-    for task in np.unique(tasks):
-        own = tasks == task
-        turns[own] = np.arange(own.sum())
-    return drawn[np.argsort(turns, kind="stable")][:count]
-
-
 def observations(episodes: Episodes, count: int, seed: int = 0) -> Iterator[Observation]:
-    """Yield the frames of :func:`draw_frames` as observations, each under its episode's instruction."""
-    for frame in draw_frames(episodes, count, seed):
+    """Yield up to ``count`` frames, as many of each task while they last, each under its episode's instruction."""
+    for frame in draw_evenly(episodes.task, count, seed):
         yield Observation(
             images={camera: getattr(episodes, camera)[np.array([frame])][0] for camera in CAMERAS},
             proprioception=episodes.proprioception[frame],
