@@ -1,12 +1,14 @@
 """Adapters and controllers: an identity at the start, blind to padding, the same in a batch as alone."""
 
 import copy
+import math
 from functools import partial
 
 import pytest
 import torch
+from torch.nn import functional
 
-from dysl_vla_ros.skipping.modules import BlockPool, DyslModules, SkipAdapter
+from dysl_vla_ros.skipping.modules import NORM_EPSILON, BlockPool, DyslModules, SkipAdapter
 from dysl_vla_ros.skipping.partition import LayerPartition
 from small_stacks import LAYERS, PADDING, TOKENS, WIDTH, controller_logit, random_tokens, trained_like
 
@@ -115,9 +117,27 @@ def test_the_offset_is_added_to_the_logit_and_kept_with_the_weights() -> None:
     raw = controller(summary)
     controller.offset.fill_(1.5)
     torch.testing.assert_close(controller(summary), raw + 1.5)
-    torch.testing.assert_close(controller.probability(summary), torch.sigmoid(raw + 1.5))
+    assert controller.probability(summary) == pytest.approx(torch.sigmoid(raw + 1.5).item(), abs=1e-6)
     assert "controllers.1.offset" in modules.state_dict()
     assert all(controller.offset is not parameter for parameter in modules.parameters())
+
+
+@pytest.mark.parametrize("logit", [-math.inf, -1e6, -3.0, 0.0, 40.0, 1e6, math.inf, math.nan])
+def test_a_probability_is_that_of_any_logit_however_large(logit: float) -> None:
+    modules = trained_like(PARTITION)
+    controller = modules.controller(1)
+    summary = modules.summary(1, *random_tokens(0))
+    controller.outer.weight.zero_()
+    controller.outer.bias.fill_(logit)
+    wanted = torch.sigmoid(torch.tensor(logit, dtype=torch.float64)).item()
+    assert controller.probability(summary) == pytest.approx(wanted, rel=1e-6, nan_ok=True)
+
+
+def test_a_summary_is_of_tokens_scaled_to_a_mean_square_of_one() -> None:
+    hidden, mask = random_tokens(0)
+    tokens = trained_like(PARTITION).summary(1, hidden * 50.0, mask).tokens
+    wanted = functional.rms_norm(hidden * 50.0, (hidden.shape[-1],), eps=NORM_EPSILON)
+    torch.testing.assert_close(tokens, torch.where(mask[:, :, None], wanted, 0.0))
 
 
 def test_every_parameter_learns_once_the_last_layers_have_left_zero() -> None:

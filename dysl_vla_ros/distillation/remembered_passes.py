@@ -185,7 +185,7 @@ class _RememberingRule:
             return None
         self._close_blocks_before(block)
         summary = modules.summary(layer, hidden, context.token_mask)
-        probability = modules.controller(layer).probability(summary).item()
+        probability = modules.controller(layer).probability(summary)
         self._heard[self._way, layer] = probability
         if layer < self._points[block] or not probability > self._threshold:
             return None

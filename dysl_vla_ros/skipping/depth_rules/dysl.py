@@ -35,7 +35,7 @@ class DyslRule:
             return None
         assert hidden.shape[0] == 1, f"one decision for one observation, not for a batch of {hidden.shape[0]}"
         summary = self._modules.summary(layer, hidden, context.token_mask)
-        probability = self._modules.controller(layer).probability(summary).item()
+        probability = self._modules.controller(layer).probability(summary)
         # In this order: max keeps its first value where the second one is NaN.
         self.controller_outputs[block] = max(probability, self.controller_outputs[block])
         if not probability > self._threshold:
