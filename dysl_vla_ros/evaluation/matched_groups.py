@@ -140,6 +140,7 @@ class MatchedGroups:
                 tasks=tuple(comparison.tasks[tasks]),
                 condition="plain",  # methods are set up without knowing what they will meet
             )
+            print(f"setting methods up on full-depth runs, {settings.seeds} of each {tasks} task ...", flush=True)
             self._runs[tasks, m] = full_depth_runs(settings, self._jobs)
         return self._runs[tasks, m]
 
