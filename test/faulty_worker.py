@@ -19,6 +19,7 @@ MODES = {
     "delay": "wait `seconds` in prepare, without the interpreter's lock",
     "raise": "prepare raises RuntimeError(`text`)",
     "nan": "decode gives NaN actions",
+    "sway": "decode gives actions moved to one side on every axis, and to the other in the next step",
     "kill": "the worker kills itself in prepare (SIGKILL)",
     "hang": "prepare never returns; `lock`: true holds the interpreter's lock (a C call), so that no thread runs",
     "exit_at_start": "ends before a word, with exit code `code`, after writing `text` to stderr",
@@ -53,13 +54,13 @@ def note(event):
 
 def spoil(policy):
     prepare, decode = policy.prepare, policy.decode
-    state = {"nan": False}
+    state = {"mode": "none", "side": 1.0}
 
     def spoiled_prepare(*arguments, **options):
         note("prepare")
         fault = order()
         mode = fault["mode"]
-        state["nan"] = mode == "nan"
+        state["mode"], state["side"] = mode, -state["side"]
         if mode == "delay":
             time.sleep(fault["seconds"])
         elif mode == "raise":
@@ -75,7 +76,11 @@ def spoil(policy):
 
     def spoiled_decode(*arguments, **options):
         actions, new_state = decode(*arguments, **options)
-        return (actions * float("nan") if state["nan"] else actions), new_state
+        if state["mode"] == "nan":
+            actions = actions * float("nan")
+        elif state["mode"] == "sway":
+            actions = actions + state["side"]  # normalised: about a spread of the policy's own actions
+        return actions, new_state
 
     policy.prepare, policy.decode = spoiled_prepare, spoiled_decode
     return policy

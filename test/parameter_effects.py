@@ -115,6 +115,10 @@ def camera_fails_and_comes_back(rig: Rig) -> None:
     rig.robot.silent.clear()
 
 
+def sway(rig: Rig) -> None:
+    rig.worker.set("sway")  # each wall is met, whichever way the policy would move
+
+
 GUIDED = {"guidance.prior": True}
 BOX = {"safety.workspace_box": True}
 VERIFIED = {"guidance.verify": True}
@@ -204,14 +208,14 @@ EFFECTS: dict[str, Effect] = {
     "safety.max_gripper_speed": Effect(0.01, ACTION, limited_by("safety.max_gripper_speed")),
     # the robot's hand stands at x 0, y 0.6, z 0.2
     "safety.workspace_box": Effect(
-        True, ACTION, limited_by("safety.workspace_min_x"), context={"safety.workspace_min_x": 5.0}
+        True, ACTION, limited_by("safety.workspace_min_x"), context={"safety.workspace_min_x": 5.0}, act=sway
     ),
-    "safety.workspace_min_x": Effect(5.0, ACTION, limited_by("safety.workspace_min_x"), context=BOX),
-    "safety.workspace_max_x": Effect(-5.0, ACTION, limited_by("safety.workspace_max_x"), context=BOX),
-    "safety.workspace_min_y": Effect(5.0, ACTION, limited_by("safety.workspace_min_y"), context=BOX),
-    "safety.workspace_max_y": Effect(-5.0, ACTION, limited_by("safety.workspace_max_y"), context=BOX),
-    "safety.workspace_min_z": Effect(5.0, ACTION, limited_by("safety.workspace_min_z"), context=BOX),
-    "safety.workspace_max_z": Effect(-5.0, ACTION, limited_by("safety.workspace_max_z"), context=BOX),
+    "safety.workspace_min_x": Effect(5.0, ACTION, limited_by("safety.workspace_min_x"), context=BOX, act=sway),
+    "safety.workspace_max_x": Effect(-5.0, ACTION, limited_by("safety.workspace_max_x"), context=BOX, act=sway),
+    "safety.workspace_min_y": Effect(5.0, ACTION, limited_by("safety.workspace_min_y"), context=BOX, act=sway),
+    "safety.workspace_max_y": Effect(-5.0, ACTION, limited_by("safety.workspace_max_y"), context=BOX, act=sway),
+    "safety.workspace_min_z": Effect(5.0, ACTION, limited_by("safety.workspace_min_z"), context=BOX, act=sway),
+    "safety.workspace_max_z": Effect(-5.0, ACTION, limited_by("safety.workspace_max_z"), context=BOX, act=sway),
     "diagnostics.period": Effect(0.5, DIAGNOSTICS, slower_than(0.4)),
     "diagnostics.window": Effect(1, DIAGNOSTICS, p50_is_max),
 }

@@ -8,7 +8,7 @@ import pytest
 
 from harness import RosPeer
 from test_namesake import answer_get_state
-from vla_rig import ACTION, CHUNK, DIAGNOSTICS, LIMIT, NODE, REPORT, SIZE, TWIST, Rig, gentle, running_rig
+from vla_rig import ACTION, CHUNK, LIMIT, NODE, REPORT, SIZE, TWIST, Rig, gentle, running_rig
 
 pytestmark = pytest.mark.ros
 pytest.importorskip("rclpy")
@@ -178,13 +178,14 @@ def test_another_commander_of_the_arm_is_a_warning_with_its_name(rig, raw_chunk)
 
 
 def test_a_living_namesake_is_refused_at_configure_and_nothing_is_started(rig, raw_chunk):
-    from diagnostic_msgs.msg import DiagnosticArray
+    from geometry_msgs.msg import TwistStamped
 
-    rig.bring_to("unconfigured")
     with RosPeer(NODE) as namesake:
-        answer_get_state(namesake, "active")
-        namesake.listen(DIAGNOSTICS, DiagnosticArray)
-        namesake.wait_for(DIAGNOSTICS, None, LIMIT, "messages: the node knows the namesake", 2)
+        namesake.publisher(TWIST, TwistStamped)
+        known = f"another /{NODE} publishes there as well"
+        rig.wait_for_status("commands", lambda status: known in status.message, "that the node knows the namesake")
+        rig.bring_to("unconfigured")
+        answer_get_state(namesake, "active")  # not before: it would answer our own questions too
         assert not rig.change("configure")
         rig.wait_for_error("worker", "another node /dysl_vla is on the graph, in the state active")
         assert rig.node.children() == []

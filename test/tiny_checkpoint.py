@@ -24,8 +24,7 @@ def tiny_config(layers: int = 6, rotation: bool = False, joints: Mapping[str, st
     joints = joints or {}
     center, scale = (0.0, 0.0, 0.0, 0.25), (0.0125, 0.0125, 0.0125, 0.25)
     if rotation:
-        # centred so that with the weights of seed 0 every axis moves to both sides
-        center = (0.0006, 0.004, -0.0031, 0.0, 0.0, 0.0, 0.25)
+        center = (0.0,) * 6 + (0.25,)
         scale = (0.0125,) * 3 + (0.05,) * 3 + (0.25,)
     return ReferenceConfig(
         vocabulary=("push", "the", "puck", "open", "drawer"),

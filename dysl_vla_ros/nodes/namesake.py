@@ -11,7 +11,7 @@ import time
 from lifecycle_msgs.srv import GetState
 from rclpy.node import Node
 
-ASK_LIMIT = 2.0  # s; DDS introduces a new client to a server within a fraction of this
+ASK_LIMIT = 4.0  # s; DDS introduces a new client to a server in far less, but repeats what got lost of it after 3 s
 ASK_PERIOD = 0.1  # s; a server drops its answer to a client that it does not know yet, so the question is repeated
 TAKE_PERIOD = 0.01  # s
 
