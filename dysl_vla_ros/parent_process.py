@@ -3,6 +3,8 @@
 import ctypes
 import os
 import signal
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -23,3 +25,8 @@ def end_with_parent(parent: int) -> None:
     """Begin a process of a pool: it ends with the one that started it, however that ends."""
     if not die_with_parent(parent):
         os._exit(1)
+
+
+def process_pool(jobs: int) -> ProcessPoolExecutor:
+    """Make a pool of ``jobs`` new interpreters (a fork would share torch's threads), which end with this process."""
+    return ProcessPoolExecutor(jobs, get_context("spawn"), end_with_parent, (os.getpid(),))

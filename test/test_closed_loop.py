@@ -1,5 +1,6 @@
 """Closed loop: one inference each m ticks, through the commander, with the trace of every one."""
 
+from argparse import Namespace
 from contextlib import closing
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
+from dysl_vla_ros.commands.training_data import simulated_runs
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.evaluation.closed_loop import (
     SIMULATED_ARM,
@@ -118,7 +120,8 @@ def test_full_depth_runs_run_every_layer_whatever_the_settings_say(checkpoint):
         RuntimeSettings(skipping=SkippingSettings(threshold=0.0)),
         max_ticks=3, first_seed=3, seeds=1, checkpoint=str(checkpoint), tasks=(TASKS["reach"],),
     )  # fmt: skip
-    (run,) = full_depth_runs(settings, jobs=1)
+    (run,), failed = full_depth_runs(settings, jobs=1)
+    assert failed == 1, "three ticks are not enough"
     assert len(run.observations) == len(run.chunks) == 3
     plain = Runtime(Runtime.load(str(checkpoint), "").policy, None)
     for observation, chunk in zip(run.observations, run.chunks, strict=True):
@@ -132,6 +135,14 @@ def test_runs_in_which_full_depth_fails_are_left_out_where_any_succeeds():
     with closing(Scene(task)) as scene:
         ticks = [play_episode(runtime, scene, seed, EvaluationSettings()).ticks for seed in (5000, 5001, 5002)]
     assert min(ticks) < max(ticks) < 200, "all three succeed, not at once"
-    for limit, lengths in ((min(ticks), [t for t in ticks if t == min(ticks)]), (2, [2, 2, 2])):
+    fastest = [number for number in ticks if number == min(ticks)]
+    for limit, lengths, failures in ((min(ticks), fastest, 3 - len(fastest)), (2, [2, 2, 2], 3)):
         settings = EvaluationSettings(max_ticks=limit, first_seed=5000, seeds=3, checkpoint=str(SHIPPED), tasks=(task,))
-        assert [len(run.chunks) for run in full_depth_runs(settings, jobs=1)] == lengths
+        runs, failed = full_depth_runs(settings, jobs=1)
+        assert ([len(run.chunks) for run in runs], failed) == (lengths, failures)
+
+
+def test_that_no_full_depth_run_succeeded_is_told(checkpoint, capsys):
+    arguments = Namespace(checkpoint=checkpoint, adapters=None, seeds=1, tasks=["reach"], jobs=1)
+    assert len(simulated_runs(arguments, m=4)) == 1
+    assert "warning: full depth failed in all of them" in capsys.readouterr().err

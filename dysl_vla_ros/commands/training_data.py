@@ -180,7 +180,14 @@ def simulated_runs(arguments: argparse.Namespace, m: int) -> "list[FullDepthRun]
         tasks=tuple(tasks_named(arguments.tasks)),
     )
     print(f"playing {arguments.seeds} full-depth runs of {len(settings.tasks)} tasks ...", flush=True)
-    runs = full_depth_runs(settings, arguments.jobs)
-    if failed := len(settings.tasks) * len(seeds) - len(runs):
+    runs, failed = full_depth_runs(settings, arguments.jobs)
+    if failed == len(settings.tasks) * len(seeds):
+        print(
+            "warning: full depth failed in all of them, which says little of a good motion; see that the checkpoint "
+            "knows these tasks (--tasks), or raise --seeds",
+            file=sys.stderr,
+            flush=True,
+        )
+    elif failed:
         print(f"full depth failed in {failed} of them: left out", flush=True)
     return runs

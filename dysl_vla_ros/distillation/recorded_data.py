@@ -86,7 +86,7 @@ class RecordedData:
     def _drawn(self, stretches: Sequence[Stretch], count: int, seed: int) -> Iterator[Observation]:
         places = [(own.bag, frame) for own in stretches for frame in own.frames]
         said = [own.instruction for own in stretches for _ in own.frames]
-        drawn = draw_evenly(np.unique(said, return_inverse=True)[1], count, seed)
+        drawn = draw_evenly(np.array(said), count, seed)
         for bag, frames in _by_bag(places[int(number)] for number in drawn).items():
             with BagReader(bag) as reader:
                 chosen = dataclasses.replace(self._choice, chosen=frozenset(frames).__contains__)

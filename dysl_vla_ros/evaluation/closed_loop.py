@@ -5,12 +5,10 @@ robot does not wait: with a ``delay`` each answer comes that long after its pict
 one; meanwhile the chunk before is played on, and where it has no more, the arm stands still.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
 from typing import TypeVar
 
 import numpy as np
@@ -20,7 +18,7 @@ from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.evaluation.conditions import Plain, condition_named
 from dysl_vla_ros.evaluation.trace import EpisodeRecord, InferenceRecord
 from dysl_vla_ros.interfaces import Observation, StepResult
-from dysl_vla_ros.parent_process import end_with_parent
+from dysl_vla_ros.parent_process import process_pool
 from dysl_vla_ros.runtime.recording import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import ControlSettings, RuntimeSettings, SafetySettings, SkippingSettings
@@ -142,14 +140,18 @@ def evaluate(settings: EvaluationSettings, jobs: int = 2) -> Iterator[EpisodeRec
     yield from _in_parts(_play_part, settings, jobs)
 
 
-def full_depth_runs(settings: EvaluationSettings, jobs: int = 2) -> list[FullDepthRun]:
+def full_depth_runs(settings: EvaluationSettings, jobs: int = 2) -> tuple[list[FullDepthRun], int]:
     """Play every task with every seed at full depth and keep what was seen and done: ground for calibration.
 
     Where full depth succeeds at all, runs in which it fails are left out: an arm that stands in a wrong place to the
     last tick gives more inferences than several that do the task, and none that anybody wants repeated.
+
+    Returns:
+        The runs to calibrate on, and how many of those that were played failed.
     """
     played = list(_in_parts(_record_part, settings, jobs))
-    return [run for run, success in played if success] or [run for run, _ in played]
+    succeeded = [run for run, success in played if success]
+    return succeeded or [run for run, _ in played], len(played) - len(succeeded)
 
 
 def _in_parts(play: Callable[..., list[T]], settings: EvaluationSettings, jobs: int) -> Iterator[T]:
@@ -160,7 +162,7 @@ def _in_parts(play: Callable[..., list[T]], settings: EvaluationSettings, jobs: 
         for task, seeds in parts:
             yield from play(settings, task, list(seeds))
         return
-    with ProcessPoolExecutor(jobs, get_context("spawn"), end_with_parent, (os.getpid(),)) as pool:
+    with process_pool(jobs) as pool:
         futures = [pool.submit(play, settings, task, list(seeds)) for task, seeds in parts]
         try:
             for future in as_completed(futures):

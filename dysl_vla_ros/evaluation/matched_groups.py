@@ -141,7 +141,7 @@ class MatchedGroups:
                 condition="plain",  # methods are set up without knowing what they will meet
             )
             print(f"setting methods up on full-depth runs, {settings.seeds} of each {tasks} task ...", flush=True)
-            self._runs[tasks, m] = full_depth_runs(settings, self._jobs)
+            self._runs[tasks, m], _ = full_depth_runs(settings, self._jobs)
         return self._runs[tasks, m]
 
 

@@ -6,12 +6,9 @@ One file an episode, written whole or not at all, so that an interrupted run goe
 (): one of the task's trained ones, drawn by the seed.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +16,7 @@ import numpy as np
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable, write_atomically
 from dysl_vla_ros.interfaces import FloatArray, Observation
-from dysl_vla_ros.parent_process import end_with_parent
+from dysl_vla_ros.parent_process import process_pool
 from dysl_vla_ros.simulation.experts import Expert
 from dysl_vla_ros.simulation.pushes import Pushes
 from dysl_vla_ros.simulation.scene import Scene
@@ -149,5 +146,5 @@ def record_all(tasks: list[Task], folder: Path, jobs: int, work: Callable[[str],
         DataError: the folder cannot be written to, or what ``work`` raises.
     """
     require_writable(folder)
-    with ProcessPoolExecutor(jobs, get_context("spawn"), end_with_parent, (os.getpid(),)) as pool:
+    with process_pool(jobs) as pool:
         yield from pool.map(work, [task.name for task in tasks])

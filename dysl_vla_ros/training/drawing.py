@@ -1,13 +1,15 @@
 """Which frames are learned from, where there are more than are wanted."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 
-def draw_evenly(kinds: NDArray[np.int64], count: int, seed: int = 0) -> NDArray[np.int64]:
+def draw_evenly(kinds: NDArray[Any], count: int, seed: int = 0) -> NDArray[np.int64]:
     """Draw up to ``count`` places in ``kinds`` (N,), as many of each kind as of any other while it lasts.
 
-    Drawn over all frames alike, a task that is done soon would hardly be learned from.
+    Kinds are numbers or texts. Drawn over all frames alike, a task that is done soon would hardly be learned from.
     """
     drawn = np.random.default_rng(seed).permutation(len(kinds))
     own_kinds = kinds[drawn]
