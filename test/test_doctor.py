@@ -120,7 +120,7 @@ def test_faults_of_a_living_graph_are_found_by_one_run(peer, checkpoint, tmp_pat
         with RosPeer() as second:  # one process may not use a topic with two types
             second.listen("/two_types", Float64)
             files = ("--checkpoint", other, "--adapters", checkpoint / "dysl")
-            code, found = doctor("--live", 1.5, *images, *files, environment=defaults)
+            code, found = doctor("--live", 3.0, *images, *files, environment=defaults)
     finally:
         for driver in drivers:
             driver.close()
