@@ -24,7 +24,6 @@ FIELDS = {f"{group.group}.{field.name}": field for group in GROUPS for field in 
 DYNAMIC = [name for name in FIELDS if not name.startswith(ModelSettings.group)]
 LOOKED_AT = 3  # messages that a law must hold for, from the next step on
 IN_FLIGHT = 2  # messages after a set that may not show it yet: one on its way here, one of a step begun before
-SOON = 40  # messages within which an effect that needs its moment, such as a fall of continuity, must show
 
 
 @pytest.fixture(scope="module")
