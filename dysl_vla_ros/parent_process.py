@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -21,12 +22,18 @@ def die_with_parent(parent: int) -> bool:
     return os.getppid() == parent
 
 
-def end_with_parent(parent: int) -> None:
-    """Begin a process of a pool: it ends with the one that started it, however that ends."""
+def process_pool(jobs: int, begin: Callable[..., None] | None = None, *arguments: object) -> ProcessPoolExecutor:
+    """Make a pool of ``jobs`` new interpreters (a fork would share torch's threads), which end with this process.
+
+    Args:
+        jobs: how many.
+        begin: what each of them does first, with ``arguments``; both are pickled.
+    """
+    return ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (os.getpid(), begin, arguments))
+
+
+def _begin(parent: int, begin: Callable[..., None] | None, arguments: tuple[object, ...]) -> None:
     if not die_with_parent(parent):
         os._exit(1)
-
-
-def process_pool(jobs: int) -> ProcessPoolExecutor:
-    """Make a pool of ``jobs`` new interpreters (a fork would share torch's threads), which end with this process."""
-    return ProcessPoolExecutor(jobs, get_context("spawn"), end_with_parent, (os.getpid(),))
+    if begin is not None:
+        begin(*arguments)

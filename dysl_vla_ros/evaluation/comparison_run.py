@@ -1,12 +1,10 @@
 """Plays a comparison in processes of one thread, or what is left of it, and reads back what was played."""
 
-import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 from tqdm import tqdm
@@ -19,7 +17,7 @@ from dysl_vla_ros.evaluation.matched_groups import MatchedGroups, PaperGuidance,
 from dysl_vla_ros.evaluation.methods import Library, Matched, Prepared, Trained, prepare
 from dysl_vla_ros.evaluation.run_folder import RunFolder
 from dysl_vla_ros.interfaces import FloatArray
-from dysl_vla_ros.parent_process import end_with_parent
+from dysl_vla_ros.parent_process import process_pool
 from dysl_vla_ros.simulation.scene import Scene
 from dysl_vla_ros.simulation.tasks import set_of
 
@@ -119,8 +117,7 @@ def _play(comparison: Comparison, out: Path, left: Sequence[Job], groups: Groups
         finally:
             player.close()
         return
-    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (comparison, out, os.getpid()))
-    with pool:
+    with process_pool(jobs, _begin, comparison, out) as pool:
         futures = {pool.submit(_play_there, job, groups): job for job in left}
         try:
             for future in as_completed(futures):
@@ -138,10 +135,9 @@ def _play(comparison: Comparison, out: Path, left: Sequence[Job], groups: Groups
 _player: _Player | None = None  # of a process of the pool
 
 
-def _begin(comparison: Comparison, out: Path, parent: int) -> None:
-    """Make this process's player; the process ends with its parent, however that ends, and leaves Ctrl-C to it."""
+def _begin(comparison: Comparison, out: Path) -> None:
+    """Make this process's player; the process leaves Ctrl-C to its parent."""
     global _player
-    end_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _player = _Player(comparison, out)
 
