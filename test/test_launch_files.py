@@ -228,6 +228,7 @@ def endpoints(peer: RosPeer, namespace: str) -> tuple[set[str], set[str]]:
     return topics, {service for service, _ in node.get_service_names_and_types_by_node(name, namespace)}
 
 
+@pytest.mark.slow
 def test_two_robots_in_two_namespaces_do_not_hear_each_other(peer: RosPeer, checkpoint: Path) -> None:
     from std_msgs.msg import String
 

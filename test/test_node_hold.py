@@ -96,6 +96,7 @@ def test_the_box_clips_and_is_named_and_counted(rig: Rig) -> None:
     rig.wait_for_motion()
 
 
+@pytest.mark.slow
 def test_a_policy_without_the_hands_position_cannot_have_the_box(rig: Rig, tmp_path: Path) -> None:
     import torch
 

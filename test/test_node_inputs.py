@@ -195,6 +195,7 @@ def test_a_living_namesake_is_refused_at_configure_and_nothing_is_started(rig, r
 # -- compressed --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_png_gives_the_same_actions_as_raw_bit_for_bit(rig, raw_chunk):
     use(rig, "png")
     np.testing.assert_array_equal(next_chunk(rig), raw_chunk)

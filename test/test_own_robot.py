@@ -187,6 +187,7 @@ def test_what_other_settings_or_data_left_unfinished_is_not_gone_on_with(tmp_pat
     assert Unfinished(tmp_path, {"seed": 0}, targets).records == []
 
 
+@pytest.mark.slow
 def test_nothing_of_the_simulator_is_needed(small, tmp_path):
     checkpoint = make_tiny_checkpoint(tmp_path / "base", layers=6)
     code = (

@@ -204,6 +204,7 @@ def test_the_page_holds_all_it_shows_with_film_marks_and_worst_moments(bags, tmp
     assert re.search(r"The worst \d+ moments", html) and html.count('class="strip"') == 2
 
 
+@pytest.mark.slow
 def test_another_parameter_file_an_earlier_replay_and_another_checkpoint_stand_side_by_side(bags, tmp_path, tiny):
     unverified = tmp_path / "unverified.yaml"
     unverified.write_text("/**:\n  ros__parameters:\n    guidance.verify: false\n")

@@ -113,6 +113,7 @@ def test_any_launcher_starts_it(recorded, tmp_path, launcher):
     assert saved_step(tmp_path / STATE) == 2
 
 
+@pytest.mark.slow
 def test_a_second_run_into_the_same_folder_is_refused(recorded, tmp_path):
     with claim(tmp_path):
         done = run(command(recorded, tmp_path, "--processes=1"))
