@@ -93,10 +93,8 @@ def _write(options: DemoOptions, records: Sequence[EpisodeRecord], complete: boo
 
 def _about(options: DemoOptions) -> str:
     depth = "full depth" if options.full_depth else "skipping as the DySL folder has it"
-    return (
-        f"dysl_vla demo: {options.episodes} episodes a task from seed {options.seed}, "
-        f"checkpoint {options.checkpoint}, {depth}"
-    )
+    episodes = "1 episode" if options.episodes == 1 else f"{options.episodes} episodes"
+    return f"dysl_vla demo: {episodes} a task from seed {options.seed}, checkpoint {options.checkpoint}, {depth}"
 
 
 def _require_usable(options: DemoOptions) -> None:
