@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 pytestmark = pytest.mark.ros
@@ -214,6 +214,7 @@ values = st.one_of(
 
 
 @given(st.dictionaries(st.sampled_from([*FIELDS, "unknown"]), values, min_size=1, max_size=4))
+@example({"safety.workspace_min_x": 0.0, "safety.workspace_max_x": 0.0})
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_set_is_either_refused_with_reasons_or_possible(shared, given_values):
     reason = shared.parameters.refusal([Parameter(name, value=value) for name, value in given_values.items()])
@@ -225,7 +226,14 @@ def test_any_set_is_either_refused_with_reasons_or_possible(shared, given_values
         and (name != INSTRUCTION or instruction_fault(value.strip()) == "")
         for name, value in given_values.items()
     )
+    possible = possible and all(low < high for low, high in edges(given_values))
     assert (reason == "") == possible
+
+
+def edges(given_values: dict[str, object]) -> list[tuple[float, ...]]:
+    """Return (low, high) of the workspace's axes, the defaults where nothing else is given."""
+    pairs = [[f"safety.workspace_{end}_{axis}" for end in ("min", "max")] for axis in "xyz"]
+    return [tuple(given_values.get(name, FIELDS[name].default) for name in pair) for pair in pairs]
 
 
 def descriptor_allows(name: str, value: float) -> bool:
