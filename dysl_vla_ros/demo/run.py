@@ -93,7 +93,7 @@ def _write(options: DemoOptions, records: Sequence[EpisodeRecord], complete: boo
 
 def _about(options: DemoOptions) -> str:
     depth = "full depth" if options.full_depth else "skipping as the DySL folder has it"
-    episodes = "1 episode" if options.episodes == 1 else f"{options.episodes} episodes"
+    episodes = f"{options.episodes} episode{'' if options.episodes == 1 else 's'}"
     return f"dysl_vla demo: {episodes} a task from seed {options.seed}, checkpoint {options.checkpoint}, {depth}"
 
 
