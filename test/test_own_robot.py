@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from dysl_vla_ros.commands.main import available_verbs, build_parser, main
 from dysl_vla_ros.commands.training_data import is_bag
@@ -18,6 +19,7 @@ from dysl_vla_ros.distillation.recorded_data import RecordedData
 from dysl_vla_ros.distillation.stages import Distillation
 from dysl_vla_ros.distillation.unfinished import STATE, WEIGHTS, Unfinished
 from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.files import sha256
 from dysl_vla_ros.replay.source import Choice
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import RuntimeSettings
@@ -175,6 +177,61 @@ def test_an_interrupted_distillation_goes_on_to_the_same_bits(small, tmp_path, c
     assert said.count("(finished before)") == 2
     for name in ("adapters.safetensors", "calibration.json"):
         assert (broken / "dysl" / name).read_bytes() == (whole / "dysl" / name).read_bytes()
+
+
+def test_a_distillation_goes_on_from_the_adapters_of_another(small, tmp_path, capsys):
+    checkpoint = make_tiny_checkpoint(tmp_path / "base", layers=6)
+    walk(checkpoint, [small])
+    first, further, still = (tmp_path / name for name in ("first", "further", "still"))
+    shutil.copytree(checkpoint / "dysl", first)
+
+    def go_on(folder, *more):
+        command = ["distill", str(checkpoint), str(small), "--adapters", str(folder), "--go-on-from", str(first)]
+        assert main([*command, *SHORT, *more]) == 0
+        return json.loads((folder / "distillation.json").read_text()), load_file(folder / "adapters.safetensors")
+
+    before, weights = json.loads((first / "distillation.json").read_text()), load_file(first / "adapters.safetensors")
+    report, trained = go_on(further, "--bottleneck", "7")  # sizes are those of the folder, whatever is said
+    assert [stage["stage"] for stage in report["stages"]] == ["stage 1, actions", "stage 2, error"]
+    assert report["training_steps"] == before["training_steps"] + 12
+    assert report["gone_on_from"]["sha256"] == sha256(first / "adapters.safetensors")
+    assert {name: value.shape for name, value in trained.items()} == {n: v.shape for n, v in weights.items()}
+    assert json.loads((further / "config.json").read_text())["modules"]["bottleneck"] != 7
+
+    _, kept = go_on(still, "--learning-rate", "1e-30")
+    offsets = [name for name in kept if name.endswith("offset")]
+    moved = [name for name in kept if not torch.equal(kept[name], weights[name]) and name not in offsets]
+    assert not moved, "as slow as that, nothing is learned: it begins with what the folder holds"
+    assert any(not torch.equal(trained[name], weights[name]) for name in trained if name not in offsets)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_the_adapter_rate_is_of_stage_two_alone(rate, small, tmp_path, monkeypatch):
+    checkpoint = make_tiny_checkpoint(tmp_path / "base", layers=6)
+    seen = []
+    joint = Distillation.train_joint
+
+    def watched(self):
+        seen.append({name: value.clone() for name, value in self.modules.state_dict().items()})
+        loss = joint(self)
+        seen.append({name: value.clone() for name, value in self.modules.state_dict().items()})
+        return loss
+
+    monkeypatch.setattr(Distillation, "train_joint", watched)
+    assert main(["calibrate", str(checkpoint), str(small), "--observations", "40", "--static", "spread"]) == 0
+    assert main(["distill", str(checkpoint), str(small), *SHORT, "--adapter-rate", str(rate)]) == 0
+    before, after = seen
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == ({"controllers"} if rate == 0.0 else {"controllers", "adapters", "pools"})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--learning-rate", "0"), ("--learning-rate", "nan"), ("--adapter-rate", "-1")]
+)
+def test_rates_that_teach_nothing_are_refused_by_name(option, value, small, tmp_path, capsys):
+    checkpoint = make_tiny_checkpoint(tmp_path / "base", layers=6)
+    assert main(["distill", str(checkpoint), str(small), option, value]) == 2
+    assert option in capsys.readouterr().err
 
 
 def test_what_other_settings_or_data_left_unfinished_is_not_gone_on_with(tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.simulation import rendering
 from dysl_vla_ros.simulation.decorations import (
     GOAL_HIGH,
     GOAL_LOW,
@@ -58,6 +59,31 @@ def test_the_same_seed_gives_the_same_picture_bit_for_bit_and_another_seed_does_
         assert pictures[0][camera].shape == (IMAGE_SIZE, IMAGE_SIZE, 3)
         np.testing.assert_array_equal(pictures[0][camera], pictures[2][camera])
     assert np.any(pictures[0]["image"] != pictures[1]["image"])
+
+
+@pytest.mark.parametrize("name", ["peg-insert-side", "push-blue", "drawer-open"])
+def test_what_no_camera_sees_is_left_out_and_pictures_keep_every_bit(name, monkeypatch):
+    scene, random, counts = Scene(name), np.random.default_rng(0), []
+    chosen = rendering.in_view
+
+    def counted(model, *others):
+        counts.append(np.mean(chosen(model, *others)))
+        return chosen(model, *others)
+
+    def everything(model, *others):
+        return np.ones(model.ngeom, bool)
+
+    scene.reset(5000)
+    for _ in range(8):
+        scene.hold(random.uniform(-0.8, 0.8, 3), float(random.uniform()))
+        scene.advance(24)
+        for camera, (width, height) in ((CAMERAS[0], (96, 96)), (CAMERAS[1], (96, 96)), (CAMERAS[0], (160, 120))):
+            monkeypatch.setattr(rendering, "in_view", counted)
+            culled = scene.render(camera, width, height)
+            monkeypatch.setattr(rendering, "in_view", everything)
+            assert np.array_equal(culled, scene.render(camera, width, height))
+    scene.close()
+    assert 0.2 < np.mean(counts) < 0.8, "something is left out, and not all"
 
 
 def test_the_goal_marker_is_seen_in_its_colour(scene):

@@ -4,10 +4,15 @@ import argparse
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dysl_vla_ros.commands.calibrate import add_threshold_arguments, read_choice, search_thresholds
 from dysl_vla_ros.commands.training_data import WHAT, open_data
 from dysl_vla_ros.errors import DataError
+
+if TYPE_CHECKING:
+    from dysl_vla_ros.distillation.beginning import Beginning
+    from dysl_vla_ros.policies.interface import VlaPolicy
 
 HELD_OUT = 512  # frames of episodes that nothing is learned from, to judge by
 THREADS = min(2, os.cpu_count() or 1)  # for operations this small more were never tried
@@ -22,6 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="folder of the base checkpoint")
     parser.add_argument("data", type=Path, nargs="+", help=WHAT)
     parser.add_argument("--adapters", type=Path, help="DySL folder (default: `dysl` in the checkpoint)")
+    parser.add_argument(
+        "--go-on-from",
+        type=Path,
+        metavar="DYSL",
+        help="begin with the adapters and controllers of this DySL folder in place of new ones; its static layers and "
+        "sizes are kept, stage 1 leaves out hidden states",
+    )
     parser.add_argument("--observations", type=int, default=10_000, help="frames to learn from; up to 0.3 MB each")
     parser.add_argument(
         "--controllers",
@@ -49,6 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="at each dynamic layer, or one a block at its first layer: few parameters, no skip from its middle",
     )
     add_module_arguments(parser)
+    parser.add_argument("--learning-rate", type=float, default=2e-3, help="highest, of every stage")
+    parser.add_argument(
+        "--adapter-rate", type=float, default=1.0, help="share of it that adapters take in stage 2; 0: they stay"
+    )
     parser.add_argument("--batch-size", type=int, default=64, help="frames a step")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
     add_compile_argument(parser)
@@ -89,32 +105,29 @@ def run(arguments: argparse.Namespace) -> int:
 
     from dysl_vla_ros.distillation import stage_report
     from dysl_vla_ros.distillation.activations import inputs_of, record_activations
+    from dysl_vla_ros.distillation.beginning import trained_modules
     from dysl_vla_ros.distillation.stages import Distillation, DistillationSettings
     from dysl_vla_ros.distillation.unfinished import Unfinished
     from dysl_vla_ros.files import require_writable
     from dysl_vla_ros.policies.registry import load_policy
     from dysl_vla_ros.runtime.step import Runtime
-    from dysl_vla_ros.skipping.modules import DyslModules
-    from dysl_vla_ros.skipping.partition import LayerPartition
 
     numbers = ("hidden_steps", "action_steps", "joint_steps", "batch_size", "observations")
     if min(getattr(arguments, name) for name in numbers) < 1:
         raise DataError(f"{', '.join('--' + name.replace('_', '-') for name in numbers)} must be at least 1")
-    if not arguments.large_error >= 0.0:
-        raise DataError(f"--large-error must be 0 or more, not {arguments.large_error}")
-    sizes = module_sizes(arguments, arguments.adapter)
+    for name in ("large_error", "adapter_rate"):
+        if not 0.0 <= getattr(arguments, name) < float("inf"):
+            raise DataError(f"--{name.replace('_', '-')} must be 0 or more, not {getattr(arguments, name)}")
+    if not 0.0 < arguments.learning_rate < float("inf"):
+        raise DataError(f"--learning-rate must be above 0, not {arguments.learning_rate}")
     torch.set_num_threads(THREADS)
     torch.manual_seed(arguments.seed)
     folder = arguments.adapters or arguments.checkpoint / "dysl"
     policy = load_policy(arguments.checkpoint)
-    choice = read_choice(folder, policy.model_hash)
+    goes_on = arguments.go_on_from
+    begun = trained_modules(goes_on, policy) if goes_on else _new_modules(arguments, folder, policy)
     require_writable(folder)
-    partition = LayerPartition(len(policy.layers), tuple(choice["static"]), arguments.adapters_per_block)
-    if not partition.blocks:
-        raise DataError(
-            f"{folder}: all layers were chosen as static, so there is nothing to skip; calibrate with fewer"
-        )
-    modules = DyslModules(partition, policy.width, **sizes)
+    partition, modules = begun.partition, begun.modules
     print(f"static layers {list(partition.static)}; {stage_report.size_sentence(modules, policy)}", flush=True)
 
     data = open_data(arguments.data, arguments, Runtime(policy, None).description)
@@ -124,24 +137,38 @@ def run(arguments: argparse.Namespace) -> int:
         policy, data.held_out(HELD_OUT), HELD_OUT, layers, folder=folder, label="the same, held out"
     )
     settings = DistillationSettings(
-        hidden_steps=arguments.hidden_steps,
+        hidden_steps=0 if goes_on else arguments.hidden_steps,
         action_steps=arguments.action_steps,
         joint_steps=arguments.joint_steps,
         batch_size=arguments.batch_size,
         controllers=arguments.controllers,
         skip_weight=arguments.skip_weight,
+        learning_rate=arguments.learning_rate,
+        adapter_rate=arguments.adapter_rate,
         large_error=arguments.large_error,
         seed=arguments.seed,
         compile=arguments.compile,
     )
     job = Distillation(partition, modules, activations, settings, held_out)
-    plan = [asdict(settings), sizes, list(partition.static), partition.per_block, policy.model_hash]
+    plan = [asdict(settings), dict(begun.sizes), list(partition.static), partition.per_block, policy.model_hash]
+    plan += [dict(begun.gone_on_from)] if begun.gone_on_from else []
     unfinished = Unfinished(folder, plan, activations.actions)
     records = stage_report.run_stages(stage_report.stages_of(job), unfinished, modules)
     print("\n".join(stage_report.tables(records)), flush=True)
-    stage_report.write_folder(
-        folder, job, records, choice=choice["choice"], sizes=sizes, m=arguments.actions_per_inference
-    )
+    stage_report.write_folder(folder, job, records, begun, m=arguments.actions_per_inference)
     unfinished.remove()
     del activations, held_out, job
     return search_thresholds(arguments, folder, data)
+
+
+def _new_modules(arguments: argparse.Namespace, folder: Path, policy: "VlaPolicy") -> "Beginning":
+    from dysl_vla_ros.distillation.beginning import new_modules
+    from dysl_vla_ros.skipping.partition import LayerPartition
+
+    sizes, choice = module_sizes(arguments, arguments.adapter), read_choice(folder, policy.model_hash)
+    partition = LayerPartition(len(policy.layers), tuple(choice["static"]), arguments.adapters_per_block)
+    if not partition.blocks:
+        raise DataError(
+            f"{folder}: all layers were chosen as static, so there is nothing to skip; calibrate with fewer"
+        )
+    return new_modules(partition, policy, sizes, choice["choice"])

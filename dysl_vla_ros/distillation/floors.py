@@ -16,13 +16,13 @@ import torch
 
 from dysl_vla_ros.distillation import stage_report
 from dysl_vla_ros.distillation.activations import Activations
+from dysl_vla_ros.distillation.beginning import new_modules
 from dysl_vla_ros.distillation.stages import Distillation, DistillationSettings
 from dysl_vla_ros.distillation.unfinished import Unfinished
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import write_json
 from dysl_vla_ros.policies.interface import VlaPolicy
 from dysl_vla_ros.skipping.importance import informative_static, spread_static
-from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 
 RESULT, PARAMETERS = "floors.json", "floor.yaml"
@@ -96,11 +96,11 @@ def train_floor(
     partition = floor.partition(len(policy.layers))
     own_sizes = sizes | {"queries": sizes["queries"] if floor.adapter == "pooled" else 0}
     torch.manual_seed(settings.seed)
-    modules = DyslModules(partition, policy.width, **own_sizes)
-    job = Distillation(partition, modules, data, settings, held_out)
+    begun = new_modules(partition, policy, own_sizes, floor.choices[0])
+    job = Distillation(partition, begun.modules, data, settings, held_out)
     unfinished = Unfinished(folder, [asdict(settings), own_sizes, list(floor.static), policy.model_hash], data.actions)
-    records = stage_report.run_stages(stage_report.stages_of(job)[:2], unfinished, modules)
-    report = stage_report.write_folder(folder, job, records, choice=floor.choices[0], sizes=own_sizes, m=1)
+    records = stage_report.run_stages(stage_report.stages_of(job)[:2], unfinished, begun.modules)
+    report = stage_report.write_folder(folder, job, records, begun, m=1)
     unfinished.remove()
     return {
         "name": floor.name,

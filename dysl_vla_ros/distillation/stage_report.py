@@ -6,13 +6,14 @@ share of the skipped change left unexplained); stage 1, actions: ``floor_error``
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from dysl_vla_ros.distillation.beginning import Beginning
 from dysl_vla_ros.distillation.stages import Distillation
 from dysl_vla_ros.distillation.unfinished import Unfinished
 from dysl_vla_ros.files import write_json
@@ -25,7 +26,7 @@ Record = dict[str, Any]
 
 
 def stages_of(job: Distillation) -> list[Callable[[], Record]]:
-    """Return the stages in their order; each trains and returns its record."""
+    """Return the stages in their order; each trains and returns its record. One of no steps is left out."""
     settings, judge = job.settings, job.judge
 
     def hidden() -> Record:
@@ -52,7 +53,7 @@ def stages_of(job: Distillation) -> list[Callable[[], Record]]:
         }
         return what | {"loss": loss, "floor_error": floor, "judgements": judgements}
 
-    return [hidden, actions, controllers]
+    return [hidden, actions, controllers] if settings.hidden_steps else [actions, controllers]
 
 
 def run_stages(stages: Sequence[Callable[[], Record]], unfinished: Unfinished, modules: nn.Module) -> list[Record]:
@@ -68,17 +69,14 @@ def run_stages(stages: Sequence[Callable[[], Record]], unfinished: Unfinished, m
     return list(unfinished.records)
 
 
-def write_folder(
-    folder: Path, job: Distillation, records: Sequence[Record], *, choice: str, sizes: Mapping[str, int], m: int
-) -> Record:
+def write_folder(folder: Path, job: Distillation, records: Sequence[Record], begun: Beginning, *, m: int) -> Record:
     """Write what a distillation has made: ``distillation.json``, and the DySL folder with guidance not yet calibrated.
 
     Args:
         folder: the DySL folder.
         job: whose modules they are.
         records: of its stages.
-        choice: how the static layers were chosen.
-        sizes: that the modules were made with.
+        begun: what it began with; the steps and seconds of an earlier training count.
         m: actions played of each chunk, as deployed.
 
     Returns:
@@ -91,6 +89,10 @@ def write_folder(
         "frames_held_out": len(job.judge.data),
     }
     found = report(records, job.modules, policy, **about)
+    if before := begun.gone_on_from:
+        found["training_steps"] += before["steps"]
+        found["training_seconds"] = round(found["training_seconds"] + before["seconds"], 3)
+        found["gone_on_from"] = dict(before)
     write_json(folder / REPORT, found)
     save_dysl(
         folder,
@@ -98,8 +100,8 @@ def write_folder(
         job.modules,
         family=policy.family,
         base_sha256=policy.model_hash,
-        choice=choice,
-        module_sizes=sizes,
+        choice=begun.choice,
+        module_sizes=begun.sizes,
         calibration={"guidance": UNCALIBRATED, "actions_per_inference": m},
         training={"steps": found["training_steps"], "seconds": found["training_seconds"]},
     )

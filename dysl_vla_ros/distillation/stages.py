@@ -8,7 +8,7 @@ with a tolerated error.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,11 +38,12 @@ JUDGEMENTS = 6  # of a stage 2
 class DistillationSettings:
     """What a run may change."""
 
-    hidden_steps: int = 500  # stage 1, hidden states
+    hidden_steps: int = 500  # stage 1, hidden states; 0: left out, where adapters are gone on with
     action_steps: int = 1800  # stage 1, action loss
     joint_steps: int = 1200  # stage 2
     batch_size: int = 64
-    learning_rate: float = 2e-3
+    learning_rate: float = 2e-3  # highest, of every stage
+    adapter_rate: float = 1.0  # share of it that adapters take in stage 2
     floor_share: float = 0.5  # of the batches that skip whole blocks; the others skip from any point
     large_error: float = 0.1  # action L1, normalised, that weighs twice its size; 0: all weigh what they are
     controllers: str = "error"  # or "mixture"
@@ -96,7 +97,10 @@ class Distillation:
             if step % every == 0 or step == steps:
                 self.judgements.append(self.judge.controllers(kind, step))
 
-        return self._train(f"stage 2: {kind}", steps, list(self.modules.parameters()), loss, judge)
+        return self._train(
+            f"stage 2: {kind}", steps, self._adapters(), loss, judge,
+            rate=self.settings.adapter_rate, others=list(self.modules.controllers.parameters()),
+        )  # fmt: skip
 
     def _train(
         self,
@@ -105,9 +109,17 @@ class Distillation:
         parameters: list[nn.Parameter],
         loss_of: Callable[[], Tensor],
         after_step: Callable[[int], None] | None = None,
+        *,
+        rate: float = 1.0,
+        others: Sequence[nn.Parameter] = (),
     ) -> float:
-        """Take ``steps`` steps down ``loss_of``; return its running mean at the end."""
-        optimiser = torch.optim.AdamW(parameters, lr=self.settings.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
+        """Take ``steps`` steps down ``loss_of``; return its running mean at the end.
+
+        ``parameters`` learn at a share ``rate`` of the learning rate, ``others`` at all of it.
+        """
+        highest = self.settings.learning_rate
+        groups = [{"params": parameters, "lr": rate * highest}, {"params": list(others), "lr": highest}]
+        optimiser = torch.optim.AdamW([own for own in groups if own["params"]], weight_decay=0.01, betas=(0.9, 0.98))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share_of_rate(step, steps))
         # A stream of the stage's own, so that a run that goes on behind a finished stage gives the same bits.
         self._random = np.random.default_rng([self.settings.seed, *label.encode()])
@@ -117,7 +129,7 @@ class Distillation:
             loss = loss_of()
             optimiser.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
+            nn.utils.clip_grad_norm_([*parameters, *others], 1.0)
             optimiser.step()
             schedule.step()
             running = 0.95 * running + 0.05 * float(loss.detach()) if running else float(loss.detach())

@@ -1,0 +1,50 @@
+"""What a distillation begins with: new modules for chosen static layers, or those that an earlier one has left."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dysl_vla_ros.errors import CheckpointError
+from dysl_vla_ros.files import sha256
+from dysl_vla_ros.policies.interface import VlaPolicy
+from dysl_vla_ros.runtime.folder import MODULE_SIZES, WEIGHTS, load_dysl
+from dysl_vla_ros.skipping.modules import DyslModules
+from dysl_vla_ros.skipping.partition import LayerPartition
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Modules to train, and what they are."""
+
+    partition: LayerPartition
+    modules: DyslModules
+    sizes: Mapping[str, int]  # that the modules were made with
+    choice: str  # how the static layers were chosen
+    gone_on_from: Mapping[str, Any] | None = None  # ``sha256``, ``steps`` and ``seconds`` of an earlier training
+
+
+def new_modules(partition: LayerPartition, policy: VlaPolicy, sizes: Mapping[str, int], choice: str) -> Beginning:
+    """Begin with modules that have learned nothing."""
+    return Beginning(partition, DyslModules(partition, policy.width, **sizes), sizes, choice)
+
+
+def trained_modules(folder: Path, policy: VlaPolicy) -> Beginning:
+    """Begin with what a DySL folder holds; its calibration is forgotten.
+
+    Raises:
+        CheckpointError: it cannot be loaded, belongs to another base, or does not say how long it was trained.
+    """
+    found = load_dysl(folder, policy.model_hash, len(policy.layers), policy.width)
+    training = found.config.get("training")
+    if not isinstance(training, dict) or not {"steps", "seconds"} <= training.keys():
+        raise CheckpointError(f"{folder / 'config.json'}: does not say how long its adapters were trained")
+    for controller in found.modules.controllers.values():
+        controller.offset.zero_()  # type: ignore[operator]  # a buffer: what calibration has added to the logit
+    return Beginning(
+        found.partition,
+        found.modules.train().requires_grad_(True),
+        {name: found.config["modules"][name] for name in MODULE_SIZES},
+        found.config["partition"]["choice"],
+        {"sha256": sha256(folder / WEIGHTS), "steps": training["steps"], "seconds": training["seconds"]},
+    )
