@@ -27,11 +27,11 @@ demo: build ## watch the policy move a simulated arm (EPISODES=2 a task, HEADLES
 	@$(in_environment) dysl_vla demo $(if $(EPISODES),--episodes $(EPISODES)) $(if $(filter-out 0,$(HEADLESS)),--headless) \
 	  $(if $(RECORD),--record "$(RECORD)") $(ARGS)
 
-test: build ## the test suite, without the slow ones (ARGS='-k worker')
-	@$(in_environment) pytest -m "not slow" $(ARGS)
+test: build ## the test suite, without the slow ones (ARGS='-k worker'); scripts/test.sh says how
+	@$(in_environment) scripts/test.sh $(ARGS)
 
 test-all: build ## the whole test suite
-	@$(in_environment) pytest $(ARGS)
+	@$(in_environment) SLOW=1 scripts/test.sh $(ARGS)
 
 bench: build ## milliseconds of a control step, full depth and skipping side by side; writes bench_out/bench.json
 	@$(in_environment) python3 benchmarks/step_latency.py $(ARGS)

@@ -4,6 +4,7 @@ import importlib.util
 import os
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 # Before torch is imported anywhere: many small models on few cores are quickest with one thread each.
@@ -13,6 +14,10 @@ os.environ.setdefault("MUJOCO_GL", "osmesa")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 from harness import RosPeer, claimed_domain  # noqa: E402  (after the variables above)
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("busy", deadline=None)
+hypothesis.settings.load_profile("busy")
 
 
 def _missing_for_ros() -> str:

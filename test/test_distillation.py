@@ -37,6 +37,7 @@ from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSet
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.stack import Skip, SkippableStack
+from dysl_vla_ros.training import precision
 from small_stacks import controller_logit
 from tiny_checkpoint import INSTRUCTION, make_tiny_checkpoint
 
@@ -124,6 +125,23 @@ def test_compiled_layers_train_the_same_adapters_but_for_rounding(checkpoint):
         errors[compiled] = (job.train_hidden(), job.train_actions())
     assert errors[True] == pytest.approx(errors[False], rel=0.02)
     assert own.network.llama._attn_implementation == "eager", "layers were compiled"
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_frozen_layers_are_trained_through_in_bfloat16_exactly_where_the_cpu_has_it(
+    has, policy, data, modules, monkeypatch
+):
+    """Where it does not, bfloat16 is worked out step by step: five times fewer steps a second were measured."""
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: has)
+    seen = set()
+    projections = [module for module in policy.network.layers[4].modules() if isinstance(module, torch.nn.Linear)]
+    hooks = [own.register_forward_hook(lambda _, __, out: seen.add(out.dtype)) for own in projections]
+    batch = data.batch(torch.arange(2))
+    actions, _ = hard_pass(policy, PARTITION, modules, batch.hidden(1), batch.context, (1, 5))
+    for hook in hooks:
+        hook.remove()
+    assert projections and seen == {torch.bfloat16 if has else torch.float32}
+    assert actions.dtype == torch.float32
 
 
 def test_without_skipping_the_training_pass_is_the_teacher(policy, data, modules):

@@ -14,6 +14,7 @@ from dysl_vla_ros.policies.interface import VlaPolicy
 from dysl_vla_ros.skipping.modules import DyslModules, Summary
 from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.stack import StackContext
+from dysl_vla_ros.training.precision import quick_on_cpu
 
 Positions = Sequence[int]
 """Per block: the dynamic layer from which the rest is skipped; the block's end: nothing is."""
@@ -69,7 +70,7 @@ def hard_pass(
             hidden = modules.adapter(index)(hidden, summary)
             index = ends[index][1]
             continue
-        with torch.autocast("cpu", torch.bfloat16):
+        with quick_on_cpu():
             hidden = layers[index](hidden, context)
         hidden = hidden.float()
         index += 1
@@ -108,7 +109,7 @@ def soft_pass(
             probability = torch.sigmoid(modules.controller(index)(summary) - logit)
             probabilities.append(probability)
             shortcut = (partition.blocks[block][1], modules.adapter(index)(hidden, summary), probability)
-        with torch.autocast("cpu", torch.bfloat16):
+        with quick_on_cpu():
             hidden = layers[index](hidden, context)
         hidden = hidden.float()
     actions, _ = policy.decode(hidden, context, policy.initial_state())
@@ -156,7 +157,7 @@ def decided_pass(
             adapted = torch.where(leaves[:, None, None], instead, adapted)
             skipped += leaves * (partition.blocks[block][1] - index)
             gone |= leaves
-        with torch.autocast("cpu", torch.bfloat16):
+        with quick_on_cpu():
             hidden = layers[index](hidden, context)
         hidden = hidden.float()
     actions, _ = policy.decode(hidden, context, policy.initial_state())

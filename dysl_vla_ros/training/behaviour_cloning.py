@@ -23,6 +23,7 @@ from dysl_vla_ros.training.batches import Batches, BatchesAhead
 from dysl_vla_ros.training.dataset import Episodes, load_episodes
 from dysl_vla_ros.training.keeper import STATE, Keeper, claim
 from dysl_vla_ros.training.options import TrainingSettings
+from dysl_vla_ros.training.precision import cpu_has_bfloat16
 from dysl_vla_ros.training.state import TrainingState
 from dysl_vla_ros.training.student import Student
 from dysl_vla_ros.training.teacher import CHUNKS, load_origin, teacher_chunks
@@ -63,7 +64,7 @@ def learning_rate(step: int, settings: TrainingSettings) -> float:
 def make_accelerator() -> Accelerator:
     """Join the processes that the launcher started, on the accelerator that this machine has, else on its CPUs."""
     cpu = not torch.accelerator.is_available()
-    half = cpu or (torch.cuda.is_available() and torch.cuda.is_bf16_supported())
+    half = cpu_has_bfloat16() if cpu else torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     if cpu:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
