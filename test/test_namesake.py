@@ -49,7 +49,7 @@ def test_a_living_one_is_found_in_another_state_and_in_ours_a_dead_one_is_not(ro
         with NodeProcess("vla_node") as other:
             wait_until(lambda: ours.node.get_node_names().count("dysl_vla") == 2, LIMIT, "the namesake")
             told = "another node /dysl_vla is on the graph, in the state unconfigured"
-            # it is on the graph before it answers anything: on a busy machine longer before than a question lasts
+            # on the graph it may be, on a busy machine, for longer than a question lasts before it answers any
             wait_until(lambda: living_namesake(ours.node, "configuring") == told, LIMIT, "the namesake's answer")
             assert living_namesake(ours.node, "unconfigured") == told, "two answers to one question"
             other.process.send_signal(signal.SIGKILL)

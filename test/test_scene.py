@@ -67,8 +67,9 @@ def test_what_no_camera_sees_is_left_out_and_pictures_keep_every_bit(name, monke
     chosen = rendering.in_view
 
     def counted(model, *others):
-        counts.append(np.mean(chosen(model, *others)))
-        return chosen(model, *others)
+        found = chosen(model, *others)
+        counts.append(np.mean(found))
+        return found
 
     def everything(model, *others):
         return np.ones(model.ngeom, bool)

@@ -124,7 +124,7 @@ def search_thresholds(arguments: argparse.Namespace, folder: Path, data: Trainin
     """Take full-depth runs, search, write controllers' offsets and ``calibration.json``; the adapters stay."""
     from dysl_vla_ros.distillation import signals
     from dysl_vla_ros.distillation.threshold_search import prior_verdict, search
-    from dysl_vla_ros.runtime.folder import MODULE_SIZES, save_dysl
+    from dysl_vla_ros.runtime.folder import save_dysl
     from dysl_vla_ros.runtime.step import Runtime
 
     runtime = Runtime.load(str(arguments.checkpoint), str(folder))
@@ -143,7 +143,7 @@ def search_thresholds(arguments: argparse.Namespace, folder: Path, data: Trainin
         family=runtime.policy.family,
         base_sha256=runtime.policy.model_hash,
         choice=config["partition"]["choice"],
-        module_sizes={name: config["modules"][name] for name in MODULE_SIZES},
+        module_sizes=runtime.dysl.module_sizes,
         calibration={
             "guidance": best.to_json()["guidance"],
             "actions_per_inference": m,

@@ -8,7 +8,7 @@ from typing import Any
 from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.files import sha256
 from dysl_vla_ros.policies.interface import VlaPolicy
-from dysl_vla_ros.runtime.folder import MODULE_SIZES, WEIGHTS, load_dysl
+from dysl_vla_ros.runtime.folder import WEIGHTS, load_dysl
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 
@@ -44,7 +44,7 @@ def trained_modules(folder: Path, policy: VlaPolicy) -> Beginning:
     return Beginning(
         found.partition,
         found.modules.train().requires_grad_(True),
-        {name: found.config["modules"][name] for name in MODULE_SIZES},
+        found.module_sizes,
         found.config["partition"]["choice"],
         {"sha256": sha256(folder / WEIGHTS), "steps": training["steps"], "seconds": training["seconds"]},
     )

@@ -80,11 +80,11 @@ class Distillation:
 
     def train_hidden(self) -> float:
         """Stage 1, first part; return the last loss (share of the skipped change that is not explained)."""
-        return self._train("stage 1: hidden states", self.settings.hidden_steps, self._adapters(), self._hidden_loss)
+        return self._train("stage 1: hidden states", self.settings.hidden_steps, self._hidden_loss)
 
     def train_actions(self) -> float:
         """Stage 1, second part: the action through the hard-skipped stack; return the last loss, weighted."""
-        return self._train("stage 1: actions", self.settings.action_steps, self._adapters(), self._action_loss)
+        return self._train("stage 1: actions", self.settings.action_steps, self._action_loss)
 
     def train_joint(self) -> float:
         """Stage 2: controllers and adapters together; return the last loss."""
@@ -98,28 +98,27 @@ class Distillation:
                 self.judgements.append(self.judge.controllers(kind, step))
 
         return self._train(
-            f"stage 2: {kind}", steps, self._adapters(), loss, judge,
-            rate=self.settings.adapter_rate, others=list(self.modules.controllers.parameters()),
+            f"stage 2: {kind}", steps, loss, judge,
+            adapter_rate=self.settings.adapter_rate, controllers=list(self.modules.controllers.parameters()),
         )  # fmt: skip
 
     def _train(
         self,
         label: str,
         steps: int,
-        parameters: list[nn.Parameter],
         loss_of: Callable[[], Tensor],
         after_step: Callable[[int], None] | None = None,
         *,
-        rate: float = 1.0,
-        others: Sequence[nn.Parameter] = (),
+        adapter_rate: float = 1.0,
+        controllers: Sequence[nn.Parameter] = (),
     ) -> float:
         """Take ``steps`` steps down ``loss_of``; return its running mean at the end.
 
-        ``parameters`` learn at a share ``rate`` of the learning rate, ``others`` at all of it.
+        Adapters learn at a share ``adapter_rate`` of the learning rate, ``controllers`` at all of it.
         """
-        highest = self.settings.learning_rate
-        groups = [{"params": parameters, "lr": rate * highest}, {"params": list(others), "lr": highest}]
-        optimiser = torch.optim.AdamW([own for own in groups if own["params"]], weight_decay=0.01, betas=(0.9, 0.98))
+        adapters, highest = self._adapters(), self.settings.learning_rate
+        groups = [{"params": adapters, "lr": adapter_rate * highest}, {"params": controllers, "lr": highest}]
+        optimiser = torch.optim.AdamW(groups, weight_decay=0.01, betas=(0.9, 0.98))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share_of_rate(step, steps))
         # A stream of the stage's own, so that a run that goes on behind a finished stage gives the same bits.
         self._random = np.random.default_rng([self.settings.seed, *label.encode()])
@@ -129,7 +128,7 @@ class Distillation:
             loss = loss_of()
             optimiser.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_([*parameters, *others], 1.0)
+            nn.utils.clip_grad_norm_([*adapters, *controllers], 1.0)
             optimiser.step()
             schedule.step()
             running = 0.95 * running + 0.05 * float(loss.detach()) if running else float(loss.detach())

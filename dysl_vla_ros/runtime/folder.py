@@ -40,6 +40,11 @@ class DyslFolder:
     config: Mapping[str, Any] = field(default_factory=dict)  # what config.json holds
     calibrated: Mapping[str, float | str] = field(default_factory=dict)  # guidance values, see CALIBRATED
 
+    @property
+    def module_sizes(self) -> dict[str, int]:
+        """What ``modules`` were made with, as :func:`save_dysl` takes it; of a folder that was read."""
+        return {name: self.config["modules"][name] for name in MODULE_SIZES}
+
 
 def save_dysl(
     folder: Path,
