@@ -4,6 +4,7 @@ from itertools import combinations
 
 import pytest
 
+from dysl_vla_ros.commands.main import main
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.simulation.seeds import CALIBRATION_SEEDS, DEMONSTRATION_SEEDS, TEST_SEEDS, calibration_seeds
 from dysl_vla_ros.simulation.tasks import EVALUATION_SEED
@@ -37,3 +38,20 @@ def test_recording_ends_where_the_demonstrations_seeds_end(tmp_path, monkeypatch
         (tmp_path / "reach" / f"{seed:05d}.failed").touch()
     with pytest.raises(DataError, match="reach: only 2 scenes are for demonstrations, 2 failed"):
         demonstrations.record_task("reach", tmp_path, 1)
+
+
+@pytest.mark.parametrize(("options", "scenes"), [((), (0, 1)), (("--first-scene", 40), (40, 41))])
+def test_experts_go_up_from_the_first_scene(tmp_path, options, scenes) -> None:
+    pytest.importorskip("mujoco")
+    line = ("demonstrations", tmp_path, "--tasks", "reach", "--episodes", 1, "--jobs", 1, *options)
+    (tmp_path / "reach").mkdir()
+    (tmp_path / "reach" / f"{scenes[0]:05d}.failed").touch()  # one that failed before is not tried again
+    assert main([str(word) for word in line]) == 0
+    assert [path.name for path in (tmp_path / "reach").glob("*.npz")] == [f"{scenes[1]:05d}.npz"]
+
+
+def test_a_first_scene_outside_those_for_recording_is_refused(tmp_path, capsys) -> None:
+    pytest.importorskip("mujoco")
+    assert main(["demonstrations", str(tmp_path / "data"), "--first-scene", "5000"]) == 2
+    assert "--first-scene 5000: the scenes for recording are 0 to 4999" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()

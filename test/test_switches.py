@@ -85,6 +85,17 @@ def test_what_is_reported_is_what_is_stored(plain, checkpoint):
     assert set(plain.calibration["signals"]["controllers"]) == {"rank_correlation", "worst_tenth_caught"}
 
 
+def test_variants_of_frames_are_learned_from_and_not_judged_by(plain, checkpoint, bag, tmp_path, capsys):
+    varied = make(checkpoint, bag, tmp_path / "dysl", "--variants", "2")
+    assert varied.report["frames"] == 3 * plain.report["frames"]
+    assert varied.report["frames_held_out"] == plain.report["frames_held_out"]
+    same_but(plain.config, varied.config)
+    settings_but(plain, varied)
+    assert varied.shapes == plain.shapes and varied.values != plain.values
+    assert main(["distill", str(checkpoint), str(bag), "--variants", "-1"]) == 2
+    assert "--variants must be 0 or more, not -1" in capsys.readouterr().err
+
+
 def test_token_by_token_leaves_out_what_pools_and_nothing_else(plain, checkpoint, bag, tmp_path):
     token = make(checkpoint, bag, tmp_path / "dysl", "--adapter", "token")
     assert (plain.config["modules"]["adapter"], plain.config["modules"]["queries"]) == ("pooled", 4)

@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 
 from dysl_vla_ros.commands.main import main
 from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.interfaces import Observation
 from dysl_vla_ros.policies.checkpoint import read_config
 from dysl_vla_ros.policies.reference import PADDING, UNKNOWN
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.simulation.tasks import TASKS
-from dysl_vla_ros.training.augmentation import mishear, move, shift, vary
+from dysl_vla_ros.training.augmentation import mishear, move, seen_again, shift, vary, with_variants
 from dysl_vla_ros.training.batches import Batches, as_pictures
 from dysl_vla_ros.training.behaviour_cloning import configure_model
 from dysl_vla_ros.training.dataset import load_episodes
@@ -188,6 +189,41 @@ def test_a_shift_moves_whole_pixels_and_repeats_the_edge():
     assert moved.shape == picture.shape
     assert {float(own[0, 2, 2]) for own in moved} == {float(6 + 5 * y + x) for y in range(3) for x in range(3)}
     assert set(moved.unique().tolist()) <= set(range(25))
+
+
+def test_an_observation_is_seen_again_by_other_cameras_in_another_light_and_nothing_else():
+    random = np.random.default_rng(0)
+    shapes = {"image": (96, 96, 3), "side": (48, 64, 3)}  # names and sizes of any robot
+    images = {name: random.integers(0, 256, shape, dtype=np.uint8) for name, shape in shapes.items()}
+    seen = [Observation(images, np.full(4, n, np.float32), f"do {n}") for n in range(3)]
+    told = list(with_variants(iter(seen), 2, seed=5))
+    assert len(told) == 9
+    for number, own in enumerate(seen):
+        first, *others = told[3 * number : 3 * number + 3]
+        assert first is own
+        for other in others:
+            assert other.instruction == own.instruction and other.proprioception is own.proprioception
+            for name, picture in other.images.items():
+                assert picture.shape == shapes[name] and picture.dtype == np.uint8
+                assert not np.array_equal(picture, images[name])
+    assert not np.array_equal(told[1].images["image"], told[2].images["image"])
+    for one, same in zip(told, with_variants(seen, 2, seed=5), strict=True):
+        assert all(np.array_equal(one.images[name], same.images[name]) for name in shapes)
+    assert [own is same for own, same in zip(with_variants(seen, 0), seen, strict=True)] == [True] * 3
+
+
+def test_a_picture_seen_again_is_moved_by_no_more_than_a_mounting_is(monkeypatch):
+    monkeypatch.setattr("dysl_vla_ros.training.augmentation.NOISE", 0.0)
+    picture = np.zeros((48, 48, 3), np.uint8)
+    picture[20:28, 20:28] = 100
+    moves = set()
+    for seed in range(60):
+        own = seen_again(Observation({"any": picture}, np.zeros(4, np.float32), ""), np.random.default_rng(seed))
+        rows, columns = np.nonzero(own.images["any"].max(-1))
+        moves.add((int(rows.min()) - 20, int(columns.min()) - 20))
+        assert (rows.max() - rows.min(), columns.max() - columns.min()) == (7, 7)
+        assert 70 <= own.images["any"].max() <= 130
+    assert {move for axis in moves for move in axis} == {-2, -1, 0, 1, 2}  # a 24th of 48
 
 
 def test_only_the_position_is_moved():

@@ -19,6 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="successful episodes a task; of the experts' own the last 4 are for validation",
     )  # fmt: skip
     parser.add_argument(
+        "--first-scene", type=int, metavar="SEED",
+        help="begin with this scene: the experts go up from it (default: the first), a policy and the expert down "
+        "(default: the last)",
+    )  # fmt: skip
+    parser.add_argument(
         "--policy", type=Path, metavar="CHECKPOINT",
         help="let this policy take turns with the expert, which labels all: shows the way back from its own mistakes",
     )  # fmt: skip
@@ -39,7 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise DataError(f"--episodes {arguments.episodes}: {len(DEMONSTRATION_SEEDS)} scenes a task are for recording")
     if arguments.adapters and not arguments.policy:
         raise DataError("--adapters goes with --policy, the checkpoint that they belong to")
-    into = {"folder": arguments.folder, "episodes": arguments.episodes}
+    first = arguments.first_scene
+    if first is not None and first not in DEMONSTRATION_SEEDS:
+        least, most = DEMONSTRATION_SEEDS[0], DEMONSTRATION_SEEDS[-1]
+        raise DataError(f"--first-scene {first}: the scenes for recording are {least} to {most}")
+    into = {"folder": arguments.folder, "episodes": arguments.episodes, "first": first}
     if arguments.policy:
         from dysl_vla_ros.training import corrections
 

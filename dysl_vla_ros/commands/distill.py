@@ -36,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--observations", type=int, default=10_000, help="frames to learn from; up to 0.3 MB each")
     parser.add_argument(
+        "--variants",
+        type=int,
+        default=0,
+        help="times that each frame is learned from once more with its pictures shifted, in another light and with "
+        "noise; the policy says what it would do then",
+    )
+    parser.add_argument(
         "--controllers",
         choices=("error", "mixture"),
         default="error",
@@ -111,10 +118,13 @@ def run(arguments: argparse.Namespace) -> int:
     from dysl_vla_ros.files import require_writable
     from dysl_vla_ros.policies.registry import load_policy
     from dysl_vla_ros.runtime.step import Runtime
+    from dysl_vla_ros.training.augmentation import with_variants
 
     numbers = ("hidden_steps", "action_steps", "joint_steps", "batch_size", "observations")
     if min(getattr(arguments, name) for name in numbers) < 1:
         raise DataError(f"{', '.join('--' + name.replace('_', '-') for name in numbers)} must be at least 1")
+    if arguments.variants < 0:
+        raise DataError(f"--variants must be 0 or more, not {arguments.variants}")
     for name in ("large_error", "adapter_rate"):
         if not 0.0 <= getattr(arguments, name) < float("inf"):
             raise DataError(f"--{name.replace('_', '-')} must be 0 or more, not {getattr(arguments, name)}")
@@ -132,7 +142,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     data = open_data(arguments.data, arguments, Runtime(policy, None).description)
     count, layers = data.count(arguments.observations), inputs_of(partition)
-    activations = record_activations(policy, data.observations(count), count, layers, folder=folder)
+    seen = with_variants(data.observations(count), arguments.variants, arguments.seed)
+    activations = record_activations(policy, seen, count * (1 + arguments.variants), layers, folder=folder)
     held_out = record_activations(
         policy, data.held_out(HELD_OUT), HELD_OUT, layers, folder=folder, label="the same, held out"
     )

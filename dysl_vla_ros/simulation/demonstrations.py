@@ -76,15 +76,17 @@ def record_episode(scene: Scene, seed: int, disturbed: bool, drive: Drive | None
     return arrays | {"disturbed": np.array(disturbed), "instruction": np.array(said)}
 
 
-def record_task(name: str, folder: Path, episodes: int) -> str:
+def record_task(name: str, folder: Path, episodes: int, first: int | None = None) -> str:
     """Record until ``episodes`` successful ones of this task lie in ``folder``; return one line on what was done.
+
+    Scenes are those for demonstrations, from ``first`` up; None: all of them.
 
     Raises:
         DataError: the seeds for demonstrations have run out.
     """
     with closing(Scene(task_named(name))) as scene:
         failures = record_until(
-            episodes, folder, scene, "", DEMONSTRATION_SEEDS,
+            episodes, folder, scene, "", DEMONSTRATION_SEEDS[first or 0 :],
             lambda seed: record_episode(scene, seed, disturbed=seed % 2 == 1),
         )  # fmt: skip
     return f"{name}: {episodes} episodes, {failures} failures dropped"

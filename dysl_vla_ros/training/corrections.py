@@ -64,10 +64,17 @@ class Turns:
         return self._actor.action(seen) if self._policys[self._tick] else expert
 
 
-def record_task(name: str, folder: Path, checkpoint: Path, episodes: int, adapters: Path | None = None) -> str:
+def record_task(
+    name: str,
+    folder: Path,
+    checkpoint: Path,
+    episodes: int,
+    adapters: Path | None = None,
+    first: int | None = None,
+) -> str:
     """Record corrections of one task until ``episodes`` lie in ``folder``; return one line on what was done.
 
-    Scenes are those for demonstrations, from the last one down: the experts' episodes count up from the first.
+    Scenes are those for demonstrations, from ``first`` down (None: the last): the experts' episodes count up.
 
     Raises:
         CheckpointError: the policy or the DySL folder is damaged or missing.
@@ -76,7 +83,7 @@ def record_task(name: str, folder: Path, checkpoint: Path, episodes: int, adapte
     actor = Actor(checkpoint, adapters)
     with closing(Scene(task_named(name))) as scene:
         failures = record_until(
-            episodes, folder, scene, f"{CORRECTED}{actor.name}-", DEMONSTRATION_SEEDS[::-1],
+            episodes, folder, scene, f"{CORRECTED}{actor.name}-", DEMONSTRATION_SEEDS[first::-1],
             lambda seed: record_episode(scene, seed, disturbed=False, drive=Turns(actor, seed)),
         )  # fmt: skip
     return f"{name}: {episodes} corrected episodes, {failures} failures dropped"
