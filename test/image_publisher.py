@@ -1,5 +1,10 @@
-"""A camera as a process of its own, for test_transport.py: TOPIC FRAMES RATE, 640x480 rgb8, best effort."""
+"""A camera as a process of its own, for test_transport.py: TOPIC FRAMES RATE, 640x480 rgb8, best effort.
 
+The two sides of DDS find each other at different times, and what is sent in between is lost. So it sends images named
+``searching`` until it reads a line, then ``0``, ``1`` and so on.
+"""
+
+import select
 import sys
 import time
 
@@ -8,6 +13,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 
 WIDTH, HEIGHT = 640, 480
+SEARCHING = "searching"
 
 
 def main() -> None:
@@ -15,12 +21,14 @@ def main() -> None:
     rclpy.init()
     node = rclpy.create_node("image_publisher")
     publisher = node.create_publisher(Image, topic, qos_profile_sensor_data)
+    image = Image(height=HEIGHT, width=WIDTH, encoding="rgb8", step=WIDTH * 3)
+    image.header.frame_id, image.data = SEARCHING, bytes(WIDTH * HEIGHT * 3)
     deadline = time.monotonic() + 30.0
-    while publisher.get_subscription_count() == 0:
+    while not select.select([sys.stdin], [], [], 1.0 / rate)[0]:
+        publisher.publish(image)
         if time.monotonic() > deadline:
             sys.exit("no subscriber within 30 s")
-        time.sleep(0.01)
-    image = Image(height=HEIGHT, width=WIDTH, encoding="rgb8", step=WIDTH * 3)
+    sys.stdin.readline()
     started = time.monotonic()
     for frame in range(frames):
         image.header.frame_id = str(frame)
@@ -32,4 +40,5 @@ def main() -> None:
     rclpy.shutdown()
 
 
-main()
+if __name__ == "__main__":
+    main()

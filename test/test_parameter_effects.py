@@ -4,6 +4,7 @@ Generated from the declarations in settings.py; what each one does, and where th
 """
 
 import dataclasses
+import itertools
 import math
 import signal
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import yaml
 
 from dysl_vla_ros.settings import GROUPS, ModelSettings
 from faulty_worker import FaultyWorker
-from harness import NodeProcess, RosPeer
+from harness import NodeProcess, RosPeer, wait_until
 from parameter_effects import BASE, EFFECTS
 from vla_rig import ACTION, LIMIT, NODE, Rig, gentle, running_rig
 
@@ -80,14 +81,19 @@ def test_a_set_of_several_is_never_seen_half(rig: Rig) -> None:
     pairs = [{"control.command_frame": "whole", "control.action_scale": 1.0}]
     pairs += [{"control.command_frame": "half", "control.action_scale": 0.5}]
     put(rig, pairs[0])
-    before = rig.heard(ACTION) + IN_FLIGHT
-    for turn in range(40):
-        put(rig, pairs[turn % 2])
-    rig.peer.wait_for(ACTION, None, LIMIT, "an action", rig.heard(ACTION))
-    actions = [action for action in rig.peer.received(ACTION)[before:] if not action.stop_reason]
-    seen = {(action.header.frame_id, "control.action_scale" in action.limits) for action in actions}
+    before, turns = rig.heard(ACTION) + IN_FLIGHT, itertools.cycle(pairs)
+
+    def seen() -> set[tuple[str, bool]]:
+        put(rig, next(turns))
+        moving = [action for action in rig.peer.received(ACTION)[before:] if not action.stop_reason]
+        return {(action.header.frame_id, "control.action_scale" in action.limits) for action in moving}
+
+    both = {("whole", False), ("half", True)}
+    wait_until(lambda: not both - seen(), LIMIT, f"actions under {pairs}")
+    for _ in range(40):
+        put(rig, next(turns))
+    assert seen() == both
     put(rig, {"control.command_frame": "", "control.action_scale": 1.0})
-    assert seen <= {("whole", False), ("half", True)} and actions
 
 
 def test_the_describe_service_tells_meaning_unit_range_and_when(rig: Rig) -> None:

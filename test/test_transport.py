@@ -24,6 +24,8 @@ def test_no_image_of_640x480_at_30_hz_is_lost_between_two_processes(peer: RosPee
     from rclpy.qos import qos_profile_sensor_data
     from sensor_msgs.msg import Image
 
+    from image_publisher import SEARCHING
+
     assert os.environ[VARIABLE] == str(profile()), "the tests must run under the transport that launch and demo set"
     peer.listen("/transport_test/image", Image, qos_profile_sensor_data)
     camera = subprocess.Popen(
@@ -33,6 +35,10 @@ def test_no_image_of_640x480_at_30_hz_is_lost_between_two_processes(peer: RosPee
         stderr=subprocess.PIPE,
     )
     try:
+        peer.wait_for("/transport_test/image", lambda image: image.header.frame_id == SEARCHING, 40.0, "the camera")
+        assert camera.stdin is not None
+        camera.stdin.write(b"found\n")
+        camera.stdin.flush()
         last = str(FRAMES - 1)
         peer.wait_for("/transport_test/image", lambda image: image.header.frame_id == last, 40.0, "the last frame")
         _, fault = camera.communicate(timeout=10.0)
@@ -40,7 +46,7 @@ def test_no_image_of_640x480_at_30_hz_is_lost_between_two_processes(peer: RosPee
     finally:
         camera.kill()
         camera.wait(10.0)
-    images = peer.received("/transport_test/image")
+    images = [own for own in peer.received("/transport_test/image") if own.header.frame_id != SEARCHING]
     assert [image.header.frame_id for image in images] == [str(frame) for frame in range(FRAMES)]
     for frame, image in enumerate(images):
         assert len(image.data) == image.step * image.height
