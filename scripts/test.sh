@@ -5,14 +5,14 @@
 set -uo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/steps.bash"
 cd "$root"
-[ -n "${SLOW:-}" ] && chosen="" || chosen="not slow and "
+[ -n "${SLOW:-}" ] && chosen=() || chosen=(-m "not slow") # -m in the arguments comes after it and so in its place
 none=5 # what pytest ends with where no test was chosen
 
 step "Tests without a ROS node ..."
-pytest -m "${chosen}not ros" --numprocesses auto --dist loadfile "$@"
+pytest "${chosen[@]}" --part others --numprocesses auto --dist loadfile "$@"
 without=$?
 step "Tests with real nodes over DDS, one after the other ..."
-pytest -m "${chosen}ros" "$@"
+pytest "${chosen[@]}" --part nodes "$@"
 with=$?
 
 [ $without = $none ] && [ $with = $none ] && fail "no test was chosen" "see what was given: ARGS='$*'"

@@ -20,6 +20,22 @@ hypothesis.settings.register_profile("busy", deadline=None)
 hypothesis.settings.load_profile("busy")
 
 
+PARTS = ("nodes", "others")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--part", choices=PARTS, help="tests with real nodes (marked ros), or the others; default: both")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the other part's tests: not by ``-m``, so that a run of both parts can be given one."""
+    part = config.getoption("--part")
+    if part:
+        with_nodes = {item for item in items if item.get_closest_marker("ros")}
+        config.hook.pytest_deselected(items=[item for item in items if (item in with_nodes) != (part == "nodes")])
+        items[:] = [item for item in items if (item in with_nodes) == (part == "nodes")]
+
+
 def _missing_for_ros() -> str:
     for module in ("rclpy", "dysl_vla_ros.msg"):
         if importlib.util.find_spec(module) is None:
