@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from dysl_vla_ros.commands.main import main
+from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.interfaces import Observation
 from dysl_vla_ros.policies.reference import ReferenceNetwork, save_reference
 from dysl_vla_ros.policies.registry import load_policy
@@ -110,6 +111,14 @@ def test_recording_again_changes_nothing(corrected, recorded, checkpoint):
     before = {path: path.stat().st_mtime_ns for path in (recorded / TASK).iterdir()}
     corrections.record_task(TASK, recorded, checkpoint, CORRECTED)
     assert {path: path.stat().st_mtime_ns for path in (recorded / TASK).iterdir()} == before
+
+
+def test_scenes_go_down_from_the_first_one(checkpoint, tmp_path):
+    (tmp_path / TASK).mkdir()
+    for seed in (2, 1, 0):  # failed before: not tried again
+        (tmp_path / TASK / f"corrected-{Actor(checkpoint, None).name}-{seed:05d}.failed").touch()
+    with pytest.raises(DataError, match="only 3 scenes are for demonstrations, 3 failed"):
+        corrections.record_task(TASK, tmp_path, checkpoint, 1, first=2)
 
 
 def test_adapters_without_their_policy_are_refused(recorded, tmp_path, capsys):
