@@ -11,6 +11,7 @@ from rich.console import Console
 
 from dysl_vla_ros.commands.main import main
 from dysl_vla_ros.distillation.paper_guidance import paper_guidance
+from dysl_vla_ros.distillation.signals import signals_of_runs
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
 from dysl_vla_ros.evaluation.comparison import Comparison, Entry, entries_named
@@ -53,7 +54,7 @@ def comparison(checkpoint, labels=LABELS, **changes):
 
 
 def played_in(folder, own):
-    return compare(own, folder, jobs=1, paper=paper_guidance)
+    return compare(own, folder, jobs=1, paper=paper_guidance, signals=signals_of_runs)
 
 
 def kept(folder: Path) -> dict[str, dict]:
@@ -226,6 +227,9 @@ def test_the_results_say_where_layers_went_and_what_decided(played):
     assert rows["full", "easy", 1]["held_back_share"] is None, "its depth is not up to it"
     assert static["corrections"] is None and rows["verify", "easy", 1]["corrections"]["mean"] > 0.0
     assert details["set"]["easy@1"]["fixed_plan"] is not None
+    signals = details["set"]["hard@1"]["signals"]
+    assert signals["controllers"]["rank_correlation"] is not None and "-dC" in signals
+    assert details["set"]["easy@4"]["signals"] is None, "no calibration runs were played for it"
     assert static["layers_beyond_free"]["mean"] in (0.0, None), "its depth is constant"
 
 

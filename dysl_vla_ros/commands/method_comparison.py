@@ -72,6 +72,7 @@ def refuse_without_methods(arguments: argparse.Namespace) -> None:
 def run(arguments: argparse.Namespace, evaluation: "EvaluationSettings") -> int:
     """Play, or go on; print and write the table."""
     from dysl_vla_ros.distillation.paper_guidance import paper_guidance
+    from dysl_vla_ros.distillation.signals import signals_of_runs
     from dysl_vla_ros.evaluation.comparison import Comparison, entries_named
     from dysl_vla_ros.evaluation.comparison_details import details_of
     from dysl_vla_ros.evaluation.comparison_plots import write_pictures
@@ -98,7 +99,7 @@ def run(arguments: argparse.Namespace, evaluation: "EvaluationSettings") -> int:
         oracle_threshold=arguments.oracle_threshold,
     )
     out = arguments.out or OUT
-    played = compare(comparison, out, arguments.jobs, paper_guidance)
+    played = compare(comparison, out, arguments.jobs, paper_guidance, signals_of_runs)
     table = table_of(played, arguments.checkpoint.name)
     print_comparison(table)
     details = details_of(played)

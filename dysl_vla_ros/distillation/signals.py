@@ -5,7 +5,7 @@ larger error, by the paper's reasoning: falling continuity, a candidate that bre
 motion, a gripper that opens or closes, a controller that foresees an error.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from dysl_vla_ros.distillation.remembered_passes import RememberedPasses
 from dysl_vla_ros.interfaces import FloatArray
+from dysl_vla_ros.runtime.recording import FullDepthRun
+from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import GuidanceSettings
 from dysl_vla_ros.skipping.guidance import PriorPostGuidance, measuring_only
 
@@ -64,6 +66,11 @@ def measure_signals(passes: RememberedPasses, m: int) -> dict[str, Signal]:
     known = np.isfinite(columns).all(axis=1)  # C is undefined at an episode's beginning
     error = np.array(errors)[known]
     return {name: judge_signal(column, error) for name, column in zip(names, columns[known].T, strict=True)}
+
+
+def signals_of_runs(runtime: Runtime, runs: Sequence[FullDepthRun], m: int) -> dict[str, dict[str, float | None]]:
+    """Return :func:`measure_signals` of these runs as plain values, for a runtime with a DySL folder."""
+    return to_json(measure_signals(RememberedPasses(runtime, runs), m))
 
 
 def judge_signal(signal: ArrayLike, error: ArrayLike) -> Signal:

@@ -18,7 +18,11 @@ from dysl_vla_ros.evaluation.summary import mean, rounded
 
 
 def details_of(played: Played) -> dict[str, Any]:
-    """Return ``results.json`` as plain values: what was set for methods of equal depth, then one entry a row."""
+    """Return ``results.json`` as plain values: what calibration scenes gave for each set and m, then one entry a row.
+
+    Of calibration scenes: what methods of equal depth were set to, and what each signal knows of the floor's error
+    (``distillation.signals``; null where no calibration runs were played).
+    """
     groups = {
         name: {
             "depth": matched.depth,
@@ -26,6 +30,7 @@ def details_of(played: Played) -> dict[str, Any]:
             "fixed_plan": list(matched.plan) if matched.plan is not None else None,
             "fixed_plan_choice": matched.plan_choice or None,
             "oracle_threshold": matched.oracle_threshold,
+            "signals": matched.signals,
             "paper_guidance": None if matched.paper is None else vars(matched.paper),
         }
         for name, matched in played.groups.items()

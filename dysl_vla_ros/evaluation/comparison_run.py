@@ -13,7 +13,7 @@ from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.closed_loop import play_episode
 from dysl_vla_ros.evaluation.comparison import Comparison, Entry, Job, clock_label
 from dysl_vla_ros.evaluation.episode_figures import EpisodeFigures, figures_of
-from dysl_vla_ros.evaluation.matched_groups import MatchedGroups, PaperGuidance, group_name
+from dysl_vla_ros.evaluation.matched_groups import MatchedGroups, MeasureSignals, PaperGuidance, group_name
 from dysl_vla_ros.evaluation.methods import Library, Matched, Prepared, Trained, prepare
 from dysl_vla_ros.evaluation.run_folder import RunFolder
 from dysl_vla_ros.interfaces import FloatArray
@@ -37,7 +37,7 @@ class Played:
     groups: Groups
 
 
-def compare(comparison: Comparison, out: Path, jobs: int, paper: PaperGuidance) -> Played:
+def compare(comparison: Comparison, out: Path, jobs: int, paper: PaperGuidance, signals: MeasureSignals) -> Played:
     """Play what is not yet in the folder ``out``, in ``jobs`` processes (1: in this one); show a bar.
 
     Raises:
@@ -49,7 +49,7 @@ def compare(comparison: Comparison, out: Path, jobs: int, paper: PaperGuidance) 
     comparison.check(library)
     folder = RunFolder(out)
     folder.claim(comparison.identity())
-    matched = MatchedGroups(comparison, library, folder, jobs, paper)
+    matched = MatchedGroups(comparison, library, folder, jobs, paper, signals)
     for stage, entries in enumerate(comparison.stages):
         if not entries:
             continue

@@ -23,6 +23,9 @@ from dysl_vla_ros.simulation.seeds import CALIBRATION_SEEDS
 PaperGuidance = Callable[[Runtime, Sequence[FullDepthRun], int], GuidanceSettings]
 """Finds thresholds for the paper's guidance on full-depth runs at m (``distillation.paper_guidance``)."""
 
+MeasureSignals = Callable[[Runtime, Sequence[FullDepthRun], int], Mapping[str, Mapping[str, float | None]]]
+"""Says what each signal knows of the floor's error on full-depth runs at m (``distillation.signals``)."""
+
 
 def group_name(tasks: str, m: int) -> str:
     """Return the name of a group: ``easy@1``."""
@@ -33,10 +36,16 @@ class MatchedGroups:
     """What was set, by group; kept in the run's folder, so that a resumed run plays under the same."""
 
     def __init__(
-        self, comparison: Comparison, library: Library, folder: RunFolder, jobs: int, paper: PaperGuidance
+        self,
+        comparison: Comparison,
+        library: Library,
+        folder: RunFolder,
+        jobs: int,
+        paper: PaperGuidance,
+        signals: MeasureSignals,
     ) -> None:
         self._comparison, self._library, self._folder = comparison, library, folder
-        self._jobs, self._paper = jobs, paper
+        self._jobs, self._paper, self._signals = jobs, paper, signals
         self._runs: dict[tuple[str, int], list[FullDepthRun]] = {}
         self.groups = {name: _from_json(values) for name, values in folder.matched().items()}
 
@@ -60,6 +69,13 @@ class MatchedGroups:
     def _set(self, own: Matched, methods: set[str], tasks: str, m: int) -> Matched:
         if "dysl_paper" in methods and own.paper is None:
             own = replace(own, paper=self._paper_guidance(m))
+        own = self._set_depth(own, methods, tasks, m)
+        runs = self._runs.get((tasks, m))
+        if runs and own.signals is None and (runtime := self._runtime()).policy.initial_state() is None:
+            own = replace(own, signals=self._signals(runtime, runs, m))
+        return own
+
+    def _set_depth(self, own: Matched, methods: set[str], tasks: str, m: int) -> Matched:
         if not methods & {"fixed", "random", "oracle"}:
             return own
         runtime = self._runtime()

@@ -6,7 +6,7 @@ warm-up, which are all guidance's. Adding one here is enough for ``dysl_vla eval
 """
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,7 @@ class Matched:
     plan_choice: str = ""  # how the plan was chosen
     oracle_threshold: float | None = None  # action L1, normalised
     paper: GuidanceSettings | None = None  # of ``dysl_paper``
+    signals: Mapping[str, Mapping[str, float | None]] | None = None  # what each knows of the floor's error; for the eye
 
 
 @dataclass(frozen=True)
