@@ -69,13 +69,13 @@ class MatchedGroups:
     def _set(self, own: Matched, methods: set[str], tasks: str, m: int) -> Matched:
         if "dysl_paper" in methods and own.paper is None:
             own = replace(own, paper=self._paper_guidance(m))
-        own = self._set_depth(own, methods, tasks, m)
+        own = self._set_equal_depth(own, methods, tasks, m)
         runs = self._runs.get((tasks, m))
         if runs and own.signals is None and (runtime := self._runtime()).policy.initial_state() is None:
             own = replace(own, signals=self._signals(runtime, runs, m))
         return own
 
-    def _set_depth(self, own: Matched, methods: set[str], tasks: str, m: int) -> Matched:
+    def _set_equal_depth(self, own: Matched, methods: set[str], tasks: str, m: int) -> Matched:
         if not methods & {"fixed", "random", "oracle"}:
             return own
         runtime = self._runtime()
