@@ -36,11 +36,11 @@ test-all: build ## the whole test suite
 bench: build ## milliseconds of a control step, full depth and skipping side by side; writes bench_out/bench.json
 	@$(in_environment) python3 benchmarks/step_latency.py $(ARGS)
 
-benchmark: build ## success and cost of METHODS='full dysl' in EPISODES=20 scenes a task, resumed; writes benchmark_out/
+benchmark: build ## the README's table, 2 hours; METHODS='full dysl' EPISODES=10 for a part; resumed; writes benchmark_out/
 	@$(in_environment) dysl_vla evaluate checkpoints/reference --methods $(METHODS) --out benchmark_out \
 	  --paper-adapters checkpoints/compared/dysl_paper --shallow checkpoints/compared/shallow \
 	  --shallow-distilled checkpoints/compared/shallow_distilled \
-	  $(if $(EPISODES),--episodes $(EPISODES)) $(ARGS)
+	  --episodes $(or $(EPISODES),50) $(ARGS)
 
 lint: setup ## ruff and mypy
 	@.venv/bin/ruff check .

@@ -9,6 +9,8 @@ from typing import Any
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
 from dysl_vla_ros.evaluation.plots import FAINT, STYLE
 from dysl_vla_ros.files import write_atomically
@@ -31,7 +33,10 @@ def write_pictures(folder: Path, table: Mapping[str, Any]) -> list[Path]:
 
 
 def _draw(table: Mapping[str, Any], field: str, label: str, target: Path) -> None:
-    """Draw success with its 95% interval over ``field``: a panel a set of tasks, a line a method through its m."""
+    """Draw success with its 95% interval over ``field``: a panel a set of tasks, a line a method through its m.
+
+    Methods crowd where skipping is cheapest, which a logarithmic axis spreads.
+    """
     sets = list(table["tasks"])
     methods = list(dict.fromkeys(row["method"] for row in table["methods"]))
     looks = dict(zip(methods, zip(cycle(COLOURS), cycle(MARKERS)), strict=False))
@@ -50,8 +55,15 @@ def _draw(table: Mapping[str, Any], field: str, label: str, target: Path) -> Non
             panel.set_title(f"{name} tasks ({len(table['tasks'][name])})")
             panel.set_xlabel(label)
             panel.set_ylabel("success, % (95% interval)")
-            panel.set_xlim(left=0.0)
+            panel.set_xscale("log")
+            panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
+            panel.xaxis.set_major_formatter(ScalarFormatter())
+            panel.xaxis.set_minor_locator(NullLocator())
             panel.grid(color=FAINT, alpha=0.25, linewidth=0.6)
+        more = sorted({row["actions_per_inference"] for row in table["methods"]} - {1})
+        if more:
+            hollow = Line2D([], [], color="black", marker="o", markerfacecolor="white", linestyle="")
+            handles[f"hollow: m = {', '.join(map(str, more))}"] = hollow
         figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4 * len(sets))
         figure.savefig(target)
 
@@ -62,9 +74,10 @@ def _line(panel: Any, rows: Sequence[Mapping[str, Any]], field: str, colour: str
     y = [100.0 * row["successes"] / row["episodes"] for row in rows]
     low = [max(0.0, own - 100.0 * row["success_low"]) for own, row in zip(y, rows, strict=True)]
     high = [max(0.0, 100.0 * row["success_high"] - own) for own, row in zip(y, rows, strict=True)]
-    for row, at, height in zip(rows, x, y, strict=True):
-        if row["actions_per_inference"] != 1:
-            panel.annotate(f"m = {row['actions_per_inference']}", (at, height), (4, 4), textcoords="offset points")
-    return panel.errorbar(
+    line = panel.errorbar(
         x, y, yerr=[low, high], color=colour, marker=marker, markersize=5, linewidth=1.2, elinewidth=0.9, capsize=2
     )
+    for row, at, height in zip(rows, x, y, strict=True):
+        if row["actions_per_inference"] != 1:
+            panel.plot(at, height, color=colour, marker=marker, markerfacecolor="white", markersize=5, zorder=3)
+    return line
