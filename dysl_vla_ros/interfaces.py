@@ -56,6 +56,10 @@ class ActionSpec:
         """Map normalised actions (n, A) to physical units: m, rad, opening."""
         return actions * np.asarray(self.scale, np.float32) + np.asarray(self.center, np.float32)
 
+    def distance(self, one: FloatArray, other: FloatArray) -> float:
+        """Return the mean absolute difference of actions (n, A) in physical units, once normalised; n at least 1."""
+        return float(np.mean(np.abs(self.normalise(one) - self.normalise(other))))
+
 
 @dataclass(frozen=True)
 class PolicyDescription:
@@ -104,7 +108,7 @@ class SkipTrace:
     continuity_change: float  # dC_t before the inference
     candidate_change: float  # dC that the first pass's action would cause
     verified: bool
-    verify_reason: str  # "" or "first drop" or "any drop"
+    verify_reason: str  # "" or "first drop", "any drop", "still apart", "in turn"
     full_depth_reason: str  # "" or "skipping disabled", "warm-up", "no DySL folder"
     budget_cut: bool = False  # a time budget cut what guidance wanted
     correction: float = math.nan  # L1 of the verified action to the first pass's, normalised; NaN: none was verified

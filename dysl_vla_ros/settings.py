@@ -120,8 +120,21 @@ class GuidanceSettings:
     gripper_weight: float = setting(1.0, "weight of the gripper in continuity", low=0.0, high=100.0)
     warmup: int = setting(-1, "inferences at full depth after a reset; -1: as calibrated, else 2", low=-1, high=1000)
     verify_on: str = setting("", "which falls are verified; empty: as calibrated", choices=("", "first", "any"))
+    verify_every: int = setting(
+        0,
+        "verify an action when this many inferences went by unverified, continuity aside; 0: never",
+        low=0,
+        high=10000,
+    )
+    verify_while: float = setting(
+        0.0,
+        "verify again while the last verified action lay further than this from the skipped one (mean absolute "
+        "difference, normalised); 0: never",
+        low=0.0,
+        high=100.0,
+    )
     prior: bool = setting(True, "move allow points by continuity before an inference")
-    verify: bool = setting(True, "verify a fall of continuity at full depth after an inference")
+    verify: bool = setting(True, "verify actions at full depth after an inference; false: none")
 
     def resolved(self, calibrated: Mapping[str, float | str]) -> "GuidanceSettings":
         """Return these settings with every "as calibrated" value put in from a DySL folder's calibration.

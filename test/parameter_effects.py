@@ -122,6 +122,7 @@ def sway(rig: Rig) -> None:
 GUIDED = {"guidance.prior": True}
 BOX = {"safety.workspace_box": True}
 VERIFIED = {"guidance.verify": True}
+UNMOVED = {"guidance.verify_threshold": 100.0}  # no fall of continuity is verified
 
 EFFECTS: dict[str, Effect] = {
     "control.rate": Effect(40.0, ACTION, lambda action: not action.first_tick and not action.stop_reason),
@@ -160,9 +161,7 @@ EFFECTS: dict[str, Effect] = {
     ),
     # where the prior moved nothing for a while, allow points are where a reset has put them
     "guidance.step": Effect(1e-4, REPORT, allow_points_moved, context=GUIDED | {"guidance.step": 100.0}, prepare=reset),
-    "guidance.verify_threshold": Effect(
-        1e-6, REPORT, lambda report: report.verified, context=VERIFIED | {"guidance.verify_threshold": 100.0}
-    ),
+    "guidance.verify_threshold": Effect(1e-6, REPORT, lambda report: report.verified, context=VERIFIED | UNMOVED),
     "guidance.dead_band": Effect(
         -1.0, REPORT, allow_points_moved, context=GUIDED | {"guidance.dead_band": 100.0}, prepare=reset
     ),
@@ -172,6 +171,15 @@ EFFECTS: dict[str, Effect] = {
     "guidance.rotation_weight": Effect(100.0, REPORT, lambda report: report.continuity < -1.0, every=True),
     "guidance.gripper_weight": Effect(100.0, REPORT, lambda report: report.continuity < -1.0, every=True),
     "guidance.warmup": Effect(1000, REPORT, lambda report: report.full_depth_reason == "warm-up", every=True),
+    "guidance.verify_every": Effect(
+        1, REPORT, lambda report: report.verify_reason == "in turn", context=VERIFIED | UNMOVED
+    ),
+    "guidance.verify_while": Effect(
+        1e-6,
+        REPORT,
+        lambda report: report.verify_reason == "still apart",
+        context=VERIFIED | UNMOVED | {"guidance.verify_every": 1},
+    ),
     "guidance.verify_on": Effect(
         "first", REPORT, lambda report: report.verify_reason == "first drop", context=VERIFIED
     ),

@@ -7,7 +7,9 @@ dC = C_t - C_(t-1), 0 until two values exist. Falling continuity moves an allow 
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -333,6 +335,48 @@ def test_a_fall_of_exactly_eta1_is_not_verified_and_counts_as_no_drop_before() -
     assert after(guidance(at_the_edge), 0.0, 2.0, 4.0).needs_verification(along_x(9.0)) == ""
     made = after(guidance(at_the_edge), 0.0, 2.0, 6.0)  # dC is -1
     assert made.needs_verification(along_x(30.0)) == "first drop"
+
+
+def smooth(**settings: Any) -> PriorPostGuidance:
+    """Return guidance whose motion never makes continuity fall, one inference played."""
+    return after(guidance(replace(BASE, **settings)), 0.0)
+
+
+def reasons(made: PriorPostGuidance, corrections: Sequence[float]) -> list[str]:
+    """Play on without a change of continuity; each verified inference changes its action by the next correction."""
+    found, left = [], list(corrections)
+    while left or not found or found[-1]:
+        found.append(made.needs_verification(along_x(0.0)))
+        if found[-1]:
+            made.verified(left.pop(0))
+        made.observe(along_x(0.0))
+    return found
+
+
+def test_an_action_is_verified_in_turn_after_as_many_unverified_ones() -> None:
+    assert reasons(smooth(verify_every=3), [0.0, 9.0]) == ["", "", "", "in turn", "", "", "", "in turn", ""]
+    assert reasons(smooth(verify_every=1), [0.0, 0.0]) == ["", "in turn", "", "in turn", ""]
+    assert reasons(smooth(), []) == [""]
+
+
+def test_verification_goes_on_while_it_finds_the_skipped_action_apart() -> None:
+    found = reasons(smooth(verify_every=2, verify_while=0.1), [0.2, 0.11, 0.1])
+    assert found == ["", "", "in turn", "still apart", "still apart", ""]
+    assert reasons(smooth(verify_while=0.1), []) == [""]  # something must be verified first
+
+
+def test_a_reset_forgets_what_verification_found() -> None:
+    made = smooth(verify_while=0.1)
+    made.verified(5.0)
+    assert made.needs_verification(along_x(0.0)) == "still apart"
+    made.reset()
+    assert after(made, 0.0).needs_verification(along_x(0.0)) == ""
+
+
+def test_nothing_that_will_not_be_played_is_verified() -> None:
+    made = smooth(verify_while=0.1, verify_every=1)
+    made.verified(5.0)
+    assert made.needs_verification(along_x()) == ""
 
 
 def test_without_verification_no_drop_is_named() -> None:

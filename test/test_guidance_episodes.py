@@ -33,6 +33,7 @@ class FromTheText:
         self.values: list[float] = []  # C at each inference at which it was defined
         self.inferences = 0
         self.change = 0.0
+        self.verifications: list[tuple[int, float]] = []  # inference, correction
         self.pending_gap = False
         self.later = [0.0 for _ in self.blocks]  # how much later than the first layer each point is
 
@@ -93,11 +94,18 @@ class FromTheText:
         drop = self.candidate_change(candidate)
         assume(abs(drop + self.chosen.verify_threshold) > 1e-5)
         assume(abs(self.change + self.chosen.verify_threshold) > 1e-5)
-        if not self.chosen.verify or drop >= -self.chosen.verify_threshold:
+        if not self.chosen.verify:
             return ""
-        if self.chosen.verify_on == "any":
-            return "any drop"
-        return "first drop" if self.change >= -self.chosen.verify_threshold else ""
+        if drop < -self.chosen.verify_threshold:
+            if self.chosen.verify_on == "any":
+                return "any drop"
+            if self.change >= -self.chosen.verify_threshold:
+                return "first drop"
+        last = self.verifications[-1] if self.verifications else None  # (inference, correction)
+        if self.chosen.verify_while > 0 and last and last[1] > self.chosen.verify_while:
+            return "still apart"
+        unverified = self.inferences - 1 - (last[0] if last else 0)  # before this one
+        return "in turn" if self.chosen.verify_every and unverified >= self.chosen.verify_every else ""
 
 
 @dataclass
@@ -151,15 +159,33 @@ def episode(seed: int, spec: ActionSpec, m: int, inferences: int, smoothness: fl
     warmup=st.integers(0, 3),
     verify_on=st.sampled_from(["first", "any"]),
     prior=st.booleans(),
+    verify_every=st.sampled_from([0, 1, 4]),
+    verify_while=st.sampled_from([0.0, 0.3]),
 )
 @pytest.mark.parametrize("m", [1, 4])
 @pytest.mark.parametrize("stride", ["paper", "integral"])
 def test_a_random_episode_goes_as_the_formulas_say(
-    m, stride, seed, spec, blocks, smoothness, window, eta, eta1, dead_band, weights, warmup, verify_on, prior
+    m,
+    stride,
+    seed,
+    spec,
+    blocks,
+    smoothness,
+    window,
+    eta,
+    eta1,
+    dead_band,
+    weights,
+    warmup,
+    verify_on,
+    prior,
+    verify_every,
+    verify_while,
 ) -> None:
     chosen = GuidanceSettings(
         window=window, step=eta, verify_threshold=eta1, dead_band=dead_band, stride=stride, rotation_weight=weights[0],
         gripper_weight=weights[1], warmup=warmup, verify_on=verify_on, prior=prior,
+        verify_every=verify_every, verify_while=verify_while,
     )  # fmt: skip
     made, text = PriorPostGuidance(blocks, spec), FromTheText(blocks, spec, chosen, m)
     made.configure(chosen, m)
@@ -177,4 +203,9 @@ def test_a_random_episode_goes_as_the_formulas_say(
         assert list(made.allow_points()) == text.allow_points()
         assert all(first <= at <= end for at, (first, end) in zip(made.allow_points(), blocks, strict=True))
         assert made.candidate_change(candidate) == pytest.approx(text.candidate_change(candidate), rel=1e-5, abs=1e-6)
-        assert made.needs_verification(candidate) == text.verdict(candidate)
+        reason = made.needs_verification(candidate)
+        assert reason == text.verdict(candidate)
+        if reason and len(candidate):
+            correction = float(abs(candidate).sum() % 1.0)
+            made.verified(correction)
+            text.verifications.append((text.inferences, correction))

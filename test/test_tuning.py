@@ -67,7 +67,7 @@ def before_of(runtime):
 
 
 def some_settings(count, m):
-    random = np.random.default_rng(7)
+    random, turns = np.random.default_rng(7), np.random.default_rng(8)
     return [
         RuntimeSettings(
             SkippingSettings(threshold=float(random.uniform(0.2, 0.8))),
@@ -81,6 +81,8 @@ def some_settings(count, m):
                 verify_on=str(random.choice(("first", "any"))),
                 prior=bool(random.random() < 0.8),
                 verify=bool(random.random() < 0.8),
+                verify_every=int(turns.choice((0, 0, 3))),
+                verify_while=float(turns.choice((0.0, 0.01))),
             ),
             m,
         )

@@ -138,7 +138,9 @@ class RememberedPasses:
         actions = moment.actions[way]
         skipped = [(place, end) for place, (_, end) in zip(way, self.partition.blocks, strict=True) if place < end]
         calls = layers - sum(end - place for place, end in skipped)
-        if skipped and guidance.needs_verification(actions[: settings.actions_per_inference]):
+        m = settings.actions_per_inference
+        if skipped and guidance.needs_verification(actions[:m]):
+            guidance.verified(self.action.distance(actions[:m], full_depth[:m]))
             return RememberedStep(full_depth, calls + layers - skipped[0][0], True, points, False)
         return RememberedStep(actions, calls, False, points, False)
 

@@ -172,7 +172,9 @@ class Runtime:
                 executed = tuple(a or b for a, b in zip(executed, second.executed, strict=True))
                 calls += second.layer_calls
                 verify = watch.lap()
-                correction = self._distance(candidate, actions[first_index : first_index + len(candidate)])
+                final = actions[first_index : first_index + len(candidate)]
+                correction = self.policy.action.distance(candidate, final)
+                guidance.verified(correction)
             self._state = state
 
         trace = SkipTrace(
@@ -275,11 +277,6 @@ class Runtime:
                 f"of a chunk, first in action {rows[0]}, {sum(result.executed)} of {len(result.executed)} layers run"
             )
         return actions, state
-
-    def _distance(self, one: FloatArray, other: FloatArray) -> float:
-        """Return the mean absolute difference of actions (n, A) in normalised units."""
-        action = self.policy.action
-        return float(np.mean(np.abs(action.normalise(one) - action.normalise(other))))
 
     def _skip_points(self, result: StackResult) -> tuple[int, ...]:
         points = {self._partition.block_of(layer): layer for layer, _ in result.skips}

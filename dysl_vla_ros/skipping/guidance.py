@@ -34,7 +34,7 @@ class PriorPostGuidance:
     """Allow points before an inference (prior), the verdict on its action after it (post).
 
     Once for each inference: ``configure`` (if settings changed), ``observe``, ``allow_points``, then
-    ``needs_verification``. A stop, a rejected action or a new instruction: ``reset``.
+    ``needs_verification``, and ``verified`` where it was. A stop, a rejected action or a new instruction: ``reset``.
     """
 
     def __init__(
@@ -87,6 +87,8 @@ class PriorPostGuidance:
         self._last: FloatArray | None = None  # (A,) normalised action that the next difference starts from
         self._positions = [0.0] * len(self._blocks)  # a block: layers that the allow point lies behind the first
         self._inferences = 0
+        self._unverified = 0  # inferences since the last verification, the present one included
+        self._correction = 0.0  # what that verification changed
         self._continuity = math.nan
         self._continuity_change = 0.0
 
@@ -108,6 +110,7 @@ class PriorPostGuidance:
             differences += added
         self._differences = (self._differences + differences)[-HISTORY:]
         self._inferences += 1
+        self._unverified += 1
         self._continuity = self._mean_continuity(self._differences)
         self._continuity_change = 0.0 if math.isnan(before) else self._continuity - before
         self._move_allow_points()
@@ -155,14 +158,31 @@ class PriorPostGuidance:
         """Return why ``candidate`` (n, A) must be computed again at full depth, "" where it need not. Changes nothing.
 
         "first drop": continuity would fall by more than eta1 and did not at this inference. "any drop" (with
-        ``guidance.verify_on: any``): it would fall by more than eta1.
+        ``guidance.verify_on: any``): it would fall by more than eta1. "still apart": the last verification changed the
+        action by more than ``guidance.verify_while``; what skipping gets wrong it goes on to get wrong. "in turn":
+        ``guidance.verify_every`` inferences went by unverified. The last two are ours, not the paper's: a floor that
+        goes astray does so smoothly, and continuity does not tell.
         """
         settings = self._settings
-        if not settings.verify or not self.candidate_change(candidate) < -settings.verify_threshold:
+        if not settings.verify or not len(candidate):
             return ""
-        if settings.verify_on == "any":
-            return "any drop"
-        return "first drop" if self._continuity_change >= -settings.verify_threshold else ""
+        if self.candidate_change(candidate) < -settings.verify_threshold:
+            if settings.verify_on == "any":
+                return "any drop"
+            if self._continuity_change >= -settings.verify_threshold:
+                return "first drop"
+        if 0.0 < settings.verify_while < self._correction:
+            return "still apart"
+        return "in turn" if 0 < settings.verify_every < self._unverified else ""
+
+    def verified(self, correction: float) -> None:
+        """Take in that this inference's action was computed again at full depth.
+
+        Args:
+            correction: mean absolute difference of both actions, normalised.
+        """
+        self._unverified = 0
+        self._correction = correction
 
     def _differences_of(self, actions: FloatArray) -> tuple[list[Difference], FloatArray | None]:
         """Return the differences that ``actions`` (n, A) add, and the action that the next one would start from."""
