@@ -1,10 +1,10 @@
 """Which settings to run a policy with: a seeded search over recorded full-depth runs, judged on runs held out of it.
 
 Random points first, on a part of the runs (the rung); the better third of them on all; then small changes of the best
-so far; the best few are judged on the held-out runs, and the best there is the choice. The settings before tuning are
-always among those judged. Searched are the controllers' threshold, ``guidance.step``, window, stride, dead band, the
-verification's threshold and kind, warm-up, and prior and verification on or off; the scales come from the runs
-themselves (guidance_calibration), so that one search serves any robot.
+so far; the best few, for the limit and for somewhat less and more than it, are judged on held-out runs, and the best
+there is the choice. The settings before tuning are always among those judged. Searched are the controllers' threshold,
+``guidance.step``, window, stride, dead band, the verification's threshold and kind, warm-up, and prior and verification
+on or off; the scales come from the runs themselves (guidance_calibration), so that one search serves any robot.
 """
 
 import dataclasses
@@ -28,7 +28,8 @@ from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSet
 
 WINDOWS = (1, 2, 3, 5, 8, 12)
 WARMUPS = (1, 2, 3)
-FINALISTS = 6  # judged on the held-out runs: few, or the judgement would be a search of its own
+FINALISTS = 3  # for each slack; judged on the held-out runs: few, or the judgement would be a search of its own
+SLACKS = (1.0, 0.9, 1.1)  # of the limit: what just keeps it on some runs may just miss it on others
 RUNG_SHARE = 1 / 3  # of the runs to search on, for the first look at a random point
 NO_DEAD_BAND = -1.0  # 0.0 would stand for "as calibrated"
 
@@ -51,6 +52,11 @@ class Target:
             return max(0.0, figures.milliseconds - self.milliseconds), figures.deviation
         assert self.deviation is not None
         return max(0.0, figures.deviation_p95 - self.deviation), figures.milliseconds
+
+    def scaled(self, share: float) -> "Target":
+        """Return the same target with ``share`` of its limit."""
+        limits = {"milliseconds": self.milliseconds, "deviation": self.deviation}
+        return Target(**{name: None if limit is None else share * limit for name, limit in limits.items()})
 
     def met(self, figures: "Figures") -> bool:
         """Tell whether the limit is kept."""
@@ -235,9 +241,9 @@ def tune(
     progress.close()
 
     whole = [entry for entry in found if entry[1].whole]
+    best_few = {trial.settings: trial for slack in SLACKS for _, trial in _best(whole, target.scaled(slack), FINALISTS)}
     judged = [
-        dataclasses.replace(trial, figures=measure(held_out, trial.settings, cost))
-        for _, trial in _best(whole, target, FINALISTS)
+        dataclasses.replace(trial, figures=measure(held_out, trial.settings, cost)) for trial in best_few.values()
     ]
     own = dataclasses.replace(found[0][1], figures=measure(held_out, before, cost))
     finalists = sorted([*judged, own], key=lambda trial: target.score(trial.figures))
