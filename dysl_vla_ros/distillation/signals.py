@@ -47,7 +47,7 @@ def measure_signals(passes: RememberedPasses, m: int) -> dict[str, Signal]:
         played: FloatArray = np.zeros((0, action.dimensions), np.float32)
         for chunk, candidate, probabilities in zip(run.chunks, candidates, skips, strict=True):
             guidance.observe(played)
-            given, wanted = (action.normalise(own[:m]) for own in (candidate, chunk))
+            given = action.normalise(candidate[:m])
             gripper = float(action.normalise(played)[-1, -1]) if len(played) else float(given[0, -1])
             rows.append(
                 (
@@ -59,7 +59,7 @@ def measure_signals(passes: RememberedPasses, m: int) -> dict[str, Signal]:
                     1.0 - float(probabilities.min()),
                 )
             )
-            errors.append(float(np.abs(given - wanted).mean()))
+            errors.append(action.distance(candidate[:m], chunk[:m]))
             played = chunk[:m]
     names = ("-C", "-dC", "drop of C by the candidate", "slowness", "gripper change", "controllers")
     columns = np.array(rows)
