@@ -205,6 +205,24 @@ def test_a_distillation_goes_on_from_the_adapters_of_another(small, tmp_path):
     assert any(not torch.equal(trained[name], weights[name]) for name in trained if name not in offsets)
 
 
+def test_a_distillation_goes_on_for_a_base_that_was_trained_further(small, tmp_path, capsys):
+    first, second = (make_tiny_checkpoint(tmp_path / f"base{seed}", layers=6, seed=seed) for seed in (0, 1))
+    walk(first, [small])
+    command = ["distill", str(second), str(small), *SHORT, "--go-on-from", str(first / "dysl")]
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "was made for another checkpoint: its adapters are where training begins" in capsys.readouterr().out
+    made, before = (json.loads((base / "dysl" / "config.json").read_text()) for base in (second, first))
+    assert made["base"]["sha256"] != before["base"]["sha256"], "what was made belongs to the second"
+    report = json.loads((second / "dysl" / "distillation.json").read_text())
+    assert report["gone_on_from"]["base_sha256"] == before["base"]["sha256"]
+    Runtime.load(str(second), "").warm_up()
+
+    deeper = make_tiny_checkpoint(tmp_path / "deeper", layers=8)
+    assert main(["distill", str(deeper), str(small), *SHORT, "--go-on-from", str(first / "dysl")]) == 2
+    assert "partition of 6 layers, this checkpoint has 8" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("rate", [0.0, 1.0])
 def test_the_adapter_rate_is_of_stage_two_alone(rate, small, tmp_path, monkeypatch):
     checkpoint = make_tiny_checkpoint(tmp_path / "base", layers=6)

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DYSL",
         help="begin with the adapters and controllers of this DySL folder in place of new ones; its static layers and "
-        "sizes are kept, stage 1 leaves out hidden states",
+        "sizes are kept, stage 1 leaves out hidden states; it may belong to another checkpoint of the same shape",
     )
     parser.add_argument("--observations", type=int, default=10_000, help="frames to learn from; up to 0.3 MB each")
     parser.add_argument(
@@ -138,6 +138,8 @@ def run(arguments: argparse.Namespace) -> int:
     begun = trained_modules(goes_on, policy) if goes_on else _new_modules(arguments, folder, policy)
     require_writable(folder)
     partition, modules = begun.partition, begun.modules
+    if begun.gone_on_from and begun.gone_on_from["base_sha256"] != policy.model_hash:
+        print(f"{goes_on} was made for another checkpoint: its adapters are where training begins", flush=True)
     print(f"static layers {list(partition.static)}; {stage_report.size_sentence(modules, policy)}", flush=True)
 
     data = open_data(arguments.data, arguments, Runtime(policy, None).description)

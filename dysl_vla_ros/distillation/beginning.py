@@ -21,7 +21,7 @@ class Beginning:
     modules: DyslModules
     sizes: Mapping[str, int]  # that the modules were made with
     choice: str  # how the static layers were chosen
-    gone_on_from: Mapping[str, Any] | None = None  # ``sha256``, ``steps`` and ``seconds`` of an earlier training
+    gone_on_from: Mapping[str, Any] | None = None  # an earlier training's ``sha256``, ``base_sha256``, ``steps``, ``seconds``
 
 
 def new_modules(partition: LayerPartition, policy: VlaPolicy, sizes: Mapping[str, int], choice: str) -> Beginning:
@@ -32,10 +32,13 @@ def new_modules(partition: LayerPartition, policy: VlaPolicy, sizes: Mapping[str
 def trained_modules(folder: Path, policy: VlaPolicy) -> Beginning:
     """Begin with what a DySL folder holds; its calibration is forgotten.
 
+    It may have been made for another base: one that was itself trained further is best followed from where its
+    adapters stood.
+
     Raises:
-        CheckpointError: it cannot be loaded, belongs to another base, or does not say how long it was trained.
+        CheckpointError: it cannot be loaded, its base had another shape, or it does not say how long it was trained.
     """
-    found = load_dysl(folder, policy.model_hash, len(policy.layers), policy.width)
+    found = load_dysl(folder, None, len(policy.layers), policy.width)
     training = found.config.get("training")
     if not isinstance(training, dict) or not {"steps", "seconds"} <= training.keys():
         raise CheckpointError(f"{folder / 'config.json'}: does not say how long its adapters were trained")
@@ -46,5 +49,10 @@ def trained_modules(folder: Path, policy: VlaPolicy) -> Beginning:
         found.modules.train().requires_grad_(True),
         found.module_sizes,
         found.config["partition"]["choice"],
-        {"sha256": sha256(folder / WEIGHTS), "steps": training["steps"], "seconds": training["seconds"]},
+        {
+            "sha256": sha256(folder / WEIGHTS),
+            "base_sha256": found.config["base"].get("sha256"),
+            "steps": training["steps"],
+            "seconds": training["seconds"],
+        },
     )

@@ -96,8 +96,15 @@ def adapter_kind(queries: int) -> str:
     return "pooled" if queries else "token"
 
 
-def load_dysl(folder: Path, model_hash: str, num_layers: int, width: int) -> DyslFolder:
+def load_dysl(folder: Path, model_hash: str | None, num_layers: int, width: int) -> DyslFolder:
     """Read a DySL folder and check that it belongs to a base with ``num_layers`` layers of hidden ``width``.
+
+    Args:
+        folder: to read.
+        model_hash: SHA-256 of the base's weights; None: of any base with as many layers of this width. Then it is no
+            more than a beginning to train from.
+        num_layers: of the base.
+        width: of its hidden states.
 
     Raises:
         CheckpointError: a file is missing, damaged, of another format or base; the message names the file, what was
@@ -106,7 +113,7 @@ def load_dysl(folder: Path, model_hash: str, num_layers: int, width: int) -> Dys
     config = read_checkpoint(folder, "DySL folder")
     path = folder / CONFIG
     base = _entry(config, "base", dict, path)
-    if base.get("sha256") != model_hash:
+    if model_hash is not None and base.get("sha256") != model_hash:
         raise CheckpointError(
             f"{path}: made for a base of family {base.get('family')!r} with SHA-256 {base.get('sha256')}, "
             f"this checkpoint has {model_hash}; {REMAKE}"
