@@ -21,7 +21,7 @@ class Beginning:
     modules: DyslModules
     sizes: Mapping[str, int]  # that the modules were made with
     choice: str  # how the static layers were chosen
-    gone_on_from: Mapping[str, Any] | None = None  # an earlier training's ``sha256``, ``base_sha256``, ``steps``, ``seconds``
+    gone_on_from: Mapping[str, Any] | None = None  # of what was before: see ``trained_modules``
 
 
 def new_modules(partition: LayerPartition, policy: VlaPolicy, sizes: Mapping[str, int], choice: str) -> Beginning:
