@@ -15,13 +15,18 @@ from dysl_vla_ros.skipping.partition import LayerPartition
 
 @dataclass(frozen=True)
 class Beginning:
-    """Modules to train, and what they are."""
+    """Modules to train, and what they are.
+
+    Attributes:
+        gone_on_from: of the folder that an earlier training has left: ``sha256`` of its weights, ``base_sha256`` of the
+            base that it was made for, ``steps`` and ``seconds`` of that training; None: the modules are new.
+    """
 
     partition: LayerPartition
     modules: DyslModules
     sizes: Mapping[str, int]  # that the modules were made with
     choice: str  # how the static layers were chosen
-    gone_on_from: Mapping[str, Any] | None = None  # of what was before: see ``trained_modules``
+    gone_on_from: Mapping[str, Any] | None = None
 
 
 def new_modules(partition: LayerPartition, policy: VlaPolicy, sizes: Mapping[str, int], choice: str) -> Beginning:
