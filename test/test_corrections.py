@@ -42,7 +42,7 @@ def checkpoint(recorded, tmp_path_factory) -> Path:
     torch.manual_seed(3)
     config = configure_model(load_episodes(recorded, [TASKS[TASK]], quiet=True), SMALL)
     folder = tmp_path_factory.mktemp("policy")
-    save_reference(ReferenceNetwork(config), folder, {"data": "none: random weights"})
+    save_reference(ReferenceNetwork(config), folder, {"data": "none: random weights", "steps": 7, "seconds": 2})
     return folder
 
 
@@ -148,6 +148,8 @@ def test_training_goes_on_from_the_bases_weights_with_its_words_and_statistics(
     old, new = (json.loads((folder / "config.json").read_text()) for folder in (checkpoint, tmp_path / "out"))
     assert old["model"] == new["model"]
     assert new["training"]["base"] == load_policy(checkpoint).model_hash
+    assert new["training"]["base_steps"] == old["training"]["steps"]
+    assert new["training"]["base_seconds"] == old["training"]["seconds"]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from dysl_vla_ros.evaluation.methods import (
     require_usable,
 )
 from dysl_vla_ros.interfaces import StepResult
+from dysl_vla_ros.policies.checkpoint import total_training
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
 from dysl_vla_ros.simulation.scene import Scene
@@ -245,6 +246,19 @@ def test_steps_and_seconds_are_those_that_the_folder_tells_and_unknown_otherwise
         assert prepare("dysl", 4, library, options, MATCHED).trained.seconds == 900
     finally:
         del told.runtime.dysl.config["training"]
+
+
+@pytest.mark.parametrize(
+    ("training", "total"),
+    [
+        ({"steps": 30, "seconds": 9}, (30, 9)),
+        ({"steps": 30, "seconds": 9, "base": "ab", "base_steps": 12, "base_seconds": 4}, (42, 13)),
+        ({"steps": 30, "seconds": 9, "base": "ab"}, (None, None)),
+        (None, (None, None)),
+    ],
+)
+def test_what_a_base_took_before_it_was_gone_on_from_counts_as_training(training, total):
+    assert total_training(training) == total
 
 
 def test_the_settings_given_hold_for_all_and_skipping_that_is_off_is_turned_on(options, library):

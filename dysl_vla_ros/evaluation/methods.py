@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.policies.checkpoint import read_config
+from dysl_vla_ros.policies.checkpoint import read_config, total_training
 from dysl_vla_ros.policies.interface import parameter_count
 from dysl_vla_ros.runtime.folder import DyslFolder
 from dysl_vla_ros.runtime.step import Runtime
@@ -290,5 +290,4 @@ def _trained(dysl: DyslFolder, positions: Sequence[int] | None = None, controlle
 
 
 def _told(parameters: int, training: Any) -> Trained:
-    told = training if isinstance(training, dict) else {}
-    return Trained(parameters, told.get("steps"), told.get("seconds"))
+    return Trained(parameters, *total_training(training))

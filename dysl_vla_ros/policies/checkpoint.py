@@ -45,6 +45,21 @@ def read_config(folder: Path, what: str = "checkpoint") -> dict[str, Any]:
     return config
 
 
+def total_training(training: Any) -> tuple[int | None, float | None]:
+    """Return the optimiser steps and the seconds that the ``training`` of a ``config.json`` tells; None: it does not.
+
+    Those of a base that was gone on from count; where they are not told, nothing is.
+    """
+    told = training if isinstance(training, dict) else {}
+    if "base" in told and not {"base_steps", "base_seconds"} <= told.keys():
+        return None, None
+    steps, seconds = told.get("steps"), told.get("seconds")
+    return (
+        None if steps is None else steps + told.get("base_steps", 0),
+        None if seconds is None else seconds + told.get("base_seconds", 0),
+    )
+
+
 def read_checkpoint(folder: Path, what: str = "checkpoint") -> dict[str, Any]:
     """Read ``config.json`` and check every file that it names against its hash.
 

@@ -2,7 +2,7 @@
 
 import fcntl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,10 +48,16 @@ class Keeper:
         validation: Batches,
         frames: int,
         identity: dict[str, Any],
+        earlier: Mapping[str, int],
     ) -> None:
-        """Keep ``state`` in ``output``; ``identity``: what it belongs to, with a ``teacher``'s hash if any."""
+        """Keep ``state`` in ``output``.
+
+        Args:
+            identity: what the state belongs to, with a ``teacher``'s or ``base``'s hash if any.
+            earlier: what a base's own training took (:func:`~dysl_vla_ros.training.teacher.earlier_training`).
+        """
         self._state, self._output, self._settings, self._validation = state, output, settings, validation
-        self._frames = frames
+        self._frames, self._earlier = frames, earlier
         self._identity, self._seconds_before = identity, state.seconds
         self._started = self._saved = time.monotonic()
         self._running = 0.0
@@ -85,6 +91,7 @@ class Keeper:
             "seconds": round(state.seconds),
         }
         record |= {role: self._identity[role] for role in ("teacher", "base") if role in self._identity}
+        record |= self._earlier
         minutes = (time.monotonic() - self._started) / 60
         tqdm.write(f"step {state.step}: validation L1 {record['validation_l1']:.4f}, {minutes:.1f} min")
         save_reference(student.network, self._output, record)
