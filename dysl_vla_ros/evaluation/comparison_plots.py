@@ -24,16 +24,36 @@ WIDTH, HEIGHT = 4.6, 3.6  # inches of a panel
 def write_pictures(folder: Path, table: Mapping[str, Any]) -> list[Path]:
     """Write ``pareto.png`` and ``layers.png`` into a folder, each whole or not at all; return their paths."""
     pictures = {
-        "pareto.png": ("stack_ms_mean", "stack, ms a step (mean, verification included)"),
-        "layers.png": ("layers_mean", "layer calls a step (mean, verification included)"),
+        "pareto.png": (stack_milliseconds(table["methods"]), "stack, ms a step (mean, verification included)"),
+        "layers.png": (
+            [row["layers_mean"] for row in table["methods"]],
+            "layer calls a step (mean, verification included)",
+        ),
     }
-    for name, (field, label) in pictures.items():
-        write_atomically(folder / name, partial(_draw, table, field, label))
+    for name, (places, label) in pictures.items():
+        write_atomically(folder / name, partial(_draw, table, places, label))
     return [folder / name for name in pictures]
 
 
-def _draw(table: Mapping[str, Any], field: str, label: str, target: Path) -> None:
-    """Draw success with its 95% interval over ``field``: a panel a set of tasks, a line a method through its m.
+def stack_milliseconds(rows: Sequence[Mapping[str, Any]]) -> list[float | None]:
+    """Return for each row the mean milliseconds of its stack on the clock of its set's ``full``; None for a bound.
+
+    Each method's speed-up is over full depth played in turns with it, for some of them another playing than that of
+    ``full`` in the table. A machine is not always as fast; full depth's mean over the speed-up puts all on one scale.
+    Without ``full`` a row's own mean.
+    """
+    full = {
+        (row["tasks"], row["actions_per_inference"]): row["stack_ms_mean"] for row in rows if row["method"] == "full"
+    }
+    clocks = [full.get((row["tasks"], row["actions_per_inference"])) for row in rows]
+    return [
+        clock / row["stack_speedup"] if clock and row["stack_speedup"] else row["stack_ms_mean"]
+        for row, clock in zip(rows, clocks, strict=True)
+    ]
+
+
+def _draw(table: Mapping[str, Any], places: Sequence[float | None], label: str, target: Path) -> None:
+    """Draw success with its 95% interval over the rows' places: a panel a set of tasks, a line a method through its m.
 
     Methods crowd where skipping is cheapest, which a logarithmic axis spreads.
     """
@@ -47,11 +67,13 @@ def _draw(table: Mapping[str, Any], field: str, label: str, target: Path) -> Non
         panels = figure.subplots(1, len(sets), squeeze=False)[0]
         handles = {}
         for panel, name in zip(panels, sets, strict=True):
-            rows = [row for row in table["methods"] if row["tasks"] == name and row[field] is not None]
+            points = [(row, x) for row, x in zip(table["methods"], places, strict=True)
+                      if row["tasks"] == name and x is not None]  # fmt: skip
             for method in methods:
-                own = sorted((row for row in rows if row["method"] == method), key=lambda r: r["actions_per_inference"])
+                own = [(row, x) for row, x in points if row["method"] == method]
                 if own:
-                    handles[method] = _line(panel, own, field, *looks[method])
+                    own.sort(key=lambda point: point[0]["actions_per_inference"])
+                    handles[method] = _line(panel, [row for row, _ in own], [x for _, x in own], *looks[method])
             panel.set_title(f"{name} tasks ({len(table['tasks'][name])})")
             panel.set_xlabel(label)
             panel.set_ylabel("success, % (95% interval)")
@@ -68,9 +90,8 @@ def _draw(table: Mapping[str, Any], field: str, label: str, target: Path) -> Non
         figure.savefig(target)
 
 
-def _line(panel: Any, rows: Sequence[Mapping[str, Any]], field: str, colour: str, marker: str) -> Any:
+def _line(panel: Any, rows: Sequence[Mapping[str, Any]], x: Sequence[float], colour: str, marker: str) -> Any:
     """Draw one method: a point for each m, joined; return what the legend shows."""
-    x = [row[field] for row in rows]
     y = [100.0 * row["successes"] / row["episodes"] for row in rows]
     low = [max(0.0, own - 100.0 * row["success_low"]) for own, row in zip(y, rows, strict=True)]
     high = [max(0.0, 100.0 * row["success_high"] - own) for own, row in zip(y, rows, strict=True)]

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -195,7 +194,7 @@ def _other_checkpoint(
     checkpoint = getattr(options, field)
     runtime = library.alone(checkpoint)
     count = parameter_count(runtime.policy)
-    return Prepared(runtime, settings, _told(count, read_config(Path(checkpoint)).get("training")))
+    return Prepared(runtime, settings, Trained(count, *total_training(read_config(Path(checkpoint)).get("training"))))
 
 
 METHODS: dict[str, Method] = {
@@ -286,8 +285,4 @@ def _trained(dysl: DyslFolder, positions: Sequence[int] | None = None, controlle
     if controllers:
         parts += [modules.controller(layer) for layer in layers]
     count = sum(weight.numel() for part in parts for weight in part.parameters())
-    return _told(count, dysl.config.get("training"))
-
-
-def _told(parameters: int, training: Any) -> Trained:
-    return Trained(parameters, *total_training(training))
+    return Trained(count, *total_training(dysl.config.get("training")))
