@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -21,6 +22,12 @@ hypothesis.settings.load_profile("busy")
 
 
 PARTS = ("nodes", "others")
+
+
+def pytest_configure() -> None:
+    """Take SIGINT as from a terminal: in the background of a script it is ignored, here and in what tests start."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
