@@ -24,14 +24,14 @@ WIDTH, HEIGHT = 4.6, 3.6  # inches of a panel
 def write_pictures(folder: Path, table: Mapping[str, Any]) -> list[Path]:
     """Write ``pareto.png`` and ``layers.png`` into a folder, each whole or not at all; return their paths."""
     pictures = {
-        "pareto.png": (stack_milliseconds(table["methods"]), "stack, ms a step (mean, verification included)"),
-        "layers.png": (
-            [row["layers_mean"] for row in table["methods"]],
-            "layer calls a step (mean, verification included)",
-        ),
+        "pareto.png": ("stack_ms", "stack, ms a step (mean, verification included)"),
+        "layers.png": ("layers_mean", "layer calls a step (mean, verification included)"),
     }
-    for name, (places, label) in pictures.items():
-        write_atomically(folder / name, partial(_draw, table, places, label))
+    places = stack_milliseconds(table["methods"])
+    rows = [{**row, "stack_ms": place} for row, place in zip(table["methods"], places, strict=True)]
+    placed = {**table, "methods": rows}
+    for name, (field, label) in pictures.items():
+        write_atomically(folder / name, partial(_draw, placed, field, label))
     return [folder / name for name in pictures]
 
 
@@ -52,8 +52,8 @@ def stack_milliseconds(rows: Sequence[Mapping[str, Any]]) -> list[float | None]:
     ]
 
 
-def _draw(table: Mapping[str, Any], places: Sequence[float | None], label: str, target: Path) -> None:
-    """Draw success with its 95% interval over the rows' places: a panel a set of tasks, a line a method through its m.
+def _draw(table: Mapping[str, Any], field: str, label: str, target: Path) -> None:
+    """Draw success with its 95% interval over ``field``: a panel a set of tasks, a line a method through its m.
 
     Methods crowd where skipping is cheapest, which a logarithmic axis spreads.
     """
@@ -67,13 +67,11 @@ def _draw(table: Mapping[str, Any], places: Sequence[float | None], label: str, 
         panels = figure.subplots(1, len(sets), squeeze=False)[0]
         handles = {}
         for panel, name in zip(panels, sets, strict=True):
-            points = [(row, x) for row, x in zip(table["methods"], places, strict=True)
-                      if row["tasks"] == name and x is not None]  # fmt: skip
+            rows = [row for row in table["methods"] if row["tasks"] == name and row[field] is not None]
             for method in methods:
-                own = [(row, x) for row, x in points if row["method"] == method]
+                own = sorted((row for row in rows if row["method"] == method), key=lambda r: r["actions_per_inference"])
                 if own:
-                    own.sort(key=lambda point: point[0]["actions_per_inference"])
-                    handles[method] = _line(panel, [row for row, _ in own], [x for _, x in own], *looks[method])
+                    handles[method] = _line(panel, own, field, *looks[method])
             panel.set_title(f"{name} tasks ({len(table['tasks'][name])})")
             panel.set_xlabel(label)
             panel.set_ylabel("success, % (95% interval)")
@@ -90,8 +88,9 @@ def _draw(table: Mapping[str, Any], places: Sequence[float | None], label: str, 
         figure.savefig(target)
 
 
-def _line(panel: Any, rows: Sequence[Mapping[str, Any]], x: Sequence[float], colour: str, marker: str) -> Any:
+def _line(panel: Any, rows: Sequence[Mapping[str, Any]], field: str, colour: str, marker: str) -> Any:
     """Draw one method: a point for each m, joined; return what the legend shows."""
+    x = [row[field] for row in rows]
     y = [100.0 * row["successes"] / row["episodes"] for row in rows]
     low = [max(0.0, own - 100.0 * row["success_low"]) for own, row in zip(y, rows, strict=True)]
     high = [max(0.0, 100.0 * row["success_high"] - own) for own, row in zip(y, rows, strict=True)]

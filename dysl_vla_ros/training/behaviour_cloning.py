@@ -110,7 +110,7 @@ def train(data: Path, output: Path, tasks: list[Task], settings: TrainingSetting
         keeper = None
         if leads:
             validation = Batches(load_episodes(data, tasks, validation=True, quiet=True), config, accelerator.device)
-            keeper = Keeper(state, output, settings, validation, len(episodes), identity, origin.earlier)
+            keeper = Keeper(state, output, settings, validation, len(episodes), identity)
         progress = tqdm(total=settings.steps, initial=state.step, unit="step", disable=not leads, mininterval=5.0)
         while state.step < settings.steps:
             loss, error = state.student.loss(ahead.take(state.step), accelerator.autocast)

@@ -2,7 +2,7 @@
 
 import fcntl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.policies.checkpoint import read_config, total_training
 from dysl_vla_ros.policies.reference import save_reference
 from dysl_vla_ros.training.batches import Batches
 from dysl_vla_ros.training.options import TrainingSettings
@@ -37,6 +38,12 @@ def claim(output: Path) -> Iterator[None]:
         yield
 
 
+def earlier_training(base: Path) -> dict[str, int]:
+    """Return what a base took, its own bases included, as ``base_steps`` and ``base_seconds``; {}: it does not tell."""
+    steps, seconds = total_training(read_config(base).get("training"))
+    return {} if steps is None or seconds is None else {"base_steps": steps, "base_seconds": round(seconds)}
+
+
 class Keeper:
     """Called after each step of the first process; the others meanwhile wait for its gradients."""
 
@@ -48,16 +55,11 @@ class Keeper:
         validation: Batches,
         frames: int,
         identity: dict[str, Any],
-        earlier: Mapping[str, int],
     ) -> None:
-        """Keep ``state`` in ``output``.
-
-        Args:
-            identity: what the state belongs to, with a ``teacher``'s or ``base``'s hash if any.
-            earlier: what a base's own training took (:func:`~dysl_vla_ros.training.teacher.earlier_training`).
-        """
+        """Keep ``state`` in ``output``; ``identity``: what it belongs to, with a teacher's or base's hash if any."""
         self._state, self._output, self._settings, self._validation = state, output, settings, validation
-        self._frames, self._earlier = frames, earlier
+        self._frames = frames
+        self._earlier = earlier_training(Path(settings.base)) if settings.base else {}
         self._identity, self._seconds_before = identity, state.seconds
         self._started = self._saved = time.monotonic()
         self._running = 0.0

@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import write_atomically
-from dysl_vla_ros.policies.checkpoint import read_config, total_training
 from dysl_vla_ros.policies.reference import ReferenceConfig, ReferencePolicy
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.simulation.tasks import Task
@@ -68,7 +67,6 @@ class Origin(NamedTuple):
     teacher: ReferencePolicy | None
     base: ReferencePolicy | None
     config: ReferenceConfig | None  # of the student; None: to be made from the data
-    earlier: Mapping[str, int] = {}  # of the base (:func:`earlier_training`)
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -99,14 +97,8 @@ def load_origin(tasks: Sequence[Task], settings: TrainingSettings, device: torch
         return Origin(teacher, None, config_of(teacher.config, settings, "teacher", layers=settings.layers))
     if settings.base:
         base = load_base(Path(settings.base), tasks)
-        return Origin(None, base, config_of(base.config, settings, "base"), earlier_training(Path(settings.base)))
+        return Origin(None, base, config_of(base.config, settings, "base"))
     return Origin(None, None, None)
-
-
-def earlier_training(checkpoint: Path) -> dict[str, int]:
-    """Return what a base took, its own bases included, as ``base_steps`` and ``base_seconds``; {}: it does not tell."""
-    steps, seconds = total_training(read_config(checkpoint).get("training"))
-    return {} if steps is None or seconds is None else {"base_steps": steps, "base_seconds": round(seconds)}
 
 
 def _load(checkpoint: Path, role: str) -> ReferencePolicy:
