@@ -14,25 +14,26 @@ What each transition does, and what its outcome leads to:
 
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool, Trigger
 
 from dysl_vla_ros.errors import SettingError
+from dysl_vla_ros.nodes.console import Console
 from dysl_vla_ros.nodes.diagnostics import Diagnostics
 from dysl_vla_ros.nodes.executor import PatientExecutor
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode, spin, transition
 from dysl_vla_ros.nodes.namesake import living_namesake
 from dysl_vla_ros.nodes.outputs import RELIABLE
 from dysl_vla_ros.nodes.parameters import INSTRUCTION, NodeParameters, Settings
+from dysl_vla_ros.nodes.program import REFUSED, run_program
 from dysl_vla_ros.nodes.session import Session
 from dysl_vla_ros.nodes.stop_request import StopRequest
 
@@ -46,11 +47,17 @@ END_LIMIT = 5.0  # s that a signal waits for a running transition
 
 
 class VlaNode(GuardedLifecycleNode):
-    """Plays a policy's chunks; see the module's text for the transitions."""
+    """Plays a policy's chunks; see the module's text for the transitions.
 
-    def __init__(self, **node_arguments: Any) -> None:
+    Args:
+        lines_dropped: how many lines of its log have not reached the console, for ``/diagnostics``.
+        node_arguments: for rclpy's ``Node``.
+    """
+
+    def __init__(self, lines_dropped: Callable[[], int] = lambda: 0, **node_arguments: Any) -> None:
         """Create the node, unconfigured: parameters, ``~/reset`` and ``/diagnostics`` are there from now on."""
         super().__init__("dysl_vla", **node_arguments)
+        self._lines_dropped = lines_dropped
         self._session: Session | None = None
         self._control_timer: Any = None
         self._diagnostics_timer: Any = None
@@ -214,6 +221,7 @@ class VlaNode(GuardedLifecycleNode):
             self.last_cause,
             self._parameters_of_node.settings,
             dict(self.faults),
+            self._lines_dropped(),
             session if session is not None and session.is_open else None,
         )
         message.header.stamp = self.get_clock().now().to_msg()
@@ -239,14 +247,16 @@ class VlaNode(GuardedLifecycleNode):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM; both stop the arm and end with 0."""
-    stop = StopRequest()
+    """Run the node until a stop signal, which stops the arm and ends with 0."""
+    return run_program("vla_node", arguments, _run, ())
+
+
+def _run(stop: StopRequest, console: Console) -> int:
     try:
-        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-        node = VlaNode()
-    except Exception as error:
+        node = VlaNode(lambda: console.dropped)
+    except Exception as error:  # rclpy's own for a name or a parameter; none of ours is worth a traceback either
         print(f"vla_node: error: {error}", file=sys.stderr)
-        return 2
+        return REFUSED
     executor = PatientExecutor(num_threads=EXECUTOR_THREADS)
     executor.add_node(node)
     died: list[BaseException] = []
@@ -265,8 +275,6 @@ def main(arguments: list[str] | None = None) -> int:
     executor.shutdown(timeout_sec=END_LIMIT)
     spinner.join(END_LIMIT)
     node.destroy_node()
-    rclpy.try_shutdown()
-    stop.ignore_more()
     if died:
         print(f"vla_node: error: the executor ended: {died[0]!r}", file=sys.stderr)
     return 1 if died else 0
