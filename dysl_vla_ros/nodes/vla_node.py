@@ -28,12 +28,13 @@ from std_srvs.srv import SetBool, Trigger
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.nodes.console import Console
 from dysl_vla_ros.nodes.diagnostics import Diagnostics
-from dysl_vla_ros.nodes.executor import PatientExecutor
+from dysl_vla_ros.nodes.executor import PatientExecutor, lanes
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode, spin, transition
 from dysl_vla_ros.nodes.namesake import living_namesake
 from dysl_vla_ros.nodes.outputs import RELIABLE
 from dysl_vla_ros.nodes.parameters import INSTRUCTION, NodeParameters, Settings
 from dysl_vla_ros.nodes.program import REFUSED, run_program
+from dysl_vla_ros.nodes.service_queue import DEEP
 from dysl_vla_ros.nodes.session import Session
 from dysl_vla_ros.nodes.stop_request import StopRequest
 
@@ -42,7 +43,7 @@ SUCCESS, FAILURE, ERROR = (
     TransitionCallbackReturn.FAILURE,
     TransitionCallbackReturn.ERROR,
 )
-EXECUTOR_THREADS = 8  # a transition may block one for model.load_timeout, the error path another
+SWITCH_INTERVAL = 0.001  # s after which a busy thread lets another run; Python's 0.005 is a tenth of a control tick
 END_LIMIT = 5.0  # s that a signal waits for a running transition
 
 
@@ -67,8 +68,9 @@ class VlaNode(GuardedLifecycleNode):
         for warning in self._parameters_of_node.unknown_names():
             self.get_logger().warning(warning)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_service(Trigger, "~/reset", self._on_reset, callback_group=MutuallyExclusiveCallbackGroup())
-        self.create_service(SetBool, "~/hold", self._on_hold, callback_group=MutuallyExclusiveCallbackGroup())
+        for kind, name, answer in ((Trigger, "~/reset", self._on_reset), (SetBool, "~/hold", self._on_hold)):
+            group = MutuallyExclusiveCallbackGroup()
+            self.create_service(kind, name, answer, qos_profile=DEEP, callback_group=group)
         self.guard_services()
         self._status = Diagnostics(self.get_fully_qualified_name())
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
@@ -257,23 +259,26 @@ def _run(stop: StopRequest, console: Console) -> int:
     except Exception as error:  # rclpy's own for a name or a parameter; none of ours is worth a traceback either
         print(f"vla_node: error: {error}", file=sys.stderr)
         return REFUSED
-    executor = PatientExecutor(num_threads=EXECUTOR_THREADS)
-    executor.add_node(node)
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    executors = lanes(node)
     died: list[BaseException] = []
 
-    def keep_spinning() -> None:
+    def keep_spinning(executor: PatientExecutor) -> None:
         try:
             spin(executor)
         except Exception as error:  # none is known that gets here; the arm must stop all the same
             died.append(error)
         stop.set()
 
-    spinner = threading.Thread(target=keep_spinning, name="executor")
-    spinner.start()
+    spinners = [threading.Thread(target=keep_spinning, args=[each], name="executor") for each in executors]
+    for spinner in spinners:
+        spinner.start()
     stop.wait()  # the main thread does nothing else, so that signals are noticed at once
     node.end()
-    executor.shutdown(timeout_sec=END_LIMIT)
-    spinner.join(END_LIMIT)
+    for executor in executors:
+        executor.shutdown(timeout_sec=END_LIMIT)
+    for spinner in spinners:
+        spinner.join(END_LIMIT)
     node.destroy_node()
     if died:
         print(f"vla_node: error: the executor ended: {died[0]!r}", file=sys.stderr)
