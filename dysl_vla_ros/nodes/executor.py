@@ -33,7 +33,7 @@ BATCH = 16  # requests of one service that are answered in a row; some milliseco
 LONGEST_REST = 0.02  # s
 CONTROL = ("subscriptions", "timers", "clients", "guards", "waitables")
 SERVICES = ("services",)
-CONTROL_THREADS = 4  # the error path may block one for as long as a transition takes
+CONTROL_THREADS = 6  # the error path may block one for as long as a transition takes
 SERVICE_THREADS = 6  # a transition may block one for model.load_timeout
 
 
