@@ -81,6 +81,7 @@ class Surroundings:
     instruction_topic = "/instruction"
     gripper_opening = None
     freshness = SimpleNamespace(action_stop_reason=lambda *_: "")
+    publishers = SimpleNamespace(clock_fault=lambda: "", doubled=False)
 
     def start(self, now: float) -> None:
         pass
