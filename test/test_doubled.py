@@ -15,7 +15,7 @@ import pytest
 
 from dysl_vla_ros.control.publishers import LEAST_WINDOW
 from harness import RosPeer, wait_until
-from vla_rig import ACTION, DIAGNOSTICS, LIMIT, Rig, gentle, running_rig
+from vla_rig import ACTION, CHUNK, DIAGNOSTICS, LIMIT, Rig, gentle, running_rig
 
 pytestmark = pytest.mark.ros
 pytest.importorskip("rclpy")
@@ -80,10 +80,11 @@ def test_a_second_publisher_of_any_input_stops_the_arm_by_name_until_it_is_silen
             stop = rig.wait_for_stop(told.format(names), before[1])
             assert is_still(stop)
             assert "; stop one of them" in stop.stop_reason
-            received = value(rig, f"/{topic} received")
+            received, chunks = value(rig, f"/{topic} received"), rig.heard(CHUNK)
             rig.wait_for_status(
                 "inputs", lambda status, topic=topic, least=received: read(status, f"/{topic} received") > least, "more"
             )
+            assert rig.heard(CHUNK) == chunks, "an inference was made"
             rig.peer.wait_for_publisher(topic, LIMIT, 2)
             killed = kill(process)
     rig.wait_for_motion()
