@@ -62,7 +62,7 @@ class NodeProcess:
     """An installed program as a process of its own, its output kept; nothing of it outlives the ``with`` block.
 
     Args:
-        program: ``vla_node`` or ``sim_node``.
+        program: ``vla_node`` or ``sim_node``; the path of one that is not installed.
         parameters: ROS parameters, name to value.
         remappings: topic or node names, from to.
         environment: variables beside this process's own.
@@ -83,8 +83,8 @@ class NodeProcess:
         console: int | None = None,
         ignored: Sequence[int] = (),
     ) -> None:
-        self.program = program
-        self._folder = tempfile.TemporaryDirectory(prefix=f"{program}-")
+        self.program = Path(program).name
+        self._folder = tempfile.TemporaryDirectory(prefix=f"{self.program}-")
         written = Path(self._folder.name) / "parameters.yaml"
         written.write_text(yaml.safe_dump({"/**": {"ros__parameters": dict(parameters or {})}}))
         command = [str(install_prefix() / "lib" / "dysl_vla_ros" / program), "--ros-args"]

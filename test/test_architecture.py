@@ -49,7 +49,7 @@ ARROWS = {
     "launching": {"simulation.tasks"},
     "terminal": set(),
     "monitor": {"terminal"},
-    "doctor": {"runtime", "monitor"},
+    "doctor": {"runtime", "monitor", "control"},
     "demo": {"nodes", "bags", "evaluation", "simulation", "terminal"},
     "commands": {
         "demo",

@@ -83,6 +83,7 @@ class Surroundings:
     # the inputs
     instruction_topic = "/instruction"
     gripper_opening = None
+    publishers = SimpleNamespace(clock_fault=lambda: "", doubled=False)
 
     @property
     def freshness(self):

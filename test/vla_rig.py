@@ -225,14 +225,18 @@ def is_zero(twist: Any) -> bool:
 
 @contextmanager
 def running_rig(
-    parameters: Mapping[str, Any], environment: Mapping[str, str] | None = None, end: bool = True, **process: Any
+    parameters: Mapping[str, Any],
+    environment: Mapping[str, str] | None = None,
+    end: bool = True,
+    program: str = "vla_node",
+    **process: Any,
 ) -> Iterator[Rig]:
     """Start a node; ``end``: at the end it must obey SIGINT with exit code 0 and leave no process.
 
     ``process``: further arguments of :class:`~processes.NodeProcess`.
     """
     quick = {"diagnostics.period": 0.1, "model.threads": 1, "model.step_timeout": 10.0}
-    started = NodeProcess("vla_node", {**quick, **parameters}, environment=environment, **process)
+    started = NodeProcess(program, {**quick, **parameters}, environment=environment, **process)
     with started as node, RosPeer() as peer:
         rig = Rig(node, peer)
         try:

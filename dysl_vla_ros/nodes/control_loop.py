@@ -85,6 +85,7 @@ class ControlLoop:
         """Give the loop its surroundings, which need its lock or callbacks themselves."""
         self._client, self._inputs, self._outputs = client, inputs, outputs
         self._inferences.connect(client, inputs)
+        self.clock.doubled = inputs.publishers.clock_fault
 
     # -- entering and leaving ------------------------------------------------------------------------------------------
 
@@ -214,7 +215,8 @@ class ControlLoop:
     @property
     def merely_starting(self) -> bool:
         """Whether inputs may still be absent without a fault: just activated, and nothing has moved."""
-        return not self._moved and time.monotonic() - self._entered < START_PATIENCE
+        just_entered = not self._moved and time.monotonic() - self._entered < START_PATIENCE
+        return just_entered and not self._inputs.publishers.doubled
 
     # -- clock -------------------------------------------------------------------------------------------------------
 
@@ -228,9 +230,9 @@ class ControlLoop:
 
     def inputs_fault(self, now: float | None = None) -> str:
         """Return why nothing that is heard may be acted upon now, or "" when clock and inputs are in order."""
-        safety = self._applied.safety
-        now = self.clock.now() if now is None else now
-        return self.clock.fault(safety, now) or self._inputs.stop_reason(now, safety, self.clock.rate)
+        clock, safety = self.clock, self._applied.safety
+        now = clock.now() if now is None else now
+        return clock.doubled() or clock.fault(safety, now) or self._inputs.stop_reason(now, safety, clock.rate)
 
     # -- tick ----------------------------------------------------------------------------------------------------------
 

@@ -196,6 +196,8 @@ def _clock(node_name: str, session: "Session") -> DiagnosticStatus:
         "last jump": clock.last_jump,
     }
     jump = clock.take_jump()
+    if doubled := clock.doubled():
+        return _status(node_name, "clock", ERROR, doubled, values)
     if fault := clock.fault(settings.safety):
         return _status(node_name, "clock", WARN, fault, values)
     if jump:

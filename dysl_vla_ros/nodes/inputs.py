@@ -26,6 +26,7 @@ from dysl_vla_ros.interfaces import Observation, PolicyDescription, Propriocepti
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode
 from dysl_vla_ros.nodes.outputs import LATCHED
 from dysl_vla_ros.nodes.pictures import Pictures
+from dysl_vla_ros.nodes.source_watch import SourceWatch
 from dysl_vla_ros.readings import check, opening_value, pose_values, require_opencv, seconds
 from dysl_vla_ros.settings import SafetySettings
 
@@ -127,12 +128,17 @@ class Inputs:
         self._pictures = Pictures(self.cameras, lock, self.freshness, node.guarded("pictures")(on_image), self._log)
         self._joints = Joints(joint_names(self._spec), self._topics.get(JOINTS, ""))
         self._values: dict[str, dict[str, float]] = {}
+        self.publishers = SourceWatch(node, safety)
         self.subscriptions: list[Any] = []
 
-        def subscribe(kind: type, topic: str, qos: QoSProfile, callback: Callable[..., None], group: Any) -> None:
+        def subscribe(kind: type, topic: str, qos: QoSProfile, callback: Callable[[Any], None], group: Any) -> None:
             # of the instruction's two subscriptions one always finds its publisher incompatible: no warning for that
             events = SubscriptionEventCallbacks(use_default_callbacks=qos is not LATCHED)
-            hear = node.guarded(topic)(callback)
+            if kind is String:
+                judged = self.publishers.watch_speakers(topic, callback, latched=qos is LATCHED)
+            else:
+                judged = self.publishers.watch(topic, callback, joint_names(self._spec) if kind is JointState else ())
+            hear = node.guarded(topic)(judged)
             self.subscriptions.append(
                 node.create_subscription(kind, topic, hear, qos, callback_group=group, event_callbacks=events)
             )
@@ -158,6 +164,7 @@ class Inputs:
         for subscription in self.subscriptions:
             self._node.destroy_subscription(subscription)
         self.subscriptions = []
+        self.publishers.destroy()
         self._pictures.close()
 
     # -- hearing -----------------------------------------------------------------------------------------------------
@@ -248,7 +255,7 @@ class Inputs:
         reason = self.freshness.stop_reason(now, ros_now, safety, clock_rate)
         if not reason and JOINTS in self.sources:
             reason = self._joints.stop_reason(now, arrival_limit(safety, clock_rate))
-        return reason
+        return "; ".join(filter(None, (self.publishers.stop_reason(), reason)))
 
     def warnings(self) -> list[str]:
         """Return what is odd about the inputs, but no reason to stop."""

@@ -11,6 +11,8 @@ from dysl_vla_ros.control.clock_watch import ClockWatch
 from dysl_vla_ros.control.freshness import arrival_limit
 from dysl_vla_ros.settings import SafetySettings
 
+ONE_AGAIN = "one node alone publishes /clock again, after two did"
+
 
 class RosClock:
     """To be used under the control loop's lock.
@@ -18,12 +20,18 @@ class RosClock:
     Args:
         nanoseconds: the ROS clock.
         simulated: whether it is ``/clock``.
+
+    Attributes:
+        doubled: says that two nodes publish ``/clock`` at the same time, "" where they do not. It jumps to and fro
+            then, which is one fault and no jumps; that it is over counts as one.
     """
 
     def __init__(self, nanoseconds: Callable[[], int], simulated: Callable[[], bool] = lambda: False) -> None:
         self.nanoseconds = nanoseconds
         self.simulated = simulated
         self._watch = ClockWatch()
+        self.doubled: Callable[[], str] = lambda: ""
+        self._was_doubled = False
         self._watching = False
         self._unreported_jump = ""
 
@@ -34,7 +42,7 @@ class RosClock:
     def enter(self) -> None:
         """Begin to watch: how the clock differs from when it was last seen is no jump."""
         self._watch.restart()
-        self._watching = True
+        self._watching, self._was_doubled = True, False
 
     def leave(self) -> None:
         """Watch no longer."""
@@ -44,7 +52,12 @@ class RosClock:
         """Return how the clock, which shows ``now`` (s), has jumped since the last call, "" where it has not."""
         if not self._watching or self._absent(now):
             return ""
-        jump = self._watch.update(time.monotonic(), now)
+        was_doubled, self._was_doubled = self._was_doubled, bool(self.doubled())
+        if self._was_doubled or was_doubled:
+            self._watch.restart()
+        if self._was_doubled:
+            return ""
+        jump = self._watch.update(time.monotonic(), now) or (ONE_AGAIN if was_doubled else "")
         self._unreported_jump = jump or self._unreported_jump
         return jump
 

@@ -74,7 +74,7 @@ class Session:
         )
         self.outputs = Outputs(node, self.description, settings.control)
         self.loop.connect(self.client, self.inputs, self.outputs)
-        self.graph = GraphWatch(node, self.inputs.subscriptions, self.outputs.publishers)
+        self.graph = GraphWatch(node, self.inputs.subscriptions, self.outputs.publishers, self.inputs.publishers.look)
         self.is_open = True
 
     def close(self) -> None:
