@@ -9,7 +9,7 @@ import pytest
 
 cv2 = pytest.importorskip("cv2")
 
-from dysl_vla_ros.control.judge import Judge  # noqa: E402
+from dysl_vla_ros.control.input_judge import InputJudge  # noqa: E402
 from dysl_vla_ros.nodes.pictures import Pictures  # noqa: E402
 from dysl_vla_ros.readings import picture  # noqa: E402
 from dysl_vla_ros.settings import SafetySettings  # noqa: E402
@@ -47,7 +47,7 @@ class World:
 
     def __init__(self, take_when_asked: bool = True) -> None:
         self.lock = threading.RLock()
-        self.judge = Judge(CAMERAS, (), (), (), {})
+        self.judge = InputJudge(CAMERAS, (), (), (), {})
         self.judge.start(0.0)
         self.freshness = self.judge.freshness
         self.taken, self.asked, self.refusals = [], 0, []

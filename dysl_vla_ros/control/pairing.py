@@ -18,24 +18,14 @@ import collections
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
+from dysl_vla_ros.control.streams import Heard, Stream
 from dysl_vla_ros.settings import SafetySettings
 
 IMAGES_KEPT = 8  # of each camera while a partner is awaited; more would be gigabytes with large pictures
 VALUES_KEPT = 200  # messages of proprioception: one at 1 kHz is found again 0.2 s later
-GAPS_KEPT = 5  # between stamps, that a source's rhythm is known by
-DUE_AFTER = 0.7  # of a period since its newest stamp, the next message of a source is due: stamps jitter
 VAIN_WAITS = 2  # in a row, after which proprioception is not waited for until it bears an image's stamp in time again
 ROUNDING = 1e-6  # s; stamps as floats are 0.24 us apart
-
-
-class Heard(NamedTuple):
-    """A message that was accepted."""
-
-    stamp: float  # s, ROS clock
-    arrival: float  # s, steady clock
-    item: Any  # what it was heard as
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,45 +37,6 @@ class Verdict:
     parts: Mapping[str, Heard]  # every camera's image, and proprioception of the same stamp; {} where it is refused
     skew: float = 0.0  # s, by which another camera's stamp differs most from the first one's
     refusal: str = ""  # "": served
-
-
-@dataclass
-class _Stream:
-    """What was heard of a source and may still be needed."""
-
-    kept: int
-    messages: "dict[float, Heard]" = field(default_factory=dict)  # stamp -> message, oldest first
-    newest: float | None = None  # s, stamp
-    gaps: "collections.deque[float]" = field(default_factory=lambda: collections.deque(maxlen=GAPS_KEPT))
-    vain: int = 0  # images in a row that waited for a message of their stamp, and none came
-
-    def add(self, message: Heard) -> None:
-        if self.newest is not None:
-            self.gaps.append(message.stamp - self.newest)
-        self.newest = message.stamp
-        self.messages[message.stamp] = message
-        if len(self.messages) > self.kept:
-            del self.messages[next(iter(self.messages))]
-
-    def passed(self, stamp: float) -> bool:
-        """Whether nothing nearer to that stamp can come any more."""
-        return self.newest is not None and self.newest >= stamp
-
-    def due(self, stamp: float) -> bool:
-        """Whether a message of that stamp is to be expected. A short gap is the period: in long ones some were lost."""
-        if self.newest is None or not self.gaps:
-            return True
-        period = sorted(self.gaps)[len(self.gaps) // 4]
-        return self.newest + DUE_AFTER * period <= stamp
-
-    def nearest(self, stamp: float) -> Heard | None:
-        return min(self.messages.values(), key=lambda message: abs(message.stamp - stamp), default=None)
-
-    def forget_before(self, stamp: float) -> None:
-        """Drop what cannot be the nearest to that stamp or a later one."""
-        older = [known for known in self.messages if known <= stamp]
-        for known in older[:-1]:
-            del self.messages[known]
 
 
 @dataclass
@@ -116,8 +67,8 @@ class Pairing:
 
     def start(self) -> None:
         """Forget everything."""
-        self._streams = {source: _Stream(IMAGES_KEPT) for source in self._others}
-        self._streams |= {source: _Stream(VALUES_KEPT) for source in self._values}
+        self._streams = {source: Stream(IMAGES_KEPT) for source in self._others}
+        self._streams |= {source: Stream(VALUES_KEPT) for source in self._values}
         self._waiting: collections.deque[_Waiting] = collections.deque()
         self._arrivals: dict[float, float] = {}  # stamp -> arrival, of the first camera's newest images
         self._newest = -math.inf  # s, stamp of the first camera

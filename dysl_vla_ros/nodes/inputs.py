@@ -1,4 +1,4 @@
-"""What the policy sees: subscriptions, the newest message of each, and the observation made of them.
+"""What the policy sees: subscriptions, the judge that hears their messages, and the observation that it puts together.
 
 Cameras and proprioception are heard best effort with a queue of one (a reliable subscription would hear nothing of a
 best-effort camera, and a deadline that the camera does not offer would silence it). The instruction is heard twice, as
@@ -18,7 +18,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64, String
 
-from dysl_vla_ros.control.judge import JOINTS, Judge
+from dysl_vla_ros.control.input_judge import JOINTS, InputJudge
 from dysl_vla_ros.control.workspace import POSITION, Place
 from dysl_vla_ros.errors import ObservationError, SettingError
 from dysl_vla_ros.interfaces import Observation, PolicyDescription, ProprioceptionSpec
@@ -123,7 +123,7 @@ class Inputs:
         self._topics |= {camera: image_topic(node, camera, transport) for camera in self.cameras}
         self.instruction_topic = node.resolve_topic_name("instruction")
         stamped, unstamped = ([source for source in others if source == kind] for kind in (POSE, OPENING))
-        self._judge = Judge(self.cameras, stamped, unstamped, joint_names(self._spec), self._topics)
+        self._judge = InputJudge(self.cameras, stamped, unstamped, joint_names(self._spec), self._topics)
         self.freshness = self._judge.freshness
         self._pictures = Pictures(self.cameras, lock, self.freshness, node.guarded("pictures")(on_image), self._log)
         self.subscriptions: list[Any] = []

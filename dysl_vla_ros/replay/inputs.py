@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dysl_vla_ros.control.clock_watch import ClockWatch
-from dysl_vla_ros.control.judge import JOINTS, Judge
+from dysl_vla_ros.control.input_judge import JOINTS, InputJudge
 from dysl_vla_ros.control.pairing import Verdict
 from dysl_vla_ros.errors import ObservationError
 from dysl_vla_ros.interfaces import Observation, PolicyDescription
@@ -58,7 +58,7 @@ class RecordedInputs:
         stamped, unstamped = (
             [role for role in carried if role == kind] for kind in ("ee_pose", "gripper_state")
         )
-        self._judge = Judge(self._cameras, stamped, unstamped, carried.get(JOINTS, ()), topics)
+        self._judge = InputJudge(self._cameras, stamped, unstamped, carried.get(JOINTS, ()), topics)
         self._judge.start(began)
         self._watch = ClockWatch()
         self._newest_stamp = 0.0  # s, of any camera

@@ -1,10 +1,10 @@
 """A bag's streams as moments: for each frame of the first camera, what the node would have seen, or why it would not.
 
-The node's own judge (:class:`~dysl_vla_ros.control.judge.Judge`) decides, on the bag's clock: a source that was silent
-for longer than ``safety.max_arrival_age``, a frozen or old picture, cameras too far apart in time, messages of one
-instant whatever their order. A frame that the node would not have acted upon is counted with the reason, and what would
-have stopped it ends the episode. An episode also ends at a new instruction, at a jump of time, and where the recording
-itself shows a reset.
+The node's own judge (:class:`~dysl_vla_ros.control.input_judge.InputJudge`) decides, on the bag's clock: a source that
+was silent for longer than ``safety.max_arrival_age``, a frozen or old picture, cameras too far apart in time, messages
+of one instant whatever their order. A frame that the node would not have acted upon is counted with the reason, and
+what would have stopped it ends the episode. An episode also ends at a new instruction, at a jump of time, and where the
+recording itself shows a reset.
 
 Bag time is the time of reception. Pictures are converted only for the frames that are used.
 """

@@ -10,14 +10,15 @@ from typing import Any
 
 from dysl_vla_ros.control.freshness import Freshness, arrival_limit
 from dysl_vla_ros.control.joints import Joints
-from dysl_vla_ros.control.pairing import Heard, Pairing, Verdict, within
+from dysl_vla_ros.control.pairing import Pairing, Verdict, within
+from dysl_vla_ros.control.streams import Heard
 from dysl_vla_ros.readings import seconds
 from dysl_vla_ros.settings import SafetySettings
 
 JOINTS = "joint_states"
 
 
-class Judge:
+class InputJudge:
     """Not thread-safe: its owner calls every method under one lock.
 
     Args:
