@@ -185,7 +185,7 @@ class ControlLoop:
                 self._request_if_due()
 
     def hear_image(self) -> None:
-        """Start an inference upon an image of the first camera, when one is due."""
+        """Start an inference upon an image of the first camera and what belongs to it, when one is due."""
         with self.lock:
             self._watch_clock(self.clock.now())
             self._request_if_due()

@@ -1,23 +1,26 @@
 """A bag's streams as moments: for each frame of the first camera, what the node would have seen, or why it would not.
 
-The node's own judge (:class:`~dysl_vla_ros.control.freshness.Freshness`) decides, on the bag's clock: a source that was
-silent for longer than ``safety.max_arrival_age``, a frozen or old picture, cameras too far apart in time. A frame that
-the node would not have acted upon is counted with the reason, and what would have stopped it ends the episode. An
-episode also ends at a new instruction, at a jump of time, and where the recording itself shows a reset.
+The node's own judge (:class:`~dysl_vla_ros.control.input_judge.InputJudge`) decides, on the bag's clock: a source that
+was silent for longer than ``safety.max_arrival_age``, a frozen or old picture, cameras too far apart in time, messages
+of one instant whatever their order. A frame that the node would not have acted upon is counted with the reason, and
+what would have stopped it ends the episode. An episode also ends at a new instruction, at a jump of time, and where the
+recording itself shows a reset.
 
 Bag time is the time of reception. Pictures are converted only for the frames that are used.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from dysl_vla_ros.control.pairing import Verdict
 from dysl_vla_ros.errors import BagError
 from dysl_vla_ros.interfaces import Observation, PolicyDescription
 from dysl_vla_ros.readings import instruction_fault
 from dysl_vla_ros.replay.history import History, RecordedAction, nanoseconds
-from dysl_vla_ros.replay.inputs import RecordedInputs
+from dysl_vla_ros.replay.inputs import Frame, RecordedInputs
 from dysl_vla_ros.replay.topics import BagTopics
 from dysl_vla_ros.settings import SafetySettings
 
@@ -29,6 +32,7 @@ class Moment:
     """One frame of the first camera with everything else as it was then."""
 
     number: int
+    frame: int  # number of the frame among all those of the first camera
     time: float  # s of bag time since the bag's first message
     stamp: int  # ns, of the first camera's frame
     clock: float  # s that actions are counted by: bag time, or the stamps' where another clock made them (simulation)
@@ -113,6 +117,7 @@ class Moments:
         for entry in self._reader.messages(list(self._roles)):
             time = entry.time_ns * 1e-9
             role = self._roles[entry.topic]
+            yield from self._judged(time)
             self._watch_inputs(time, before)
             before = time
             try:
@@ -125,12 +130,11 @@ class Moments:
                 self._hear_instruction(entry.topic, message.data)
             elif role not in self._cameras:
                 self._inputs.hear_values(role, time, message)
-            elif self._hear_image(role, time, message) and role == self._cameras[0]:
-                if not self._wanted(time):
-                    self.left_out += 1
-                elif (moment := self._moment(entry.time_ns, message)) is not None:
-                    yield moment
+            else:
+                self._hear_image(role, entry.time_ns, message)
+            yield from self._judged(time)
             self._watch_inputs(time, before)
+        yield from self._judged(math.inf)
 
     def end_episode(self, reason: str) -> None:
         """Let the next moment begin an episode: what became of the last one would have stopped the node."""
@@ -170,42 +174,59 @@ class Moments:
             self._instruction = text
             self.end_episode(f"new instruction: {text or 'none'}")
 
-    def _hear_image(self, camera: str, time: float, message: Any) -> bool:
+    def _hear_image(self, camera: str, time_ns: int, message: Any) -> None:
+        time = time_ns * 1e-9
         if camera == self._cameras[0]:
             self.frames += 1
             if jump := self._inputs.follow_clock(time, message):
                 self.end_episode(jump)
-        return self._inputs.hear_image(camera, time, message)
+        self._inputs.hear_image(camera, time, Frame(message, self.frames - 1, time_ns))
 
     # -- giving ------------------------------------------------------------------------------------------------------
 
-    def _wanted(self, time: float) -> bool:
-        number = self.frames - 1
+    def _judged(self, time: float) -> Iterator[Moment]:
+        """Yield the frames on which there is a verdict by that time, s; count those that do not serve."""
+        for verdict in self._inputs.verdicts(time):
+            if not self._wanted(verdict):
+                self.left_out += 1
+            elif verdict.refusal:
+                self._refuse(verdict.refusal)
+            elif (moment := self._moment(verdict)) is not None:
+                yield moment
+
+    def _wanted(self, verdict: Verdict) -> bool:
+        number = verdict.image.item.number
         if number % self._every or not self._chosen(number):
             return False
-        return bool(self._ends) or self._steps(time) >= self._used_step + self._actions_between
+        return bool(self._ends) or self._steps(self._clock(verdict)) >= self._used_step + self._actions_between
 
-    def _steps(self, time: float) -> int:
+    def _clock(self, verdict: Verdict) -> float:
+        """Return a frame's time on the clock that actions are counted by, s."""
+        return verdict.image.stamp if self.own_clock else verdict.image.arrival
+
+    def _steps(self, clock: float) -> int:
         """Return how many action time steps of this episode lie behind."""
-        return round((self._inputs.now(time) - self._episode_began) / self._time_step)
+        return round((clock - self._episode_began) / self._time_step)
 
-    def _moment(self, time_ns: int, frame: Any) -> Moment | None:
-        time, stamp = time_ns * 1e-9, nanoseconds(frame.header.stamp)
+    def _moment(self, verdict: Verdict) -> Moment | None:
+        message, frame, time_ns = verdict.image.item
+        stamp, clock = nanoseconds(message.header.stamp), self._clock(verdict)
         self._follow_recorded_run(stamp)
-        why = self._inputs.stop_reason(time)
+        why = self._inputs.stop_reason(verdict.time)
         if not self._instruction:
             why = "no instruction was given by then: give one with --instruction"
         if why:
             self._refuse(why)
             return None
-        observation = self._inputs.observe(self._instruction)
+        observation = self._inputs.observe(verdict, self._instruction)
         if observation is None:
             return None
         moment = Moment(
             number=self._count,
+            frame=frame,
             time=(time_ns - self._reader.start_ns) * 1e-9,
             stamp=stamp,
-            clock=self._inputs.now(time),
+            clock=clock,
             observation=observation,
             begins=self._ends,
             recorded=self._history.action(stamp, time_ns),
@@ -213,8 +234,8 @@ class Moments:
         )
         self._count += 1
         if self._ends:
-            self._episode_began = self._inputs.now(time)
-        self._used_step = self._steps(time)
+            self._episode_began = clock
+        self._used_step = self._steps(clock)
         self._ends = ""
         return moment
 
