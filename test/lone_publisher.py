@@ -1,4 +1,7 @@
-"""One input of the node from a process of its own, until it is killed: NODE_NAME TOPIC KIND RATE."""
+"""One input of the node from a process of its own, until it is killed: NODE_NAME TOPIC KIND RATE [standby].
+
+``standby``: it writes a line when it is ready, and publishes from when it reads one.
+"""
 
 import sys
 import threading
@@ -51,6 +54,9 @@ def main() -> None:
     node = rclpy.create_node(name)
     qos = 10 if kind == "instruction" else qos_profile_sensor_data
     publisher = node.create_publisher(KINDS[kind], topic, qos)
+    if "standby" in sys.argv:
+        print("ready", flush=True)
+        sys.stdin.readline()
     random, never = np.random.default_rng(1), threading.Event()
     while not never.wait(1.0 / float(rate)):
         publisher.publish(message(kind, node.get_clock().now().to_msg(), random))
