@@ -20,6 +20,7 @@ from std_msgs.msg import Float64, String
 
 from dysl_vla_ros.control.freshness import Freshness, arrival_limit
 from dysl_vla_ros.control.joints import Joints
+from dysl_vla_ros.control.jumps import PlausibleValues
 from dysl_vla_ros.control.workspace import POSITION, Place
 from dysl_vla_ros.errors import ObservationError, SettingError
 from dysl_vla_ros.interfaces import Observation, PolicyDescription, ProprioceptionSpec
@@ -125,7 +126,9 @@ class Inputs:
         self.instruction_topic = node.resolve_topic_name("instruction")
         self.freshness = Freshness(self.cameras, others, self._topics)
         self._pictures = Pictures(self.cameras, lock, self.freshness, node.guarded("pictures")(on_image), self._log)
-        self._joints = Joints(joint_names(self._spec), self._topics.get(JOINTS, ""))
+        units = dict(zip(self._spec.names, self._spec.units, strict=True))
+        self._joints = Joints(joint_names(self._spec), self._topics.get(JOINTS, ""), units)
+        self._plausible = PlausibleValues()
         self._values: dict[str, dict[str, float]] = {}
         self.subscriptions: list[Any] = []
 
@@ -188,20 +191,24 @@ class Inputs:
         """Each joint's stamp is judged by itself: several drivers may take turns on this topic."""
         ros_now = self._node.get_clock().now().nanoseconds * 1e-9
         with self._lock:
-            why = self._joints.hear(message, time.monotonic(), ros_now, self._safety().max_clock_skew)
+            why = self._joints.hear(message, time.monotonic(), ros_now, self._safety())
         if why:
             self._refuse(JOINTS, why)
         else:
             self._accept(JOINTS, None)
 
     def _hear_values(self, source: str, stamp: Any, read: Callable[[], dict[str, float]]) -> None:
+        arrival = time.monotonic()
         try:
             values = read()
+            with self._lock:
+                self._plausible.check(source, values, stamp, arrival, self._safety())
         except ObservationError as error:
             self._refuse(source, str(error))
             return
-        if self._accept(source, stamp):
+        if self._accept(source, stamp, arrival):
             with self._lock:
+                self._plausible.take(source, values, stamp, arrival)
                 self._values[source] = values
 
     def _accept(self, source: str, stamp: Any, arrival: float | None = None) -> bool:
@@ -234,6 +241,7 @@ class Inputs:
         self._joints.start(steady_now)
         self._pictures.start()
         self._values.clear()
+        self._plausible.forget()
 
     def clock_jumped(self) -> None:
         """Forget what was heard before a jump of the ROS clock."""
@@ -241,6 +249,7 @@ class Inputs:
         self._joints.clock_jumped()
         self._pictures.start()
         self._values.clear()
+        self._plausible.forget()
 
     def stop_reason(self, ros_now: float, safety: SafetySettings, clock_rate: float = 1.0) -> str:
         """Return why the arm must not move now, or "" when every input is fresh."""
@@ -257,6 +266,11 @@ class Inputs:
             f"frozen picture? {topic}: {count} identical images under new stamps" for count, topic in counts if count
         ]
         return frozen + self._pictures.warnings()
+
+    @property
+    def topics(self) -> list[str]:
+        """The topics that an observation is made of, after remapping."""
+        return list(self._topics.values())
 
     @property
     def place(self) -> Place | None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from dysl_vla_ros.control.clock_watch import ClockWatch
 from dysl_vla_ros.control.freshness import Freshness, arrival_limit
 from dysl_vla_ros.control.joints import Joints
+from dysl_vla_ros.control.jumps import PlausibleValues
 from dysl_vla_ros.errors import ObservationError
 from dysl_vla_ros.interfaces import Observation, PolicyDescription
 from dysl_vla_ros.readings import check, opening_value, picture, pose_values
@@ -49,7 +50,9 @@ class RecordedInputs:
         self._topics, self._refuse = topics, refuse
         carried = proprioception_roles(self._spec.names)
         self._freshness = Freshness(self._cameras, tuple(carried), topics)
-        self._joints = Joints(carried.get("joint_states", ()), topics.get("joint_states", ""))
+        units = dict(zip(self._spec.names, self._spec.units, strict=True))
+        self._joints = Joints(carried.get("joint_states", ()), topics.get("joint_states", ""), units)
+        self._plausible = PlausibleValues()
         self._freshness.start(began)
         self._joints.start(began)
         self._watch = ClockWatch()
@@ -70,16 +73,19 @@ class RecordedInputs:
         """Take proprioception."""
         if role == "joint_states":
             now = None if self.own_clock else time
-            why = self._joints.hear(message, time, now, self._safety.max_clock_skew)
+            why = self._joints.hear(message, time, now, self._safety)
             self._count_refusal(role, time, why) if why else self._accept(role, time, None)
             return
         try:
             values = pose_values(message, self._spec.frame) if role == "ee_pose" else opening_value(message)
+            header_stamp = message.header.stamp if role == "ee_pose" else None
+            self._plausible.check(role, values, header_stamp, time, self._safety)
         except ObservationError as error:
             self._count_refusal(role, time, str(error))
             return
         stamp = nanoseconds(message.header.stamp) * 1e-9 if role == "ee_pose" else None
         if self._accept(role, time, stamp):
+            self._plausible.take(role, values, header_stamp, time)
             self._values |= values
 
     def follow_clock(self, time: float, message: Any) -> str:
@@ -91,6 +97,7 @@ class RecordedInputs:
         if jump:
             self._freshness.clock_jumped()
             self._joints.clock_jumped()
+            self._plausible.forget()
             self._newest_stamp = stamp
         return jump
 
