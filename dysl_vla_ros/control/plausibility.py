@@ -20,7 +20,7 @@ NORM_TOLERANCE = 0.1  # by which a quaternion's norm may differ from 1: rounding
 MAX_SPEED = 20.0  # m/s of an end effector or sliding joint; safety.max_linear_speed goes to 5, delta robots reach 10
 MAX_TURNING = 30.0  # rad/s of a hand or turning joint; safety.max_angular_speed goes to 20, wrists reach 15
 JITTER = 0.1  # m or rad that may lie between two messages at any rate: stamps are never exact
-LONGEST_GAP = 0.1  # s that motion is allowed for: after a longer silence anything could be reached, and nothing be told
+LONGEST_GAP = 0.1  # s between two messages that count as motion: with more, no jump within an arm's reach would be one
 
 TRANSLATION = ("ee.x", "ee.y", "ee.z")
 ROTATION = ("ee.qx", "ee.qy", "ee.qz", "ee.qw")

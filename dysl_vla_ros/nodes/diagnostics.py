@@ -137,7 +137,7 @@ def _inputs(node_name: str, settings: Settings, session: "Session") -> Diagnosti
         refusals = [text for text in (loop.instruction.refusal, loop.observation_refusal) if text]
         if reason:
             level = WARN if loop.merely_starting or no_clock else ERROR
-            message = "; ".join([reason, *session.graph.inputs])
+            message = "; ".join([reason, *session.graph.inputs, *refusals])
         elif refusals:
             level, message = WARN, "; ".join(refusals + odd)
         elif not loop.instruction.in_force:
