@@ -199,11 +199,11 @@ def test_a_slow_simulated_clock_stretches_the_arrival_limit_and_only_tenfold() -
 
 def test_an_action_is_stopped_by_the_age_of_the_image_it_answers() -> None:
     freshness = one_camera()
-    assert freshness.action_stop_reason(ROS, ROS + 0.5, SAFETY) == ""
-    assert freshness.action_stop_reason(ROS + 0.05, ROS, SAFETY) == ""
-    assert "0.6 s old, limit 0.5 s (safety.max_stamp_age)" in freshness.action_stop_reason(ROS, ROS + 0.6, SAFETY)
-    assert "jumped back" in freshness.action_stop_reason(ROS, ROS - 1.0, SAFETY)
-    assert freshness.action_stop_reason(math.nan, ROS, SAFETY) != ""
+    assert freshness.action_stop_reason(0.5, SAFETY) == ""
+    assert freshness.action_stop_reason(-0.05, SAFETY) == ""
+    assert "0.6 s old, limit 0.5 s (safety.max_stamp_age)" in freshness.action_stop_reason(0.6, SAFETY)
+    assert "jumped back" in freshness.action_stop_reason(-1.0, SAFETY)
+    assert freshness.action_stop_reason(math.nan, SAFETY) != ""
 
 
 def test_a_new_start_forgets_old_arrivals_and_keeps_counts() -> None:

@@ -230,11 +230,15 @@ def is_zero(twist: Any) -> bool:
 
 @contextmanager
 def running_rig(
-    parameters: Mapping[str, Any], environment: Mapping[str, str] | None = None, end: bool = True
+    parameters: Mapping[str, Any], environment: Mapping[str, str] | None = None, end: bool = True, **process: Any
 ) -> Iterator[Rig]:
-    """Start a node; ``end``: at the end it must obey SIGINT with exit code 0 and leave no process."""
+    """Start a node; ``end``: at the end it must obey SIGINT with exit code 0 and leave no process.
+
+    ``process``: further arguments of :class:`~processes.NodeProcess`.
+    """
     quick = {"diagnostics.period": 0.1, "model.threads": 1, "model.step_timeout": 10.0}
-    with NodeProcess("vla_node", {**quick, **parameters}, environment=environment) as node, RosPeer() as peer:
+    started = NodeProcess("vla_node", {**quick, **parameters}, environment=environment, **process)
+    with started as node, RosPeer() as peer:
         rig = Rig(node, peer)
         try:
             # A service answers only whom it has discovered, and drops the answer otherwise: once the node's own

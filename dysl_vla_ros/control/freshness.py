@@ -164,9 +164,8 @@ class Freshness:
         faults = [fault for fault in faults if fault] or [self._camera_skew(safety)]
         return "; ".join(fault for fault in faults if fault)
 
-    def action_stop_reason(self, image_stamp: float, ros_now: float, safety: SafetySettings) -> str:
-        """Return why the action that answers the image of that stamp must not be played now; "" where it may."""
-        age = ros_now - image_stamp
+    def action_stop_reason(self, age: float, safety: SafetySettings) -> str:
+        """Return why an action that answers an image of that age (s, ROS clock) must not be played; "" where it may."""
         if -safety.max_clock_skew <= age <= safety.max_stamp_age:
             return ""
         if age < 0.0:

@@ -16,16 +16,20 @@ class RosClock:
     """To be used under the control loop's lock.
 
     Args:
-        now: the ROS clock in seconds.
+        nanoseconds: the ROS clock.
         simulated: whether it is ``/clock``.
     """
 
-    def __init__(self, now: Callable[[], float], simulated: Callable[[], bool] = lambda: False) -> None:
-        self.now = now
+    def __init__(self, nanoseconds: Callable[[], int], simulated: Callable[[], bool] = lambda: False) -> None:
+        self.nanoseconds = nanoseconds
         self.simulated = simulated
         self._watch = ClockWatch()
         self._watching = False
         self._unreported_jump = ""
+
+    def now(self) -> float:
+        """Return the ROS clock in seconds."""
+        return self.nanoseconds() * 1e-9
 
     def enter(self) -> None:
         """Begin to watch: how the clock differs from when it was last seen is no jump."""
@@ -36,9 +40,8 @@ class RosClock:
         """Watch no longer."""
         self._watching = False
 
-    def jumped(self) -> str:
-        """Return how the clock has jumped since the last call, "" where it has not."""
-        now = self.now()
+    def jumped(self, now: float) -> str:
+        """Return how the clock, which shows ``now`` (s), has jumped since the last call, "" where it has not."""
         if not self._watching or self._absent(now):
             return ""
         jump = self._watch.update(time.monotonic(), now)
@@ -50,9 +53,9 @@ class RosClock:
         jump, self._unreported_jump = self._unreported_jump, ""
         return jump
 
-    def fault(self, safety: SafetySettings) -> str:
+    def fault(self, safety: SafetySettings, now: float | None = None) -> str:
         """Return why the clock does not serve now: ``/clock`` is absent or stands still; "" where it does."""
-        if self._absent(self.now()):
+        if self._absent(self.now() if now is None else now):
             return "no /clock: use_sim_time is true, but no time was heard there yet; start what publishes it"
         limit = arrival_limit(safety, self.rate)
         if not self.simulated() or self.standing <= limit:
