@@ -106,7 +106,7 @@ def test_messages_of_one_instant_are_taken_together_however_their_arrivals_jitte
 def test_equal_stamps_stop_nothing_at_any_moment(rate, order):
     """Asked each millisecond, as a tick might, with limits that allow the rate itself."""
     safety = replace(SAFETY, max_arrival_age=1.5 / rate, max_stamp_age=2.0 / rate)
-    judge = InputJudge(CAMERAS, (), (), (), {})
+    judge = InputJudge(CAMERAS, (), (), {}, {})
     judge.start(0.0)
     messages = sorted(m for place, source in enumerate(order) for m in stream(source, rate, 10, late=0.02 * place))
     heard = 0
@@ -142,7 +142,7 @@ def test_shifted_cameras_are_paired_by_the_nearest_stamp_within_the_limit(rate, 
 @pytest.mark.parametrize("rate", [5.0, 9.0, 10.0])
 def test_cameras_shifted_beyond_the_limit_are_refused_and_stop_the_arm_when_the_arrival_age_is_over(rate):
     safety = replace(SAFETY, max_camera_skew=0.02, max_arrival_age=0.6, max_stamp_age=2.0)
-    judge = InputJudge(CAMERAS, (), (), (), {"image": "/front"})
+    judge = InputJudge(CAMERAS, (), (), {}, {"image": "/front"})
     judge.start(0.0)
     together = stream("image", rate, 3) + stream("wrist_image", rate, 3, late=0.001)
     apart = [m for m in stream("image", rate, 20) if m not in together]
@@ -283,7 +283,7 @@ def joint_message(stamp: float, **positions: float) -> SimpleNamespace:
 
 @pytest.mark.parametrize("order", list(itertools.permutations(("image", "ee_pose", "arm", "finger"))))
 def test_values_of_the_images_instant_are_given_also_when_they_came_in_parts_and_newer_ones_are_there(order):
-    judge = InputJudge(("image",), ("ee_pose",), ("gripper_state",), ("elbow", "finger"), {})
+    judge = InputJudge(("image",), ("ee_pose",), ("gripper_state",), {"elbow": "rad", "finger": "m"}, {})
     judge.start(0.0)
     verdicts = []
     for number in range(4):
@@ -306,7 +306,7 @@ def test_values_of_the_images_instant_are_given_also_when_they_came_in_parts_and
 
 
 def test_a_lowered_limit_holds_for_what_was_put_together_before():
-    judge = InputJudge(CAMERAS, (), (), (), {})
+    judge = InputJudge(CAMERAS, (), (), {}, {})
     for source, stamp in (("wrist_image", ROS - 0.08), ("image", ROS)):
         assert judge.hear(source, None, 0.0, stamp, ROS, SAFETY) == ""
     (verdict,) = judge.verdicts(0.2, SAFETY)
@@ -314,7 +314,7 @@ def test_a_lowered_limit_holds_for_what_was_put_together_before():
 
 
 def test_after_a_jump_of_the_clock_nothing_from_before_is_paired_and_what_waited_is_counted():
-    judge = InputJudge(CAMERAS, (), (), (), {})
+    judge = InputJudge(CAMERAS, (), (), {}, {})
     judge.start(0.0)
     assert judge.hear("image", "old", 0.0, ROS, ROS, SAFETY) == ""
     judge.clock_jumped()
@@ -329,7 +329,7 @@ def test_after_a_jump_of_the_clock_nothing_from_before_is_paired_and_what_waited
 
 
 def test_a_jump_that_nobody_told_pairs_nothing_across_it():
-    judge = InputJudge(CAMERAS, (), (), (), {})
+    judge = InputJudge(CAMERAS, (), (), {}, {})
     judge.start(0.0)
     for source in CAMERAS:
         assert judge.hear(source, "old", 0.0, ROS, ROS, SAFETY) == ""

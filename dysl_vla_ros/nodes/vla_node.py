@@ -188,7 +188,7 @@ class VlaNode(GuardedLifecycleNode):
         # a file loaded as a whole repeats an empty one: that is no order to stop
         spoken = INSTRUCTION in given and (text or before.control.instruction)
         if spoken and session is not None and session.is_open and session.loop.active:
-            session.loop.hear_instruction(text)
+            session.loop.hear_instruction(text, INSTRUCTION)
         for timer, period in (
             (self._control_timer, 1.0 / settings.control.rate),
             (self._diagnostics_timer, settings.diagnostics.period),
