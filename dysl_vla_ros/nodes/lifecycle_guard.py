@@ -33,7 +33,10 @@ Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
 
 
 def transition(on_exception: TransitionCallbackReturn) -> Callable[[Transition], Transition]:
-    """Wrap a transition callback: an exception is logged, kept as the cause, and leads to ``on_exception``."""
+    """Wrap a transition callback: an exception is logged, kept as the cause, and leads to ``on_exception``.
+
+    One that the end of the node has broken off is none: that was wanted.
+    """
 
     def wrap(callback: Transition) -> Transition:
         @functools.wraps(callback)
@@ -41,7 +44,11 @@ def transition(on_exception: TransitionCallbackReturn) -> Callable[[Transition],
             try:
                 return callback(node, state)
             except Exception as error:
-                node.note_cause(f"{callback.__name__.removeprefix('on_')}: {describe(error)}")
+                name = callback.__name__.removeprefix("on_")
+                if node.ending and name == "configure":
+                    node.get_logger().info("configure was broken off: the node is ending")
+                else:
+                    node.note_cause(f"{name}: {describe(error)}")
                 return on_exception
 
         return guarded_transition
@@ -76,6 +83,7 @@ class GuardedLifecycleNode(LifecycleNodeMixin, Node):
     def __init__(self, name: str, **node_arguments: Any) -> None:
         """Create the node; its lifecycle services are answered while a transition runs."""
         self.transition_running = threading.Lock()
+        self.ending = False  # a signal has come
         self._fatal_cause = ""
         self._last_log: dict[str, float] = {}
         self.last_cause = ""
