@@ -64,7 +64,11 @@ def test_a_living_one_is_found_in_another_state_and_in_ours_a_dead_one_is_not(ro
 
 def test_a_node_that_is_told_to_end_while_it_asks_has_ended_before_it_would_have_had_its_answer(ros_domain):
     """Else it would go on to load its policy, with the signal waiting for that."""
-    with RosPeer() as peer, NodeProcess("vla_node") as dead, NodeProcess("vla_node") as node:
+    with (
+        RosPeer() as peer,
+        NodeProcess("vla_node") as dead,
+        NodeProcess("vla_node", {"model.checkpoint": "/nowhere"}) as node,
+    ):
         wait_until(lambda: peer.node.get_node_names().count("dysl_vla") == 2, LIMIT, "both nodes")
         dead.process.send_signal(signal.SIGKILL)
         dead.wait(LIMIT)

@@ -83,7 +83,7 @@ class GuardedLifecycleNode(LifecycleNodeMixin, Node):
     def __init__(self, name: str, **node_arguments: Any) -> None:
         """Create the node; its lifecycle services are answered while a transition runs."""
         self.transition_running = threading.Lock()
-        self.ending = False  # a signal has come
+        self.ending = False  # for good: by a signal, or by the transition shutdown
         self._fatal_cause = ""
         self._last_log: dict[str, float] = {}
         self.last_cause = ""
@@ -132,7 +132,12 @@ class GuardedLifecycleNode(LifecycleNodeMixin, Node):
         return wrap
 
     def report_fault(self, where: str, error: BaseException) -> None:
-        """Count and log a fault of the named callback, then let the node stop the arm."""
+        """Count and log a fault of the named callback, then let the node stop the arm.
+
+        None is what a callback finds that still runs while the node ends: what it was using is gone, as it should be.
+        """
+        if self.ending and isinstance(error, InvalidHandle):
+            return
         self.faults[where] = self.faults.get(where, 0) + 1
         self.log_throttled(where, f"{where}: {describe(error)}")
         try:

@@ -139,6 +139,7 @@ class VlaNode(GuardedLifecycleNode):
     @transition(ERROR)
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop the arm, end the worker, leave the graph but for what rclpy itself publishes."""
+        self.ending = True
         self._leave_active("shut down")
         self._close_session()
         self._publish_diagnostics()
