@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import NodeProcess, RosPeer, descendants, is_alive, wait_until
+from harness import NodeProcess, ProcessId, RosPeer, descendants, is_alive, wait_until
 from launched import COMPLAINT, END_LIMIT, WAYS, Launched, launched
 
 pytestmark = pytest.mark.ros
@@ -69,14 +69,20 @@ def test_a_launch_ends_all_by_whatever_signal_and_way(
         assert launch.interrupted(way, number) == 0
 
 
+def loading(launch: Launched) -> ProcessId:
+    """Return the node's process once it loads its policy."""
+    launch.wait_for_output("process started")
+    node = launch.node()
+    wait_until(lambda: descendants(node.pid), START_LIMIT, "the policy worker")
+    return node
+
+
 @needs_launch
 def test_a_policy_that_is_loaded_is_broken_off_without_a_complaint(
     ros_domain: int, tmp_path: Path, checkpoint: Path
 ) -> None:
     with launched(tmp_path, "dysl_vla.launch.py", f"checkpoint:={checkpoint}") as launch:
-        launch.wait_for_output("process started")
-        node = launch.node()
-        wait_until(lambda: descendants(node.pid), START_LIMIT, "the policy worker")
+        loading(launch)
         assert launch.interrupted() == 0
         assert "configure was broken off: the node is ending" in launch.output
 
@@ -86,10 +92,7 @@ def test_a_node_that_alone_is_told_to_end_while_it_loads_is_no_failed_launch(
     ros_domain: int, tmp_path: Path, checkpoint: Path
 ) -> None:
     with launched(tmp_path, "dysl_vla.launch.py", f"checkpoint:={checkpoint}") as launch:
-        launch.wait_for_output("process started")
-        node = launch.node()
-        wait_until(lambda: descendants(node.pid), START_LIMIT, "the policy worker")
-        os.kill(node.pid, signal.SIGINT)
+        os.kill(loading(launch).pid, signal.SIGINT)
         assert launch.ends(END_LIMIT) == 0
         assert not COMPLAINT.findall(launch.output), launch.output
 
@@ -233,17 +236,17 @@ def test_a_launch_that_is_interrupted_around_any_event_of_its_start_has_ended_5_
 @pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("way", WAYS)
-def test_every_launch_file_ends_at_every_tenth_of_a_second_of_its_start(
+def test_every_launch_file_ends_at_every_half_second_of_its_start(
     ros_domain: int, tmp_path: Path, checkpoint: Path, file: str, way: str
 ) -> None:
     if file == "demo.launch.py":
         pytest.importorskip("metaworld", reason="the simulator is not installed (requirements/simulation.txt)")
-    for tenth in range(0, 50, 5):
-        folder = tmp_path / str(tenth)
+    for halves in range(10):
+        folder = tmp_path / str(halves)
         folder.mkdir()
         with launched(folder, file, f"checkpoint:={checkpoint}") as launch:
             launch.wait_for_output("process started")
-            moment = time.monotonic() + tenth / 10
+            moment = time.monotonic() + halves / 2
             wait_until(lambda: time.monotonic() >= moment, START_LIMIT, "the moment")  # noqa: B023
             assert launch.interrupted(way) == 0, launch.output
             assert not [process for process in launch.below() if is_alive(process)]
