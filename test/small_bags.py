@@ -101,7 +101,7 @@ def read(path: Path) -> tuple[list[Said], tuple[str, ...]]:
 
 
 def forward(messages: Sequence[Said]) -> list[Said]:
-    """Let the times of each topic run forward, as they do while no clock is set back; between topics nothing changes."""
+    """Let the times of each topic run forward, as they do while no clock is set back."""
     times = {
         topic: iter(sorted(message.time_ns for message in messages if message.topic == topic))
         for topic in {message.topic for message in messages}
