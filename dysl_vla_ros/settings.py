@@ -170,7 +170,12 @@ class SafetySettings:
         0.05, "a stamp further ahead of the ROS clock is refused", unit="s", low=0.0, high=10.0
     )
     max_camera_skew: float = setting(
-        0.1, "largest difference between the stamps of two cameras", unit="s", low=0.001, high=10.0
+        0.1,
+        "largest difference between the stamps of the first camera's image and another one's that is shown with it, "
+        "and longest wait for that one to arrive",
+        unit="s",
+        low=0.001,
+        high=10.0,
     )
     max_consecutive_failures: int = setting(3, "failed inferences in a row that end in unconfigured", low=1, high=1000)
     auto_resume: bool = setting(True, "go on by itself when the cause of a stop is gone; false: hold until ~/reset")

@@ -22,6 +22,7 @@ MODES = {
     "sway": "decode gives actions moved to one side on every axis, and to the other in the next step",
     "kill": "the worker kills itself in prepare (SIGKILL)",
     "hang": "prepare never returns; `lock`: true holds the interpreter's lock (a C call), so that no thread runs",
+    "chatter": "prepare prints `lines` lines of 100 characters",
     "exit_at_start": "ends before a word, with exit code `code`, after writing `text` to stderr",
     "hang_at_start": "never says hello",
     "garbage_at_start": "says what is no message",
@@ -65,6 +66,10 @@ def spoil(policy):
             time.sleep(fault["seconds"])
         elif mode == "raise":
             raise RuntimeError(fault.get("text", "a fault to order"))
+        elif mode == "chatter":
+            for number in range(fault["lines"]):
+                print(f"{number:08d} " + "x" * 91)
+            sys.stdout.flush()
         elif mode == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif mode == "hang":

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -62,12 +62,14 @@ class NodeProcess:
     """An installed program as a process of its own, its output kept; nothing of it outlives the ``with`` block.
 
     Args:
-        program: ``vla_node`` or ``sim_node``.
+        program: ``vla_node`` or ``sim_node``; the path of one that is not installed.
         parameters: ROS parameters, name to value.
         remappings: topic or node names, from to.
         environment: variables beside this process's own.
         namespace: ROS namespace of the node.
         parameter_file: a file of the test's own, beside ``parameters``.
+        console: descriptor that the program's output goes to; None: a file, see ``output``.
+        ignored: signals that the program's parent ignores, as ``nohup`` does.
     """
 
     def __init__(
@@ -78,9 +80,11 @@ class NodeProcess:
         environment: Mapping[str, str] | None = None,
         namespace: str = "",
         parameter_file: Path | None = None,
+        console: int | None = None,
+        ignored: Sequence[int] = (),
     ) -> None:
-        self.program = program
-        self._folder = tempfile.TemporaryDirectory(prefix=f"{program}-")
+        self.program = Path(program).name
+        self._folder = tempfile.TemporaryDirectory(prefix=f"{self.program}-")
         written = Path(self._folder.name) / "parameters.yaml"
         written.write_text(yaml.safe_dump({"/**": {"ros__parameters": dict(parameters or {})}}))
         command = [str(install_prefix() / "lib" / "dysl_vla_ros" / program), "--ros-args"]
@@ -91,11 +95,14 @@ class NodeProcess:
         if namespace:
             command += ["-r", f"__ns:={namespace}"]
         self._output = Path(self._folder.name) / "output.txt"
+        if ignored:
+            words = " ".join(signal.Signals(number).name.removeprefix("SIG") for number in ignored)
+            command = ["sh", "-c", f"trap '' {words}; exec \"$@\"", "sh", *command]
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=output,
+                stdout=output if console is None else console,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
                 start_new_session=True,  # a Ctrl-C at the tests must not reach it before we do

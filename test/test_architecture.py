@@ -25,6 +25,7 @@ BASE = {
     "readings",
     "settings",
     "settings_table",
+    "stop_signals",
     "transport",
 }
 # Part -> the parts it may import; what those may import it may import as well. The longest matching name counts.
@@ -48,7 +49,7 @@ ARROWS = {
     "launching": {"simulation.tasks"},
     "terminal": set(),
     "monitor": {"terminal"},
-    "doctor": {"runtime", "monitor"},
+    "doctor": {"runtime", "monitor", "control"},
     "demo": {"nodes", "bags", "evaluation", "simulation", "terminal"},
     "commands": {
         "demo",

@@ -1,5 +1,6 @@
 """JPEG and PNG as image_transport writes them: one picture, whatever format, depth and alpha; damage is refused."""
 
+import contextlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -160,3 +161,49 @@ def test_any_bytes_and_any_format_are_refused(data, form):
     for start in (b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"):
         with pytest.raises(ObservationError):
             picture(SimpleNamespace(format=form, data=start + data))
+
+
+def test_a_chunk_that_says_it_is_longer_than_the_png_is_refused_before_anything_is_allocated():
+    header = b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4, "big") + b"IHDR" + bytes([0, 0, 0, 8, 0, 0, 0, 8, 8, 2, 0, 0, 0])
+    bomb = header + bytes(4) + (0x7FFFFFF0).to_bytes(4, "big") + b"IDAT" + b"IEND\xaeB`\x82"
+    with pytest.raises(ObservationError, match="has a chunk b'IDAT' of 2147483632 bytes at 33"):
+        check(SimpleNamespace(format="png", data=bomb))
+
+
+@given(st.integers(0, 2), st.integers(0, 2**32 - 1))
+def test_no_length_that_a_png_says_of_itself_is_believed(number, length):
+    data = bytearray(compressed(bgr(scene()), "png", "png").data)
+    places, at = [], 8
+    while at < len(data):
+        places.append(at)
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    at = places[number]
+    data[at : at + 4] = length.to_bytes(4, "big")
+    beyond = at + 12 + length > len(data)
+    with pytest.raises(ObservationError) if beyond else contextlib.suppress(ObservationError):
+        check(SimpleNamespace(format="png", data=bytes(data)))
+
+
+@pytest.mark.parametrize("codec", ["jpg", "png"])
+@given(old=st.binary(max_size=64))
+def test_what_an_earlier_picture_left_behind_the_end_does_no_harm(codec, old):
+    """usb_cam hands on a buffer of fixed size: behind the picture lies what was there before."""
+    message = compressed(bgr(scene()), codec, codec)
+    before = compressed(bgr(scene()[::-1].copy()), codec, codec).data
+    longer = SimpleNamespace(format=codec, data=message.data + old + before[len(before) // 2 :])
+    check(longer)
+    np.testing.assert_array_equal(picture(longer), picture(message))
+
+
+@pytest.mark.parametrize("progressive", [0, 1])
+@pytest.mark.parametrize("restart", [0, 2])
+def test_the_end_of_a_jpeg_is_found_in_every_kind_of_it(progressive, restart):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    options = [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive, cv2.IMWRITE_JPEG_RST_INTERVAL, restart]
+    coded, data = cv2.imencode(".jpg", noise, options)
+    assert coded
+    whole = SimpleNamespace(format="jpeg", data=data.tobytes())
+    behind = SimpleNamespace(format="jpeg", data=whole.data + b"\xff\xd8\xff\xda old bytes")
+    np.testing.assert_array_equal(picture(behind), picture(whole))
+    with pytest.raises(ObservationError, match="no end"):
+        check(SimpleNamespace(format="jpeg", data=whole.data[:-2]))

@@ -48,6 +48,9 @@ class Surroundings:
         self.fault = ""
         self.refuse_observation = False
         self.image = 0
+        self.now = 0  # ns
+        self.passing = 0  # ns that pass between two looks at the clock
+        self.ages, self.command_stamps = [], []
         self.made = 0  # actions made so far; each carries its number
         description = SimpleNamespace(action=ACTION)
         commander = Commander(ACTION, self.settings.control, self.settings.safety)
@@ -56,7 +59,7 @@ class Surroundings:
             commander,
             lambda: self.settings,
             self.statistics,
-            lambda: 0.0,
+            self.clock,
             self.failures.append,
             lambda *_: None,
         )
@@ -80,7 +83,11 @@ class Surroundings:
     # the inputs
     instruction_topic = "/instruction"
     gripper_opening = None
-    freshness = SimpleNamespace(action_stop_reason=lambda *_: "")
+    publishers = SimpleNamespace(clock_fault=lambda: "", doubled=False)
+
+    @property
+    def freshness(self):
+        return SimpleNamespace(action_stop_reason=lambda age, safety: self.ages.append(age) or "")
 
     def start(self, now: float) -> None:
         pass
@@ -103,8 +110,9 @@ class Surroundings:
         return Moment(Observation({}, np.zeros(0, np.float32), instruction), self.newest_stamp(), 0.0)
 
     # the outputs
-    def command(self, command, episode, image_stamp, frame) -> None:
+    def command(self, command, now, episode, image_stamp, frame) -> None:
         self.commands.append(command)
+        self.command_stamps.append((now, image_stamp))
 
     def inference(self, record) -> None:
         self.records.append(record)
@@ -113,6 +121,10 @@ class Surroundings:
         self.spoken = text
 
     # what a test does
+    def clock(self) -> int:
+        self.now += self.passing
+        return self.now
+
     def see(self) -> None:
         self.image += 1
         self.loop.hear_image()
@@ -321,3 +333,15 @@ def test_where_the_chunk_will_start_is_expected_from_latency_and_never_beyond_it
     world.see()
     assert world.requests[1].first_index == H - 1
     assert math.isnan(world.records[0].seam)
+
+
+def test_a_command_is_judged_and_stamped_by_one_moment():
+    around = Surroundings()
+    around.passing = 7_000_001
+    around.see()
+    around.answer()
+    for _ in range(H):
+        around.loop.tick()
+    played = [(now, stamp) for now, stamp in around.command_stamps if stamp is not None]
+    assert len(played) == H
+    assert around.ages == [(now - stamp.sec * 10**9) * 1e-9 for now, stamp in played]

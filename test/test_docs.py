@@ -11,7 +11,8 @@ from dysl_vla_ros.commands.main import VERBS
 from dysl_vla_ros.settings import GROUPS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
 PAGES += [ROOT / "checkpoints" / "reference" / "README.md"]
 FIELDS = {f"{group.group}.{name}" for group in GROUPS for name in group.__dataclass_fields__}
 FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)

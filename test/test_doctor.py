@@ -10,6 +10,7 @@ import threading
 import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,6 +23,7 @@ from dysl_vla_ros.doctor.finding import Level, fail, ok, warn
 from dysl_vla_ros.doctor.graph import Camera, Mismatch, Reading, Snapshot, VlaNode
 from dysl_vla_ros.doctor.report import lines
 from dysl_vla_ros.doctor.requirements import read
+from dysl_vla_ros.doctor.senders import Senders
 from dysl_vla_ros.transport import CHOICES_OF_THE_USER, VARIABLE, VARIABLE_BEFORE_KILTED
 from harness import RosPeer, install_prefix
 from tiny_checkpoint import make_tiny_checkpoint, make_tiny_dysl
@@ -97,8 +99,9 @@ class Driver:
 
 @pytest.mark.ros
 def test_faults_of_a_living_graph_are_found_by_one_run(peer, checkpoint, tmp_path):
-    """In an environment that names no profile, with stamps ahead and behind, a camera too large and one that is not
-    there, a best-effort publisher under a reliable subscription, two types on one topic, another base's adapters."""
+    """In an environment that names no profile, with stamps ahead and behind, a camera too large, one that is not there
+    and one topic with two cameras, a best-effort publisher under a reliable subscription, two types on one topic,
+    another base's adapters."""
     from rclpy.qos import qos_profile_sensor_data
     from std_msgs.msg import Float64, String
 
@@ -108,7 +111,7 @@ def test_faults_of_a_living_graph_are_found_by_one_run(peer, checkpoint, tmp_pat
         Driver(peer, "/behind", -3.0),
         Driver(peer, "/large", 0.0, rate=5.0, size=(640, 480)),
     ]
-    images = [word for name in ("good", "ahead", "behind", "large", "nowhere") for word in ("--image", name)]
+    images = [word for name in ("good", "ahead", "behind", "large", "nowhere", "twice") for word in ("--image", name)]
     kept = [
         peer.node.create_publisher(String, "/deaf", qos_profile_sensor_data),
         peer.node.create_subscription(String, "/deaf", lambda message: None, 10),
@@ -119,8 +122,11 @@ def test_faults_of_a_living_graph_are_found_by_one_run(peer, checkpoint, tmp_pat
     try:
         with RosPeer() as second:  # one process may not use a topic with two types
             second.listen("/two_types", Float64)
+            drivers += [Driver(peer, "/twice", 0.0), Driver(second, "/twice", 0.0, rate=5.0)]
+            both = " and ".join(sorted(each.node.get_fully_qualified_name() for each in (peer, second)))
             files = ("--checkpoint", other, "--adapters", checkpoint / "dysl")
             code, found = doctor("--live", 3.0, *images, *files, environment=defaults)
+            drivers.pop().close()  # it must not publish when its node is gone
     finally:
         for driver in drivers:
             driver.close()
@@ -129,6 +135,9 @@ def test_faults_of_a_living_graph_are_found_by_one_run(peer, checkpoint, tmp_pat
     assert float(re.search(r"([\d.]+) Hz", text)[1]) == pytest.approx(30.0, rel=0.15), text
     assert "64x48 rgb8" in text and "jitter" in text
     assert one(found, "camera", "/nowhere: nobody publishes it")[0] == "FAIL"
+    level, _, text, mend = one(found, "publishers")
+    assert level == "FAIL" and text.startswith(f"/twice: {both} publish it at the same time")
+    assert "stop one of them" in mend and "remap" in mend
     assert one(found, "stamps", "/good: ")[0] == "OK"
     ahead, behind = one(found, "stamps", "/ahead"), one(found, "stamps", "/behind")
     assert ahead[0] == behind[0] == "FAIL"
@@ -316,7 +325,7 @@ def test_stamps_are_compared_with_the_simulated_clock_where_it_rules():
 
 @pytest.mark.parametrize(
     ("sim", "publishers", "level"),
-    [(True, (), Level.FAIL), (False, ("/bag",), Level.WARN), (True, ("/a", "/b"), Level.FAIL), (False, (), Level.OK)],
+    [(True, (), Level.FAIL), (False, ("/bag",), Level.WARN), (True, ("/a", "/b"), Level.WARN), (False, (), Level.OK)],
 )
 def test_use_sim_time_and_the_publishers_of_clock_must_agree(sim, publishers, level):
     examination = Examination()
@@ -325,6 +334,32 @@ def test_use_sim_time_and_the_publishers_of_clock_must_agree(sim, publishers, le
     examination.__dict__["_looked"] = (snapshot, "")
     (finding,) = clocks.sim_time(examination)
     assert finding.level is level
+
+
+def test_two_clocks_are_a_failure_when_both_were_heard_not_when_both_are_listed():
+    gids = {"/a": b"1", "/b": b"2", "/c": b"3"}
+    ends = [SimpleNamespace(node_name=name, endpoint_gid=gid) for name, gid in gids.items()]
+    both, one_alone = Senders(2.5), Senders(2.5)
+    for index in range(10):
+        for senders, gid in ((both, b"12"[index % 2 : index % 2 + 1]), (one_alone, b"1")):
+            senders.heard("/clock", {"publisher_gid": {"data": gid}}, 0.01 * index)
+    for senders, level in ((both, Level.FAIL), (one_alone, Level.WARN)):
+        found = senders.doubled(lambda topic: ends, lambda end: end.node_name)
+        snapshot = Snapshot("rmw_fastrtps_cpp", 1.0, clock_publishers=("/a", "/b"), doubled=found)
+        examination = Examination()
+        examination.__dict__["_looked"] = (snapshot, "")
+        (finding,) = clocks.sim_time(examination)
+        assert finding.level is level
+    assert both.doubled(lambda topic: ends, lambda end: end.node_name)[0].nodes == ("/a", "/b")
+
+
+def test_without_gids_the_graph_must_show_two_publishers_as_well():
+    senders = Senders(2.5)
+    for index in range(10):
+        senders.heard("/image", {"publication_sequence_number": index if index % 2 else 500 + index}, 0.01 * index)
+    ends = [SimpleNamespace(node_name="/a"), SimpleNamespace(node_name="/b")]
+    assert senders.doubled(lambda topic: ends, lambda end: end.node_name)[0].nodes == ("/a", "/b")
+    assert senders.doubled(lambda topic: ends[:1], lambda end: end.node_name) == ()
 
 
 # -- the rest ----------------------------------------------------------------------------------------------------------

@@ -24,14 +24,6 @@ def camera_and_pose() -> Freshness:
     return freshness
 
 
-def two_cameras(first: float, second: float) -> Freshness:
-    """Two cameras whose images arrived at 0 with these stamps."""
-    freshness = Freshness(["image", "wrist_image"])
-    assert freshness.received("image", 0.0, first, ROS) == ""
-    assert freshness.received("wrist_image", 0.0, second, ROS) == ""
-    return freshness
-
-
 def test_fresh_inputs_stop_nothing() -> None:
     freshness = camera_and_pose()
     freshness.received("image", 0.1, ROS + 0.09, ROS + 0.1)
@@ -149,12 +141,6 @@ def test_after_a_jump_every_source_must_send_anew_also_one_without_stamps() -> N
     assert freshness.stop_reason(0.03, ROS, SAFETY) == ""
 
 
-def test_cameras_too_far_apart_stop_and_the_older_one_is_named() -> None:
-    assert two_cameras(ROS, ROS - 0.09).stop_reason(0.0, ROS, SAFETY) == ""
-    reason = two_cameras(ROS, ROS - 0.2).stop_reason(0.0, ROS, SAFETY)
-    assert reason.startswith("wrist_image: its newest image is 0.2 s older than that of image, limit 0.1 s")
-
-
 def test_refused_pictures_become_a_stop_that_says_why() -> None:
     freshness = one_camera()
     freshness.received("image", 0.0, ROS, ROS)
@@ -199,11 +185,11 @@ def test_a_slow_simulated_clock_stretches_the_arrival_limit_and_only_tenfold() -
 
 def test_an_action_is_stopped_by_the_age_of_the_image_it_answers() -> None:
     freshness = one_camera()
-    assert freshness.action_stop_reason(ROS, ROS + 0.5, SAFETY) == ""
-    assert freshness.action_stop_reason(ROS + 0.05, ROS, SAFETY) == ""
-    assert "0.6 s old, limit 0.5 s (safety.max_stamp_age)" in freshness.action_stop_reason(ROS, ROS + 0.6, SAFETY)
-    assert "jumped back" in freshness.action_stop_reason(ROS, ROS - 1.0, SAFETY)
-    assert freshness.action_stop_reason(math.nan, ROS, SAFETY) != ""
+    assert freshness.action_stop_reason(0.5, SAFETY) == ""
+    assert freshness.action_stop_reason(-0.05, SAFETY) == ""
+    assert "0.6 s old, limit 0.5 s (safety.max_stamp_age)" in freshness.action_stop_reason(0.6, SAFETY)
+    assert "jumped back" in freshness.action_stop_reason(-1.0, SAFETY)
+    assert freshness.action_stop_reason(math.nan, SAFETY) != ""
 
 
 def test_a_new_start_forgets_old_arrivals_and_keeps_counts() -> None:

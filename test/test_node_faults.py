@@ -208,7 +208,7 @@ def break_and_recover(rig: Rig, node) -> None:
     loop = node._session.loop
     played, broken = loop._play, threading.Event()
 
-    def fail_once():
+    def fail_once(now):
         loop._play = played
         broken.set()
         raise ValueError("a fault to order")
@@ -220,7 +220,7 @@ def break_and_recover(rig: Rig, node) -> None:
     assert rig.wait_for_motion() and rig.state() == "active"
     assert node.faults["tick"] == 1
 
-    def fail_always():
+    def fail_always(now):
         raise ValueError("a lasting fault")
 
     loop._play = fail_always

@@ -20,6 +20,8 @@ from dysl_vla_ros.distillation.stages import Distillation
 from dysl_vla_ros.distillation.unfinished import STATE, WEIGHTS, Unfinished
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import sha256
+from dysl_vla_ros.replay.full_depth import full_depth_runs, observations
+from dysl_vla_ros.replay.job import ReplayOptions, run_replay
 from dysl_vla_ros.replay.source import Choice
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import RuntimeSettings
@@ -73,6 +75,20 @@ def test_an_instruction_of_few_frames_is_drawn_as_often_as_the_others(runtime, t
     data = RecordedData([bag], runtime.description)
     said = [own.instruction for own in data.observations(18)]
     assert said.count(INSTRUCTION) == said.count(OTHER) == 9
+
+
+def test_every_frame_serves_at_5_hz_with_the_second_camera_behind_the_first(runtime, tmp_path):
+    order = {"period": 200_000_000, "cameras": ("image", "wrist_image"), "behind": 20_000_000}
+    bag = write_tiny_bag(tmp_path / "bag", ticks=10, episodes=(INSTRUCTION,) * 5, **order)
+    data = RecordedData([bag], runtime.description)
+    assert [list(own.frames) for own in data.episodes] == [list(range(first, first + 10)) for first in range(0, 50, 10)]
+    assert len(list(data.observations(10_000))) == 40
+    assert sum(len(run.chunks) for run in data.held_out_runs(runtime, 1)) == 10
+    assert sum(len(run.chunks) for run in full_depth_runs([bag], runtime)) == 50
+    assert len(list(observations([bag], runtime.description, 1000))) == 50
+    options = ReplayOptions(bag=bag, checkpoint=make_tiny_checkpoint(tmp_path / "base"), output=tmp_path / "out")
+    about = run_replay(options).about
+    assert about["inferences"] == 50 and about["bag"]["frames"]["refused"] == []
 
 
 def test_several_bags_are_one_recording(runtime, bag, tmp_path):

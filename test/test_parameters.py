@@ -267,3 +267,21 @@ def test_a_shipped_file_is_taken_by_the_node_in_any_namespace(context, overlay):
 def flattened(document: dict) -> dict:
     groups = document["/**/dysl_vla"]["ros__parameters"]
     return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+
+
+@pytest.mark.parametrize("values", [{"guidance__step": 0.01}, {"safety__max_linear_speed": 0.1, "control__rate": 40.0}])
+def test_a_set_costs_what_it_changes(make, monkeypatch, values):
+    from dysl_vla_ros.nodes import parameters as module
+
+    bench = make()
+    calls: list[str] = []
+    check, get = module.check, bench.node.get_parameter
+    monkeypatch.setattr(module, "check", lambda name, *others: calls.append(name) or check(name, *others))
+    monkeypatch.setattr(bench.node, "get_parameter", lambda name: calls.append(f"get {name}") or get(name))
+    bench.parameters.cross_check = lambda settings: calls.append("cross-check") or ""
+    assert bench.set(**values) == ""
+    names = [name.replace("__", ".") for name in values]
+    assert calls == names + (["cross-check"] if "control.rate" in names else [])
+    for name, value in zip(names, values.values(), strict=True):
+        group, _, key = name.partition(".")
+        assert getattr(getattr(bench.parameters.settings, group), key) == value

@@ -9,8 +9,9 @@ import pytest
 
 cv2 = pytest.importorskip("cv2")
 
-from dysl_vla_ros.control.freshness import Freshness  # noqa: E402
+from dysl_vla_ros.control.input_judge import InputJudge  # noqa: E402
 from dysl_vla_ros.nodes.pictures import Pictures  # noqa: E402
+from dysl_vla_ros.readings import picture  # noqa: E402
 from dysl_vla_ros.settings import SafetySettings  # noqa: E402
 from waiting import wait_until  # noqa: E402
 
@@ -46,8 +47,9 @@ class World:
 
     def __init__(self, take_when_asked: bool = True) -> None:
         self.lock = threading.RLock()
-        self.freshness = Freshness(CAMERAS)
-        self.freshness.start(0.0)
+        self.judge = InputJudge(CAMERAS, (), (), (), {})
+        self.judge.start(0.0)
+        self.freshness = self.judge.freshness
         self.taken, self.asked, self.refusals = [], 0, []
         self.take_when_asked = take_when_asked
         self.pictures = Pictures(
@@ -63,8 +65,10 @@ class World:
     def hear(self, message, now: float, cameras=CAMERAS) -> None:
         with self.lock:
             for camera in cameras:
-                assert self.freshness.received(camera, now, message.header.stamp) == ""
-                self.pictures.hear(camera, message, now)
+                assert self.judge.hear(camera, message, now, message.header.stamp, None, SAFETY) == ""
+                self.pictures.hear(camera, message)
+            for verdict in self.judge.verdicts(now, SAFETY):
+                self.pictures.offer(verdict, self.judge.in_doubt(verdict))
 
     def wait(self, asked: int) -> None:
         wait_until(lambda: self.asked >= asked, LIMIT, f"{asked} conversions")
@@ -132,19 +136,39 @@ def test_no_tick_waits_while_a_large_picture_is_decoded(world):
     assert longest < took / 2, f"the lock was held for {longest:.3f} of {took:.3f} s"
 
 
-def test_a_damaged_picture_is_never_taken_and_the_next_one_is(world):
-    world.hear(raw(0.99), 0.99)
+def test_a_damaged_picture_is_never_taken_and_the_next_ones_are(world):
+    world.hear(raw(0.95), 0.95)
     world.hear(damaged(1.0), 1.0, ("wrist_image",))
+    world.hear(raw(1.0), 1.0, ("image",))
     assert not world.pictures.prepare("first")
     world.wait(1)
     assert world.taken == [] and world.refusals == ["wrist_image"]
     with world.lock:
-        assert not world.pictures.prepare("second"), "its newest message is the damaged one"
+        assert not world.pictures.prepare("second"), "one of the newest that belong together is the damaged one"
     world.hear(png(1.05), 1.05, ("wrist_image",))
+    world.hear(raw(1.05), 1.05, ("image",))
     world.wait(2)
     assert len(world.taken) == 1 and world.taken[0].messages["wrist_image"].header.stamp == 1.05
     assert world.freshness.statistics("wrist_image", 1.05).refused == 1
     assert world.stop_reason(1.05) == ""
+
+
+@pytest.mark.parametrize("make", [raw, png])
+def test_the_pictures_taken_are_those_that_belong_together_while_a_newer_one_waits_for_its_partner(world, make):
+    for stamp in (1.0, 1.2):
+        world.hear(make(stamp), stamp, ("wrist_image",))
+        world.hear(make(stamp), stamp, ("image",))
+    world.hear(make(1.4), 1.4, ("image",))
+    with world.lock:
+        if world.pictures.prepare("now"):
+            world.taken.append(world.pictures.take())
+    wait_until(lambda: world.taken, LIMIT, "pictures")
+    (taken,) = world.taken
+    assert {message.header.stamp for message in taken.messages.values()} == {1.2}
+    for camera, message in taken.messages.items():
+        np.testing.assert_array_equal(taken.pictures[camera], picture(message))
+    counts = {camera: world.freshness.statistics(camera, 1.4).dropped for camera in CAMERAS}
+    assert counts == {"image": 1, "wrist_image": 1}, "the newer image waits still, and the one before it was used"
 
 
 def test_damage_in_every_picture_stops_the_arm_by_age_and_a_good_one_ends_it(world):

@@ -93,6 +93,10 @@ def numbers(moments):
     return [int(moment.observation.images["image"][0, 0, 0]) for moment in moments]
 
 
+def wrist_numbers(moments):
+    return [int(moment.observation.images["wrist_image"][0, 0, 0]) for moment in moments]
+
+
 def begins(moments):
     return {place: moment.begins for place, moment in enumerate(moments) if moment.begins}
 
@@ -104,7 +108,7 @@ def test_each_frame_of_the_first_camera_is_a_moment_with_the_newest_of_everythin
         robot.tick(wrist=False)
     moments, source = moments_of(robot)
     assert numbers(moments) == [0, 1, 2, 3, 4, 5, 6]
-    assert [int(moment.observation.images["wrist_image"][0, 0, 0]) for moment in moments] == [0, 1, 2, 3, 4, 5, 5]
+    assert wrist_numbers(moments) == [0, 1, 2, 3, 4, 5, 5]
     assert begins(moments) == {0: "the recording begins"}
     np.testing.assert_allclose(moments[0].observation.proprioception, [0.0, 0.6, 0.2, 0.5], rtol=1e-6)
     assert moments[0].observation.instruction == TEXT and not source.refused
@@ -262,7 +266,8 @@ def test_stamps_of_a_simulation_count_time_and_their_jump_back_ends_the_episode(
         robot.tick(3)
     moments, source = moments_of(robot)
     assert source.own_clock
-    assert numbers(moments) == [0, 1, 2, 3, 4, 6, 7]  # of the wrist nothing had come since the jump at frame 5
+    assert numbers(moments) == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert wrist_numbers(moments)[5] == 6, "of the wrist nothing had come since the jump at frame 5: it waited"
     assert list(begins(moments)) == [0, 5] and "jumped back by 0.150 s" in moments[5].begins
     assert moments[1].clock - moments[0].clock == pytest.approx(0.05)
 
@@ -451,7 +456,8 @@ def test_times_start_at_the_first_frame_that_serves(robot):
     with robot.writer:
         robot.tick(20)  # nothing was said yet
         robot.wait(30.0)
-        robot.tick(10, image=True, wrist=False)
+        robot.tick(10, wrist=False)
+        robot.wait(1.0)
         robot.say()
         robot.tick(5)
         robot.wait(7.0)
@@ -459,4 +465,52 @@ def test_times_start_at_the_first_frame_that_serves(robot):
     moments, source = moments_of(robot)
     assert (moments[0].time, len(moments)) == (0.0, 8)
     assert source.seconds == moments[-1].time == pytest.approx(7 * 0.05 + 7.0)
-    assert source.start_ns == BEGIN + 30 * PERIOD + 30 * 10**9 + 1000
+    assert source.start_ns == BEGIN + 30 * PERIOD + 31 * 10**9 + 1000
+
+
+# -- messages of one instant -------------------------------------------------------------------------------------------
+
+STAMPED = ("image", "wrist_image", "ee_pose", "joint_states")
+WITH_JOINTS = replace(
+    DESCRIPTION, proprioception=ProprioceptionSpec(("ee.x", "elbow", "gripper.opening"), ("m", "rad", ""))
+)
+
+
+def write_instants(path, rate, order, apart, count=10, lost=None):
+    """Write instants of one stamp, each with its number in every message, ``apart`` ns between two messages."""
+    with BagWriter(path) as writer:
+        writer.write("/instruction", BEGIN, writer.text(TEXT))
+        for number in range(count):
+            stamp = BEGIN + round(number * 1e9 / rate)
+            writer.write("/gripper_state", stamp, writer.number(0.5))
+            messages = {
+                "ee_pose": writer.pose(stamp, np.array([float(number), 0.0, 0.0])),
+                "joint_states": writer.joints(stamp, {"elbow": float(number)}),
+            }
+            messages |= {camera: writer.image(stamp, np.full((4, 6, 3), number, np.uint8)) for camera in STAMPED[:2]}
+            for place, source in enumerate(order):
+                if (source, number) != lost:
+                    writer.write(f"/{source}", stamp + place * apart, messages[source])
+
+
+@pytest.mark.parametrize(("rate", "apart"), [(5.0, 10_000_000), (10.0, 0), (30.0, 10_000_000)])
+@pytest.mark.parametrize("order", [STAMPED, STAMPED[1:] + STAMPED[:1], STAMPED[::-1], STAMPED[2:] + STAMPED[:2]])
+def test_every_frame_serves_with_what_bears_its_stamp_in_whatever_order_it_was_recorded(tmp_path, rate, order, apart):
+    write_instants(tmp_path / "bag", rate, order, apart)
+    with BagReader(tmp_path / "bag") as reader:
+        source = open_source(reader, WITH_JOINTS, SafetySettings(), Choice())
+        moments = list(source.moments)
+    assert not source.moments.refused
+    assert numbers(moments) == wrist_numbers(moments) == [moment.frame for moment in moments] == list(range(10))
+    assert [moment.observation.proprioception.tolist() for moment in moments] == [[n, n, 0.5] for n in range(10)]
+    assert begins(moments) == {0: "the recording begins"}
+
+
+def test_a_frame_whose_partner_was_lost_is_refused_with_both_topics_and_the_others_serve(tmp_path):
+    write_instants(tmp_path / "bag", 5.0, STAMPED, 10_000_000, lost=("wrist_image", 3))
+    with BagReader(tmp_path / "bag") as reader:
+        source = open_source(reader, WITH_JOINTS, SafetySettings(), Choice())
+        moments = list(source.moments)
+    assert numbers(moments) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    (refusal,) = source.moments.refused.values()
+    assert refusal.example.startswith("/wrist_image: its nearest image is 0.2 s older than that of /image, limit 0.1 s")

@@ -21,6 +21,9 @@ def write_tiny_bag(
     stamped: bool = True,
     frame: str = "base",
     plugin: StoragePlugin = StoragePlugin.SQLITE3,
+    period: int = PERIOD,
+    cameras: Sequence[str] = ("wrist_image", "image"),
+    behind: int = 0,
 ) -> Path:
     """Write episodes of ``ticks`` frames, one an entry of ``episodes`` (its instruction), two seconds apart.
 
@@ -34,6 +37,9 @@ def write_tiny_bag(
         stamped: false: every stamp is 0.
         frame: of the poses.
         plugin: storage.
+        period: ns between frames.
+        cameras: those of one instant, in this order.
+        behind: ns that each of them is received behind the one before.
     """
     random = np.random.default_rng(seed)
     with BagWriter(path, plugin) as writer:
@@ -47,9 +53,9 @@ def write_tiny_bag(
                 position = position + random.normal(0.0, 0.01, 3)
                 writer.write(f"{prefix}ee_pose", now, writer.pose(now * stamped, position, frame))
                 writer.write(f"{prefix}gripper_state", now, writer.number(float(random.uniform(0.2, 0.8))))
-                for name in ("wrist_image", "image"):
+                for place, name in enumerate(cameras):
                     picture[name] = 0.7 * picture[name] + 0.3 * random.integers(0, 255, (96, 96, 3))
                     message = writer.image(now * stamped, picture[name].astype(np.uint8))
-                    writer.write(f"{prefix}{name}", now + 1000, message)
-                now += PERIOD
+                    writer.write(f"{prefix}{name}", now + 1000 + place * behind, message)
+                now += period
     return path

@@ -23,7 +23,10 @@ COMMAND_TOPICS = (TWIST, GRIPPER, ACTION)
 
 
 class Robot:
-    """Publishes cameras and proprioception in its own thread; each source can be silenced or stamped wrongly."""
+    """Publishes cameras and proprioception in its own thread; each source can be silenced or stamped wrongly.
+
+    One instant is sent in ``order``, the messages of a source in ``behind`` so many seconds after the one before.
+    """
 
     def __init__(self, peer: RosPeer) -> None:
         from geometry_msgs.msg import PoseStamped
@@ -39,6 +42,12 @@ class Robot:
         self.codec = ""  # "jpeg", "png": compressed images only
         self.damage: Callable[[bytes], bytes] = bytes  # done to the first camera's compressed data
         self.joints: list[dict[str, float]] = []  # one joint_states message each
+        self.period = PERIOD
+        self.order: tuple[str, ...] = ("joint_states", "gripper_state", "ee_pose", "wrist_image", "image")
+        self.behind: dict[str, float] = {}  # s
+        self.drift = 0.0  # m, rad that hand and joints move from one instant to the next
+        self.one_stamp = False  # all messages of an instant bear the same one; else each its own
+        self.sent: list[tuple[str, Any]] | None = None  # (topic, message), while a list is there
         kinds = {
             "image": Image,
             "wrist_image": Image,
@@ -52,30 +61,45 @@ class Robot:
             topic: peer.publisher(topic, kind, qos_profile_sensor_data) for topic, kind in kinds.items()
         }
         self._random = np.random.default_rng(0)
+        self._instant = 0
+        self._now = peer.node.get_clock().now()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="robot", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        while not self._ended.wait(PERIOD):
-            for names in list(self.joints):
-                self._publishers["joint_states"].publish(self._joint_states(names))
-            for source in ("gripper_state", "ee_pose", "wrist_image", "image"):
-                if source not in self.silent:
-                    coded = self.codec and source.endswith("image")
-                    self._publishers[f"{source}/compressed" if coded else source].publish(self._message(source))
+        while not self._ended.wait(self.period):
+            self._instant += 1
+            now = self._peer.node.get_clock().now()
+            for source in self.order:
+                if self._ended.wait(self.behind.get(source, 0.0)):
+                    return
+                if source in self.silent:
+                    continue
+                self._now = now if self.one_stamp else self._peer.node.get_clock().now()
+                for topic, message in self._messages(source):
+                    self._publishers[topic].publish(message)
+                    if self.sent is not None:
+                        self.sent.append((topic, message))
+
+    def _messages(self, source: str) -> list[tuple[str, Any]]:
+        if source == "joint_states":
+            return [(source, self._joint_states(names)) for names in list(self.joints)]
+        coded = self.codec and source.endswith("image")
+        return [(f"{source}/compressed" if coded else source, self._message(source))]
 
     def _joint_states(self, positions: dict[str, float]) -> Any:
         from sensor_msgs.msg import JointState
 
-        message = JointState(name=list(positions), position=list(positions.values()))
+        moved = [position + self.drift * self._instant for position in positions.values()]
+        message = JointState(name=list(positions), position=moved)
         message.header.stamp = self._stamp("joint_states")
         return message
 
     def _stamp(self, source: str) -> Any:
         from rclpy.duration import Duration
 
-        return (self._peer.node.get_clock().now() + Duration(seconds=self.shift.get(source, 0.0))).to_msg()
+        return (self._now + Duration(seconds=self.shift.get(source, 0.0))).to_msg()
 
     def _message(self, source: str) -> Any:
         from geometry_msgs.msg import PoseStamped
@@ -87,6 +111,7 @@ class Robot:
         if source == "ee_pose":
             pose = PoseStamped()
             pose.header.stamp, pose.header.frame_id = stamp, "base"
+            pose.pose.position.x = self.drift * self._instant
             pose.pose.position.y, pose.pose.position.z = 0.6, 0.2
             return pose
         pixels = self.picture
@@ -225,11 +250,19 @@ def is_zero(twist: Any) -> bool:
 
 @contextmanager
 def running_rig(
-    parameters: Mapping[str, Any], environment: Mapping[str, str] | None = None, end: bool = True
+    parameters: Mapping[str, Any],
+    environment: Mapping[str, str] | None = None,
+    end: bool = True,
+    program: str = "vla_node",
+    **process: Any,
 ) -> Iterator[Rig]:
-    """Start a node; ``end``: at the end it must obey SIGINT with exit code 0 and leave no process."""
+    """Start a node; ``end``: at the end it must obey SIGINT with exit code 0 and leave no process.
+
+    ``process``: further arguments of :class:`~processes.NodeProcess`.
+    """
     quick = {"diagnostics.period": 0.1, "model.threads": 1, "model.step_timeout": 10.0}
-    with NodeProcess("vla_node", {**quick, **parameters}, environment=environment) as node, RosPeer() as peer:
+    started = NodeProcess(program, {**quick, **parameters}, environment=environment, **process)
+    with started as node, RosPeer() as peer:
         rig = Rig(node, peer)
         try:
             # A service answers only whom it has discovered, and drops the answer otherwise: once the node's own

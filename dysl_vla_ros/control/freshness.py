@@ -135,6 +135,13 @@ class Freshness:
         """Count accepted messages that a newer one replaced before an inference used them."""
         self._sources[source].counts["dropped"] += count
 
+    def unpaired(self, source: str, why: str) -> None:
+        """Count an image that was accepted and to which none of another camera belongs."""
+        known = self._sources[source]
+        if not known.in_doubt:
+            known.refusal = why
+        known.counts["refused"] += 1
+
     def note_identical(self, source: str, identical: bool) -> int:
         """Count pictures in a row whose bytes equal the one before; return how many. A warning, never a stop."""
         counts = self._sources[source].counts
@@ -161,12 +168,10 @@ class Freshness:
         """
         limit = arrival_limit(safety, clock_rate)
         faults = [self._fault(source, steady_now, ros_now, limit, safety) for source in self._sources.values()]
-        faults = [fault for fault in faults if fault] or [self._camera_skew(safety)]
         return "; ".join(fault for fault in faults if fault)
 
-    def action_stop_reason(self, image_stamp: float, ros_now: float, safety: SafetySettings) -> str:
-        """Return why the action that answers the image of that stamp must not be played now; "" where it may."""
-        age = ros_now - image_stamp
+    def action_stop_reason(self, age: float, safety: SafetySettings) -> str:
+        """Return why an action that answers an image of that age (s, ROS clock) must not be played; "" where it may."""
         if -safety.max_clock_skew <= age <= safety.max_stamp_age:
             return ""
         if age < 0.0:
@@ -230,20 +235,6 @@ class Freshness:
                 "(safety.max_stamp_age); synchronise the clocks (NTP), or find the delay in camera or link"
             )
         return ""
-
-    def _camera_skew(self, safety: SafetySettings) -> str:
-        cameras = [source for source in self._sources.values() if source.camera and source.stamp is not None]
-        if len(cameras) < 2:
-            return ""
-        oldest = min(cameras, key=lambda source: source.stamp or 0.0)
-        newest = max(cameras, key=lambda source: source.stamp or 0.0)
-        skew = (newest.stamp or 0.0) - (oldest.stamp or 0.0)
-        if skew <= safety.max_camera_skew:
-            return ""
-        return (
-            f"{oldest.topic}: its newest image is {skew:.3g} s older than that of {newest.topic}, limit "
-            f"{safety.max_camera_skew:g} s (safety.max_camera_skew); synchronise the cameras or raise their rate"
-        )
 
 
 def arrival_limit(safety: SafetySettings, clock_rate: float = 1.0) -> float:

@@ -20,6 +20,10 @@ class Joints:
     Args:
         names: the policy's joints; order does not matter.
         topic: what the topic is called in texts.
+
+    Attributes:
+        values: the newest position of each joint that was heard, by name.
+        taken: what the last message gave of it.
     """
 
     def __init__(self, names: Sequence[str], topic: str) -> None:
@@ -29,6 +33,7 @@ class Joints:
         self._there: dict[str, None] = {}  # every name that was heard, in that order
         self._refusal = ""
         self.values: dict[str, float] = {}
+        self.taken: dict[str, float] = {}
 
     def start(self, steady_now: float) -> None:
         """Forget what was heard."""
@@ -52,6 +57,7 @@ class Joints:
             ros_now: s, ROS clock; None: the stamp is not compared with it.
             max_clock_skew: s that its stamp may lie ahead.
         """
+        self.taken = {}
         try:
             values = joint_values(message, self._names)
         except ObservationError as error:
@@ -62,7 +68,8 @@ class Joints:
                 self._there[name] = None
         stamp = seconds(message.header.stamp)
         faults = {name: self._freshness.received(name, arrival, stamp, ros_now, max_clock_skew) for name in values}
-        self.values |= {name: value for name, value in values.items() if not faults[name]}
+        self.taken = {name: value for name, value in values.items() if not faults[name]}
+        self.values |= self.taken
         self._refusal = next((f"joint {name}: {why}" for name, why in faults.items() if why), "")
         return self._refusal
 

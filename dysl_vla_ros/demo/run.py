@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from dysl_vla_ros import __version__
+from dysl_vla_ros import __version__, stop_signals
 from dysl_vla_ros.bags.folder import require_new
 from dysl_vla_ros.demo.session import DemoOptions, DemoSession, planned
 from dysl_vla_ros.demo.table import LiveTable, PlainLines, View, closing_lines
@@ -23,7 +23,7 @@ def run_demo(options: DemoOptions, headless: bool = False) -> dict[str, Any]:
 
     Raises:
         DyslVlaError: what went wrong, with the node's own reason.
-        KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP asked for the end.
+        KeyboardInterrupt: a stop signal asked for the end.
     """
     _require_usable(options)
     view: View = PlainLines()
@@ -109,7 +109,7 @@ def _require_usable(options: DemoOptions) -> None:
 
 
 class _StopSignals:
-    """Notes SIGINT, SIGTERM and SIGHUP (a closed terminal) while it is open; waits look at it.
+    """Notes a stop signal while it is open; waits look at it.
 
     Nothing is broken off in the middle: not the start of a process, and not the writing of what was played.
     """
@@ -119,7 +119,7 @@ class _StopSignals:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "_StopSignals":
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in stop_signals.heeded():
             self._before[number] = signal.signal(number, self._note)
         return self
 

@@ -165,7 +165,7 @@ class RecordedData:
                 if moment.begins:
                     end()
                 instruction = moment.observation.instruction
-                frames.append(source.moments.frames - 1)
+                frames.append(moment.frame)
                 times.append(moment.time)
                 served += 1
             end()

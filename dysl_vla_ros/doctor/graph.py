@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from dysl_vla_ros.doctor.senders import Doubled
+
 EVEN = 0.1  # of a period, by which three quarters of an even driver's stamps miss a whole multiple at most
 MOSTLY_LOST = 1.6  # ratio of common and short steps between stamps
 
@@ -106,6 +108,8 @@ class Snapshot:
     endpoints: int = 0  # publishers and subscriptions compared
     clock_publishers: tuple[str, ...] = ()
     clocks: tuple[tuple[float, float], ...] = ()  # (steady, /clock) of each message heard
+    heard: tuple[str, ...] = ()  # topics of which a message came
+    doubled: tuple[Doubled, ...] = ()  # of these
 
     @property
     def node(self) -> VlaNode | None:

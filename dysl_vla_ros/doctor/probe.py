@@ -6,8 +6,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from dysl_vla_ros.control.publishers import watch_window
 from dysl_vla_ros.doctor.graph import Camera, Mismatch, Reading, Snapshot, VlaNode
+from dysl_vla_ros.doctor.senders import Senders
 from dysl_vla_ros.monitor.kind import full_name, is_vla_node
+from dysl_vla_ros.settings import SafetySettings
 
 NAME = "dysl_vla_doctor"
 DISCOVERY = (3.0, 8.0)  # s, at least and at most, in which the graph is found: until it has not changed for a while
@@ -16,6 +19,7 @@ UNKNOWN = "_NODE_NAME_UNKNOWN_"  # an endpoint whose node has not introduced its
 FIRST_IMAGE_LIMIT = 2.0  # s that a camera has for its first image, without --live
 ANSWER_LIMIT = 2.0  # s for a node's parameters
 ASK_AGAIN = 0.5  # s; a server drops an answer to a client that it has not discovered yet
+STATE_TYPES = ("geometry_msgs/msg/PoseStamped", "std_msgs/msg/Float64", "sensor_msgs/msg/JointState")
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 ASKED = (
     "use_sim_time", "model.checkpoint", "model.adapters", "model.python", "model.threads",
@@ -94,6 +98,7 @@ class _Look:
         self._topics: dict[str, list[str]] = dict(node.get_topic_names_and_types())
         self._readings: dict[str, list[Reading]] = {}
         self._clocks: list[tuple[float, float]] = []
+        self._senders = Senders(watch_window(SafetySettings()))
 
     def snapshot(self, images: Sequence[str], seconds: float, progress: Callable[[float], None]) -> Snapshot:
         from rclpy.utilities import get_rmw_implementation_identifier
@@ -103,9 +108,15 @@ class _Look:
         ]
         vla_nodes = [VlaNode(full, self._parameters(full)) for full, *place in names if self._is_vla_node(full, *place)]
         image_topics = [topic for topic, types in self._topics.items() if set(types) & set(IMAGE_TYPES)]
-        cameras = list(images) or self._heard_by([node.name for node in vla_nodes], image_topics)
+        ours = [node.name for node in vla_nodes]
+        cameras = list(images) or self._heard_by(ours, image_topics) or self._given(image_topics)
         clock_publishers = self._publishers("/clock")
+        if vla_nodes and (limit := vla_nodes[0].parameters.get("safety.max_arrival_age")):
+            self._senders = Senders(watch_window(SafetySettings(max_arrival_age=float(limit))))
         self._listen(cameras, bool(clock_publishers))
+        if seconds > 0.0:
+            states = [topic for topic, types in self._topics.items() if set(types) & set(STATE_TYPES)]
+            self._listen_to_states(self._heard_by(ours, states))
         listened = self._measure(cameras, seconds, progress)
         mismatches, endpoints = self._mismatches()
         return Snapshot(
@@ -122,6 +133,11 @@ class _Look:
             endpoints=endpoints,
             clock_publishers=clock_publishers,
             clocks=tuple(self._clocks),
+            heard=tuple(self._senders.topics),
+            doubled=self._senders.doubled(
+                self._node.get_publishers_info_by_topic,
+                lambda info: full_name(info.node_name, info.node_namespace),
+            ),
         )
 
     # -- the graph ---------------------------------------------------------------------------------------------------
@@ -158,16 +174,19 @@ class _Look:
         found = self._node.get_publishers_info_by_topic(topic)
         return tuple(sorted({full_name(info.node_name, info.node_namespace) for info in found}))
 
-    def _heard_by(self, nodes: Sequence[str], image_topics: Sequence[str]) -> list[str]:
-        """Return the image topics that those nodes subscribe to; where there are none, those that somebody gives."""
+    def _heard_by(self, nodes: Sequence[str], topics: Sequence[str]) -> list[str]:
+        """Return those topics that the nodes subscribe to."""
         heard = [
             topic
-            for topic in image_topics
+            for topic in topics
             for info in self._node.get_subscriptions_info_by_topic(topic)
             if full_name(info.node_name, info.node_namespace) in nodes
         ]
-        given = [topic for topic in image_topics if self._publishers(topic)]
-        return list(dict.fromkeys(heard)) or given[:MOST_CAMERAS]
+        return list(dict.fromkeys(heard))
+
+    def _given(self, image_topics: Sequence[str]) -> list[str]:
+        """Return the image topics that somebody publishes."""
+        return [topic for topic in image_topics if self._publishers(topic)][:MOST_CAMERAS]
 
     def _mismatches(self) -> tuple[list[Mismatch], int]:
         """Compare every publisher with every subscription of its topic.
@@ -215,15 +234,35 @@ class _Look:
         if clock:
             from rosgraph_msgs.msg import Clock
 
-            self._node.create_subscription(
-                Clock,
-                "/clock",
-                lambda message: self._clocks.append((time.monotonic(), _seconds(message.clock))),
-                best_effort,
-            )
+            self._node.create_subscription(Clock, "/clock", self._hear_clock, best_effort)
 
-    def _hear_image(self, topic: str) -> Callable[[Any], None]:
-        def hear(message: Any) -> None:
+    def _hear_clock(self, message: Any, info: Any) -> None:
+        now = time.monotonic()
+        self._senders.heard("/clock", info, now)
+        self._clocks.append((now, _seconds(message.clock)))
+
+    def _listen_to_states(self, topics: Sequence[str]) -> None:
+        """Hear what else a node of this package hears: who publishes it is all that is looked at."""
+        from geometry_msgs.msg import PoseStamped
+        from rclpy.qos import QoSProfile, ReliabilityPolicy
+        from sensor_msgs.msg import JointState
+        from std_msgs.msg import Float64
+
+        classes = dict(zip(STATE_TYPES, (PoseStamped, Float64, JointState), strict=True))
+        best_effort = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+        for topic in topics:
+            kind = next(classes[name] for name in self._topics[topic] if name in classes)
+            self._node.create_subscription(kind, topic, self._hear_state(topic), best_effort)
+
+    def _hear_state(self, topic: str) -> Callable[[Any, Any], None]:
+        def hear(message: Any, info: Any) -> None:
+            self._senders.heard(topic, info, time.monotonic(), getattr(message, "name", ("",)))
+
+        return hear
+
+    def _hear_image(self, topic: str) -> Callable[[Any, Any], None]:
+        def hear(message: Any, info: Any) -> None:
+            self._senders.heard(topic, info, time.monotonic())
             sim = self._clocks[-1][1] if self._clocks else math.nan
             size = len(message.data)
             kind = (

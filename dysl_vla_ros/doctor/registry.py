@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from dysl_vla_ros.doctor.checks import cameras, checkpoint, clocks, machine, packages, qos, ros, transport
+from dysl_vla_ros.doctor.checks import cameras, checkpoint, clocks, machine, packages, publishers, qos, ros, transport
 from dysl_vla_ros.doctor.examination import Examination
 from dysl_vla_ros.doctor.finding import Finding, fail
 
@@ -20,6 +20,7 @@ CHECKS: tuple[Check, ...] = (
     qos.quality_of_service,
     qos.types,
     cameras.cameras,
+    publishers.inputs,
     clocks.sim_time,
     clocks.stamps,
     checkpoint.base,

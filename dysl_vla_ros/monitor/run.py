@@ -7,6 +7,7 @@ import time
 from rich.console import Console
 from rich.live import Live
 
+from dysl_vla_ros import stop_signals
 from dysl_vla_ros.monitor.listener import Listener
 from dysl_vla_ros.monitor.state import WINDOW, MonitorState
 from dysl_vla_ros.monitor.view import picture, plain_line, symbols_for
@@ -29,7 +30,8 @@ def run_monitor(node: str, once: bool, plain: bool, console: Console | None = No
     console = console or Console(highlight=False, markup=False)
     state = MonitorState(node)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # the cursor comes back however it ends
+        for number in stop_signals.heeded():
+            signal.signal(number, signal.default_int_handler)  # the cursor comes back however it ends
     try:
         with Listener(state) as listener:
             if once:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock, ClockType
@@ -24,11 +23,12 @@ from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 
 from dysl_vla_ros.bags.metadata import NO_LIMIT, OfferedQos
 from dysl_vla_ros.bags.recording import Recording, RecordingStatus
 from dysl_vla_ros.errors import BagError, DyslVlaError, SettingError
+from dysl_vla_ros.nodes.console import Console
+from dysl_vla_ros.nodes.program import run_program
 from dysl_vla_ros.nodes.stop_request import StopRequest
 
 # What replay, calibration and distillation read, and what shows how the robot was driven.
@@ -238,25 +238,20 @@ def offered(profile: QoSProfile) -> OfferedQos:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Record until SIGINT or SIGTERM; return the exit code."""
-    stop = StopRequest()
-    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        node = BagRecorder()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        while not stop.is_set():
-            executor.spin_once(timeout_sec=0.1)
-        executor.shutdown()
-        code = node.finish()
-        node.destroy_node()
-        return code
-    except (DyslVlaError, ParameterException) as error:
-        print(f"bag_recorder: error: {error}", file=sys.stderr)
-        return 2
-    finally:
-        rclpy.try_shutdown()
-        stop.ignore_more()
+    """Record until a stop signal; return the exit code."""
+    return run_program("bag_recorder", argv, _run, (DyslVlaError, ParameterException))
+
+
+def _run(stop: StopRequest, console: Console) -> int:
+    node = BagRecorder()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    while not stop.is_set():
+        executor.spin_once(timeout_sec=0.1)
+    executor.shutdown()
+    code = node.finish()
+    node.destroy_node()
+    return code
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from dysl_vla_ros.nodes.outputs import Outputs
 from dysl_vla_ros.nodes.parameters import Settings
 from dysl_vla_ros.nodes.ros_clock import RosClock
 from dysl_vla_ros.nodes.statistics import Statistics
-from dysl_vla_ros.readings import instruction_fault, seconds
+from dysl_vla_ros.readings import instruction_fault, nanoseconds
 from dysl_vla_ros.worker.client import StepReply, WorkerClient
 
 HELD = "held by ~/hold"
@@ -39,7 +39,7 @@ class ControlLoop:
         commander: plays its chunks.
         settings: gives the snapshot in force; read once a tick.
         statistics: counts for ``/diagnostics``.
-        ros_now: the ROS clock in seconds.
+        ros_nanoseconds: the ROS clock.
         fail: takes the error path to unconfigured with a cause; returns at once.
         warn: logs a text, throttled by its key.
         simulated: whether the ROS clock is ``/clock``.
@@ -51,7 +51,7 @@ class ControlLoop:
         commander: Commander,
         settings: Callable[[], Settings],
         statistics: Statistics,
-        ros_now: Callable[[], float],
+        ros_nanoseconds: Callable[[], int],
         fail: Callable[[str], None],
         warn: Callable[[str, str], None],
         simulated: Callable[[], bool] = lambda: False,
@@ -59,13 +59,13 @@ class ControlLoop:
         """Begin inactive; :meth:`connect` comes before :meth:`enter`."""
         self.lock = threading.RLock()
         self._commander = commander
-        self._inferences = Inferences(description, commander, statistics, ros_now)
+        self.clock = RosClock(ros_nanoseconds, simulated)
+        self._inferences = Inferences(description, commander, statistics, self.clock.now)
         self._settings = settings
         self._applied = settings()
         self._statistics = statistics
         self._fail = fail
         self._warn = warn
-        self.clock = RosClock(ros_now, simulated)
         self._active = False
         self._episode = 0
         self._instruction = ""
@@ -85,6 +85,7 @@ class ControlLoop:
         """Give the loop its surroundings, which need its lock or callbacks themselves."""
         self._client, self._inputs, self._outputs = client, inputs, outputs
         self._inferences.connect(client, inputs)
+        self.clock.doubled = inputs.publishers.clock_fault
 
     # -- entering and leaving ------------------------------------------------------------------------------------------
 
@@ -115,7 +116,7 @@ class ControlLoop:
                 self._active = False
                 self.clock.leave()
                 self.stop_reason = ""
-                self._publish(self._commander.stop(reason))
+                self._publish(self._commander.stop(reason), self.clock.nanoseconds())
 
     @property
     def active(self) -> bool:
@@ -184,9 +185,9 @@ class ControlLoop:
                 self._request_if_due()
 
     def hear_image(self) -> None:
-        """Start an inference upon an image of the first camera, when one is due."""
+        """Start an inference upon an image of the first camera and what belongs to it, when one is due."""
         with self.lock:
-            self._watch_clock()
+            self._watch_clock(self.clock.now())
             self._request_if_due()
 
     def hear_loss(self, cause: str) -> None:
@@ -214,41 +215,44 @@ class ControlLoop:
     @property
     def merely_starting(self) -> bool:
         """Whether inputs may still be absent without a fault: just activated, and nothing has moved."""
-        return not self._moved and time.monotonic() - self._entered < START_PATIENCE
+        just_entered = not self._moved and time.monotonic() - self._entered < START_PATIENCE
+        return just_entered and not self._inputs.publishers.doubled
 
     # -- clock -------------------------------------------------------------------------------------------------------
 
-    def _watch_clock(self) -> None:
-        """Begin anew after a jump of the ROS clock: nothing from before it is acted upon."""
-        if jump := self.clock.jumped():
+    def _watch_clock(self, now: float) -> None:
+        """Begin anew after a jump of the ROS clock, which shows ``now``: nothing from before it is acted upon."""
+        if jump := self.clock.jumped(now):
             self._warn("clock", f"{jump}: everything from before is forgotten, a new episode begins")
             self._inputs.clock_jumped()
             self._used_stamp = None
             self._halt(jump)
 
-    def inputs_fault(self) -> str:
+    def inputs_fault(self, now: float | None = None) -> str:
         """Return why nothing that is heard may be acted upon now, or "" when clock and inputs are in order."""
-        safety = self._applied.safety
-        return self.clock.fault(safety) or self._inputs.stop_reason(self.clock.now(), safety, self.clock.rate)
+        clock, safety = self.clock, self._applied.safety
+        now = clock.now() if now is None else now
+        return clock.doubled() or clock.fault(safety, now) or self._inputs.stop_reason(now, safety, clock.rate)
 
     # -- tick ----------------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Play one control tick and publish it."""
+        """Play one control tick and publish it: judged and stamped by one moment of the ROS clock."""
         with self.lock:
             if not self._active:
                 return
+            now = self.clock.nanoseconds()
             self._statistics.ticked(time.monotonic(), 1.0 / self._applied.control.rate)
             self._apply_settings()
-            self._watch_clock()
+            self._watch_clock(now * 1e-9)
             self._check_worker()
-            command = self._play()
+            command = self._play(now)
             self.stop_reason = command.reason
             if not command.reason:
                 self._moved = True
                 self._failures.pop("tick", None)
             if self._moved:
-                self._publish(command)
+                self._publish(command, now)
                 self._statistics.commanded(command)
             self._request_if_due()
 
@@ -263,11 +267,12 @@ class ControlLoop:
         if waited > limit:
             self._give_up(f"the policy worker has not answered for {waited:.1f} s (model.step_timeout is {limit:g} s)")
 
-    def _play(self) -> Command:
-        reason = self._reason_to_stop()
+    def _play(self, now: int) -> Command:
+        reason = self._reason_to_stop(now * 1e-9)
         coming = self._commander.next_image_stamp
         if not reason and coming is not None:
-            reason = self._inputs.freshness.action_stop_reason(seconds(coming), self.clock.now(), self._applied.safety)
+            age = (now - nanoseconds(coming)) * 1e-9
+            reason = self._inputs.freshness.action_stop_reason(age, self._applied.safety)
         if reason:
             return self._stop(reason)
         if self._applied.safety.workspace_box:
@@ -281,7 +286,7 @@ class ControlLoop:
         self._statistics.action_ticks += command.first_tick
         return command
 
-    def _reason_to_stop(self) -> str:
+    def _reason_to_stop(self, now: float) -> str:
         if self._fatal:
             return self._fatal
         if self._hold_wanted:
@@ -290,7 +295,7 @@ class ControlLoop:
             return f"held until ~/reset (safety.auto_resume is false) after: {self._held}"
         if not self._instruction:
             return f"waiting for instruction on {self._inputs.instruction_topic}"
-        return self.inputs_fault() or self._fault
+        return self.inputs_fault(now) or self._fault
 
     def _stop(self, reason: str) -> Command:
         if not self._stopped:
@@ -310,9 +315,9 @@ class ControlLoop:
         self._inferences.begin_episode(self._episode)
         self._commander.reset()
 
-    def _publish(self, command: Command) -> None:
+    def _publish(self, command: Command, now: int) -> None:
         stamp = None if command.reason else self._commander.image_stamp
-        self._outputs.command(command, self._episode, stamp, self._applied.control.command_frame)
+        self._outputs.command(command, now, self._episode, stamp, self._applied.control.command_frame)
 
     # -- inference -----------------------------------------------------------------------------------------------------
 
@@ -344,7 +349,7 @@ class ControlLoop:
     def hear_reply(self, reply: StepReply) -> None:
         """Take the worker's answer, unless it belongs to an earlier episode, and start the next inference if due."""
         with self.lock:
-            self._watch_clock()
+            self._watch_clock(self.clock.now())
             if not self._active or not self._inferences.awaits(reply):
                 self._statistics.outdated_replies += 1
             elif reply.result is None:
@@ -387,7 +392,7 @@ class ControlLoop:
         self.stop_reason = reason
         command = self._commander.stop(reason)
         if self._moved:
-            self._publish(command)
+            self._publish(command, self.clock.nanoseconds())
             self._statistics.commanded(command)
 
     def _give_up(self, cause: str) -> None:

@@ -39,6 +39,7 @@ class Diagnostics:
         last_cause: str,
         settings: Settings,
         faults: Mapping[str, int],
+        lines_dropped: int,
         session: "Session | None",
     ) -> DiagnosticArray:
         """Make one message (its stamp is the caller's).
@@ -48,6 +49,7 @@ class Diagnostics:
             last_cause: why the last transition or step failed, "" where none did since the last good configure.
             settings: those in force.
             faults: exceptions in callbacks, counted by place.
+            lines_dropped: lines of the log that did not reach the console.
             session: what is loaded; None while unconfigured.
         """
         name = self._node_name
@@ -62,7 +64,7 @@ class Diagnostics:
                     _commands(name, session),
                     _clock(name, session),
                 ]
-        array.status.append(_worker(name, state, last_cause, faults, session))
+        array.status.append(_worker(name, state, last_cause, faults, lines_dropped, session))
         for status in array.status:
             status.level, status.message = self._levels.steady(status.name, status.level, status.message)
         return array
@@ -194,6 +196,8 @@ def _clock(node_name: str, session: "Session") -> DiagnosticStatus:
         "last jump": clock.last_jump,
     }
     jump = clock.take_jump()
+    if doubled := clock.doubled():
+        return _status(node_name, "clock", ERROR, doubled, values)
     if fault := clock.fault(settings.safety):
         return _status(node_name, "clock", WARN, fault, values)
     if jump:
@@ -202,9 +206,14 @@ def _clock(node_name: str, session: "Session") -> DiagnosticStatus:
 
 
 def _worker(
-    node_name: str, state: str, last_cause: str, faults: Mapping[str, int], session: "Session | None"
+    node_name: str,
+    state: str,
+    last_cause: str,
+    faults: Mapping[str, int],
+    lines_dropped: int,
+    session: "Session | None",
 ) -> DiagnosticStatus:
-    values: dict[str, Any] = {"state": state, "last cause": last_cause}
+    values: dict[str, Any] = {"state": state, "last cause": last_cause, "log lines dropped": lines_dropped}
     values |= {f"faults in {where}": count for where, count in sorted(faults.items())}
     if session is None:
         level = ERROR if last_cause else OK

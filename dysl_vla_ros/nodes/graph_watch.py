@@ -4,7 +4,7 @@ DDS says nothing of a publisher of another type, and of a QoS mismatch only that
 the graph, with the other node's name. A node that died stays in the graph for about 20 s, and so do its faults.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rclpy.node import Node
@@ -29,18 +29,26 @@ class GraphWatch:
         node: whose topics they are.
         subscriptions: its inputs; several of one topic: a publisher must match one of them.
         publishers: its outputs, the first one commands the arm.
+        further: gives more that is odd about the inputs, at each look.
     """
 
-    def __init__(self, node: Node, subscriptions: Sequence[Any], publishers: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        subscriptions: Sequence[Any],
+        publishers: Sequence[Any],
+        further: Callable[[], list[str]] = list,
+    ) -> None:
         """Look at nothing yet."""
         self._node = node
         self._subscriptions, self._publishers = list(subscriptions), list(publishers)
+        self._further = further
         self.inputs: list[str] = []  # as of the last look
         self.outputs: list[str] = []
 
     def look(self) -> list[str]:
         """Look at the graph and return every warning; do not hold a lock that a tick waits for."""
-        self.inputs = list(dict.fromkeys(self._faults_of_inputs()))
+        self.inputs = list(dict.fromkeys([*self._faults_of_inputs(), *self._further()]))
         self.outputs = list(dict.fromkeys([*self._other_commanders(), *self._faults_of_outputs()]))
         return self.inputs + self.outputs
 
@@ -53,25 +61,25 @@ class GraphWatch:
             for info in _known(self._node.get_publishers_info_by_topic(topic)):
                 if info.topic_type != wanted:
                     yield (
-                        f"{topic}: {_name(info)} publishes {info.topic_type} there, {wanted} is wanted: remap one of "
+                        f"{topic}: {owner(info)} publishes {info.topic_type} there, {wanted} is wanted: remap one of "
                         f"the two{_transport_hint(info.topic_type)}"
                     )
                 elif all(mismatches := [_mismatch(info.qos_profile, each.qos_profile) for each in ours]):
                     mismatch = min(mismatches, key=len)
-                    yield f"{topic}: nothing is heard of {_name(info)}: {mismatch}; change its publisher's QoS"
+                    yield f"{topic}: nothing is heard of {owner(info)}: {mismatch}; change its publisher's QoS"
 
     def _faults_of_outputs(self) -> Iterator[str]:
         for publisher in self._publishers:
             topic, offered = publisher.topic_name, type_name(publisher.msg_type)
             for info in _known(self._node.get_subscriptions_info_by_topic(topic)):
                 if info.topic_type != offered:
-                    yield f"{topic}: {_name(info)} listens to {info.topic_type} there, {offered} is published: remap it"
+                    yield f"{topic}: {owner(info)} listens to {info.topic_type} there, {offered} is published: remap it"
                 elif mismatch := _mismatch(publisher.qos_profile, info.qos_profile):
-                    yield f"{topic}: {_name(info)} hears nothing: {mismatch}; change its subscription's QoS"
+                    yield f"{topic}: {owner(info)} hears nothing: {mismatch}; change its subscription's QoS"
 
     def _other_commanders(self) -> Iterator[str]:
         topic, ours = self._publishers[0].topic_name, self._node.get_fully_qualified_name()
-        names = [_name(info) for info in _known(self._node.get_publishers_info_by_topic(topic))]
+        names = [owner(info) for info in _known(self._node.get_publishers_info_by_topic(topic))]
         others = {name for name in names if name != ours} | ({f"another {ours}"} if names.count(ours) > 1 else set())
         for other in sorted(others):
             yield f"{topic}: {other} publishes there as well: the arm would obey both; stop it, or remap one of the two"
@@ -82,7 +90,8 @@ def type_name(kind: type) -> str:
     return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
 
 
-def _name(info: Any) -> str:
+def owner(info: Any) -> str:
+    """Return the full name of the node that an endpoint of the graph belongs to."""
     return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
 
 

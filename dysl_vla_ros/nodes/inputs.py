@@ -1,4 +1,4 @@
-"""What the policy sees: subscriptions, the newest message of each, and the observation made of them.
+"""What the policy sees: subscriptions, the judge that hears their messages, and the observation that it puts together.
 
 Cameras and proprioception are heard best effort with a queue of one (a reliable subscription would hear nothing of a
 best-effort camera, and a deadline that the camera does not offer would silence it). The instruction is heard twice, as
@@ -18,14 +18,14 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64, String
 
-from dysl_vla_ros.control.freshness import Freshness, arrival_limit
-from dysl_vla_ros.control.joints import Joints
+from dysl_vla_ros.control.input_judge import JOINTS, InputJudge
 from dysl_vla_ros.control.workspace import POSITION, Place
 from dysl_vla_ros.errors import ObservationError, SettingError
 from dysl_vla_ros.interfaces import Observation, PolicyDescription, ProprioceptionSpec
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode
 from dysl_vla_ros.nodes.outputs import LATCHED
 from dysl_vla_ros.nodes.pictures import Pictures
+from dysl_vla_ros.nodes.source_watch import SourceWatch
 from dysl_vla_ros.readings import check, opening_value, pose_values, require_opencv, seconds
 from dysl_vla_ros.settings import SafetySettings
 
@@ -34,7 +34,7 @@ SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, durabili
 JOINT_STREAM = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
 SPOKEN = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
 
-POSE, OPENING, JOINTS = "ee_pose", "gripper_state", "joint_states"
+POSE, OPENING = "ee_pose", "gripper_state"
 JOINT_UNITS = ("rad", "m")  # what a JointState carries
 
 
@@ -90,7 +90,7 @@ class Inputs:
         lock: the control loop's.
         safety: gives the settings in force.
         transport: ``raw`` or ``compressed``: what the cameras' topics carry.
-        on_image: called after an image of the first camera was accepted, or pictures were converted.
+        on_image: called when an image of the first camera and what belongs to it are there, or pictures were converted.
         on_instruction: called with each text that is heard.
     """
 
@@ -113,7 +113,7 @@ class Inputs:
         self._node = node
         self._lock = lock
         self._safety = safety
-        self._on_first_image = on_image
+        self._on_image = on_image
         self.cameras = description.cameras
         self._spec = description.proprioception
         others = proprioception_topics(self._spec)
@@ -123,22 +123,27 @@ class Inputs:
         self._topics = {source: node.resolve_topic_name(source) for source in others}
         self._topics |= {camera: image_topic(node, camera, transport) for camera in self.cameras}
         self.instruction_topic = node.resolve_topic_name("instruction")
-        self.freshness = Freshness(self.cameras, others, self._topics)
+        stamped, unstamped = ([source for source in others if source == kind] for kind in (POSE, OPENING))
+        self._judge = InputJudge(self.cameras, stamped, unstamped, joint_names(self._spec), self._topics)
+        self.freshness = self._judge.freshness
         self._pictures = Pictures(self.cameras, lock, self.freshness, node.guarded("pictures")(on_image), self._log)
-        self._joints = Joints(joint_names(self._spec), self._topics.get(JOINTS, ""))
-        self._values: dict[str, dict[str, float]] = {}
+        self.publishers = SourceWatch(node, safety)
         self.subscriptions: list[Any] = []
 
-        def subscribe(kind: type, topic: str, qos: QoSProfile, callback: Callable[..., None], group: Any) -> None:
+        def subscribe(kind: type, topic: str, qos: QoSProfile, callback: Callable[[Any], None], group: Any) -> None:
             # of the instruction's two subscriptions one always finds its publisher incompatible: no warning for that
             events = SubscriptionEventCallbacks(use_default_callbacks=qos is not LATCHED)
-            hear = node.guarded(topic)(callback)
+            if kind is String:
+                judged = self.publishers.watch_speakers(topic, callback, latched=qos is LATCHED)
+            else:
+                judged = self.publishers.watch(topic, callback, joint_names(self._spec) if kind is JointState else ())
+            hear = node.guarded(topic)(judged)
             self.subscriptions.append(
                 node.create_subscription(kind, topic, hear, qos, callback_group=group, event_callbacks=events)
             )
 
-        # One group, the first camera last: messages that were there before its image are taken before it, so that the
-        # inference it starts sees them.
+        # One group, the first camera last: messages that were there before its image are taken before it, so that it
+        # waits for none of them.
         sensors = MutuallyExclusiveCallbackGroup()
         if POSE in others:
             subscribe(PoseStamped, POSE, SENSOR, self._hear_pose, sensors)
@@ -158,6 +163,7 @@ class Inputs:
         for subscription in self.subscriptions:
             self._node.destroy_subscription(subscription)
         self.subscriptions = []
+        self.publishers.destroy()
         self._pictures.close()
 
     # -- hearing -----------------------------------------------------------------------------------------------------
@@ -169,12 +175,7 @@ class Inputs:
             except ObservationError as error:
                 self._refuse(camera, str(error))
                 return
-            arrival = time.monotonic()
-            if self._accept(camera, message.header.stamp, arrival):
-                with self._lock:
-                    self._pictures.hear(camera, message, arrival)
-                if camera == self.cameras[0]:
-                    self._on_first_image()
+            self._accept(camera, message.header.stamp, message)
 
         return hear
 
@@ -186,13 +187,9 @@ class Inputs:
 
     def _hear_joints(self, message: JointState) -> None:
         """Each joint's stamp is judged by itself: several drivers may take turns on this topic."""
-        ros_now = self._node.get_clock().now().nanoseconds * 1e-9
-        with self._lock:
-            why = self._joints.hear(message, time.monotonic(), ros_now, self._safety().max_clock_skew)
-        if why:
-            self._refuse(JOINTS, why)
-        else:
-            self._accept(JOINTS, None)
+        self._take(
+            JOINTS, lambda arrival, ros_now, safety: self._judge.hear_joints(message, arrival, ros_now, safety)
+        )
 
     def _hear_values(self, source: str, stamp: Any, read: Callable[[], dict[str, float]]) -> None:
         try:
@@ -200,27 +197,48 @@ class Inputs:
         except ObservationError as error:
             self._refuse(source, str(error))
             return
-        if self._accept(source, stamp):
-            with self._lock:
-                self._values[source] = values
+        self._accept(source, stamp, values)
 
-    def _accept(self, source: str, stamp: Any, arrival: float | None = None) -> bool:
+    def _accept(self, source: str, stamp: Any, item: Any) -> None:
+        """Take what can be read: an image, or values by their names."""
+        own = None if stamp is None else seconds(stamp)
+
+        def hear(arrival: float, ros_now: float, safety: SafetySettings) -> str:
+            why = self._judge.hear(source, item, arrival, own, ros_now, safety)
+            if not why and source in self.cameras:
+                self._pictures.hear(source, item)
+            return why
+
+        self._take(source, hear)
+
+    def _take(self, source: str, hear: Callable[[float, float, SafetySettings], str]) -> None:
+        """Let the judge hear a message (arrival, ROS time, settings), and say so when an observation can be made."""
         ros_now = self._node.get_clock().now().nanoseconds * 1e-9
         with self._lock:
-            why = self.freshness.received(
-                source,
-                time.monotonic() if arrival is None else arrival,
-                None if stamp is None else seconds(stamp),
-                ros_now,
-                self._safety().max_clock_skew,
-            )
+            arrival = time.monotonic()
+            why = hear(arrival, ros_now, self._safety())
+            complete = self._follow_judge(arrival)
         if why:
             self._log(source, why)
-        return not why
+        if complete:
+            self._on_image()
+
+    def _follow_judge(self, steady_now: float) -> bool:
+        """Take over what the judge has put together since; whether there is anything new."""
+        safety = self._safety()
+        served = None
+        for verdict in self._judge.verdicts(steady_now, safety):
+            if verdict.refusal:
+                self._log(self.cameras[0], verdict.refusal)
+            else:
+                served = verdict
+        if served is not None:
+            self._pictures.offer(served, self._judge.in_doubt(served))
+        return served is not None
 
     def _refuse(self, source: str, why: str) -> None:
         with self._lock:
-            self.freshness.refused(source, time.monotonic(), why)
+            self._judge.refuse(source, time.monotonic(), why)
         self._log(source, why)
 
     def _log(self, source: str, why: str) -> None:
@@ -230,25 +248,20 @@ class Inputs:
 
     def start(self, steady_now: float) -> None:
         """Forget what was heard before activation."""
-        self.freshness.start(steady_now)
-        self._joints.start(steady_now)
+        self._judge.start(steady_now)
         self._pictures.start()
-        self._values.clear()
 
     def clock_jumped(self) -> None:
         """Forget what was heard before a jump of the ROS clock."""
-        self.freshness.clock_jumped()
-        self._joints.clock_jumped()
+        self._judge.clock_jumped()
         self._pictures.start()
-        self._values.clear()
 
     def stop_reason(self, ros_now: float, safety: SafetySettings, clock_rate: float = 1.0) -> str:
         """Return why the arm must not move now, or "" when every input is fresh."""
         now = time.monotonic()
-        reason = self.freshness.stop_reason(now, ros_now, safety, clock_rate)
-        if not reason and JOINTS in self.sources:
-            reason = self._joints.stop_reason(now, arrival_limit(safety, clock_rate))
-        return reason
+        self._follow_judge(now)
+        reason = self._judge.stop_reason(now, ros_now, safety, clock_rate)
+        return "; ".join(filter(None, (self.publishers.stop_reason(), reason)))
 
     def warnings(self) -> list[str]:
         """Return what is odd about the inputs, but no reason to stop."""
@@ -261,19 +274,23 @@ class Inputs:
     @property
     def place(self) -> Place | None:
         """The end effector's newest position, where the policy declares it."""
-        values = self._values.get(POSE)
-        if values is None:
+        values = self._judge.newest(POSE)
+        if not values:
             return None
         return Place(np.array([values[name] for name in POSITION]), self.freshness.age(POSE, time.monotonic()))
 
     @property
     def gripper_opening(self) -> float | None:
         """The newest measured opening, where the policy declares it."""
-        return self._values.get(OPENING, {}).get("gripper.opening")
+        return self._judge.newest(OPENING).get("gripper.opening")
 
     def newest_stamp(self) -> Any:
-        """Return the stamp of the first camera's image that an observation would be of, None before the first."""
-        return self._pictures.stamp()
+        """Return the stamp of the first camera's image that an observation would be of, None where there is none."""
+        self._follow_judge(time.monotonic())
+        coming = self._pictures.coming()
+        if coming is None or not self._judge.may_serve(coming, self._safety()):
+            return None
+        return coming.image.item.header.stamp
 
     def prepare(self, begun: Any) -> bool:
         """Whether an observation can be made now; if not, its pictures are being converted, and ``on_image`` comes."""
@@ -284,24 +301,21 @@ class Inputs:
         return self._pictures.change()
 
     def observe(self, instruction: str) -> Moment:
-        """Make one observation of the newest messages; :meth:`prepare` comes first.
+        """Make one observation of what belongs together; :meth:`prepare` comes first.
 
         Raises:
-            ObservationError: a camera or a value is not there; names the topic.
+            ObservationError: images or a value are not there; names the topic.
         """
-        absent = self._pictures.absent() + [topic for topic in (POSE, OPENING) if self._lacks(topic)]
-        if absent:
-            topics = ", ".join(self._topics[source] for source in absent)
+        absent = [topic for topic in (POSE, OPENING) if topic in self.sources and not self._judge.newest(topic)]
+        coming = self._pictures.coming()
+        if coming is None or absent:
+            topics = ", ".join(self._topics[source] for source in absent or self.cameras)
             raise ObservationError(f"nothing received on {topics}; publish there or remap")
-        known = {name: value for values in self._values.values() for name, value in values.items()}
-        known |= self._joints.values
+        known = self._judge.values(coming)
         if missing := [name for name in self._spec.names if name not in known]:
             raise ObservationError(f"no value of {', '.join(missing)} was received; publish it, or remap its topic")
         proprioception = np.array([known[name] for name in self._spec.names], dtype=np.float32)
-        stamp = self.newest_stamp()
         taken = self._pictures.take()
         images = {camera: taken.pictures[camera] for camera in self.cameras}
+        stamp = taken.verdict.image.item.header.stamp
         return Moment(Observation(images, proprioception, instruction), stamp, taken.convert_ms, taken.begun)
-
-    def _lacks(self, source: str) -> bool:
-        return source in self.sources and source not in self._values

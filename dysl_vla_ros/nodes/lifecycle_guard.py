@@ -4,8 +4,9 @@ Measured with rclpy of Kilted (9.1.2) and Jazzy (7.1.6); test_node_lifecycle pin
 
 - an exception in a transition callback is swallowed without a word: :func:`transition` logs it, keeps the cause and
   returns FAILURE or ERROR on purpose;
-- a transition that is not allowed now, or a second one while the first runs, ends the executor on Jazzy, as does any
-  exception of a service or subscription callback on both: :func:`guard_services` and :func:`guarded`;
+- a transition that is not allowed now, or a second one while the first runs, ends the executor on Jazzy: what is not
+  possible is never tried (:meth:`GuardedLifecycleNode._change_state`);
+- any exception of a service or subscription callback ends it on both: :func:`guard_services` and :func:`guarded`;
 - from active, errorprocessing is reached only out of a transition: :meth:`GuardedLifecycleNode.fail` makes one.
 """
 
@@ -16,14 +17,15 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from lifecycle_msgs.srv import ChangeState
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from lifecycle_msgs.msg import Transition as Transitions
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import Executor
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 
 from dysl_vla_ros.errors import DyslVlaError
+from dysl_vla_ros.nodes.lifecycle_services import AnnouncedStateMachine, LifecycleServices
 
 WARN_PERIOD = 30.0  # s
 
@@ -79,7 +81,9 @@ class GuardedLifecycleNode(LifecycleNodeMixin, Node):
         self.last_cause = ""
         self.faults: dict[str, int] = {}
         Node.__init__(self, name, **node_arguments)
-        LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
+        LifecycleNodeMixin.__init__(self, enable_communication_interface=False)
+        self._state_machine: Any = AnnouncedStateMachine(self, self._state_machine)
+        LifecycleServices(self, self._state_machine, self._change_state)
         # The condition wakes the executor from any thread, the policy worker's among them.
         self._fatal = self.create_guard_condition(
             self.guarded("error path")(self._run_error_path), MutuallyExclusiveCallbackGroup()
@@ -102,8 +106,7 @@ class GuardedLifecycleNode(LifecycleNodeMixin, Node):
     def guard_services(self) -> None:
         """Let every service of this node survive its own faults; call it when all services are made."""
         for service in self.services:
-            guard = self._guard_change_state if service.srv_type is ChangeState else self._guard_service
-            service.callback = guard(service.srv_name, service.callback)
+            service.callback = self._guard_service(service.srv_name, service.callback)
 
     def guarded(self, where: str) -> Callable[[Callable[..., Any]], Callable[..., None]]:
         """Make a decorator for a callback: an exception is logged, counted and told to :meth:`on_fault`."""
@@ -157,23 +160,35 @@ class GuardedLifecycleNode(LifecycleNodeMixin, Node):
 
         return answer
 
-    def _guard_change_state(self, name: str, callback: Callable[..., Any]) -> Callable[..., Any]:
-        def answer(request: Any, response: Any) -> Any:
-            response.success = False
-            wanted = request.transition.label or request.transition.id
-            if not self.transition_running.acquire(blocking=False):
-                self.get_logger().warning(f"transition {wanted} refused: another one is running ({self.state})")
-                return response
-            try:
-                return callback(request, response)
-            except Exception as error:
-                self.get_logger().warning(f"transition {wanted} refused in state {self.state}: {error}")
-                response.success = False
-                return response
-            finally:
-                self.transition_running.release()
+    def _change_state(self, number: int) -> bool:
+        """Carry out the transition of that number, unless another one runs or it is not possible now."""
+        if not self.transition_running.acquire(blocking=False):
+            self.get_logger().warning(f"transition {number} refused: another one is running ({self.state})")
+            return False
+        try:
+            possible = {each[0]: each[1] for each in self._state_machine.available_transitions}
+            if number not in possible:
+                self.get_logger().warning(
+                    f"a transition was refused: in the state {self.state} there are {', '.join(possible.values())}"
+                )
+                return False
+            return self._triggers()[number]() == TransitionCallbackReturn.SUCCESS
+        finally:
+            self.transition_running.release()
 
-        return answer
+    def _triggers(self) -> dict[int, Callable[[], TransitionCallbackReturn]]:
+        shutdowns = (
+            Transitions.TRANSITION_UNCONFIGURED_SHUTDOWN,
+            Transitions.TRANSITION_INACTIVE_SHUTDOWN,
+            Transitions.TRANSITION_ACTIVE_SHUTDOWN,
+        )
+        return {
+            Transitions.TRANSITION_CONFIGURE: self.trigger_configure,
+            Transitions.TRANSITION_CLEANUP: self.trigger_cleanup,
+            Transitions.TRANSITION_ACTIVATE: self.trigger_activate,
+            Transitions.TRANSITION_DEACTIVATE: self.trigger_deactivate,
+            **dict.fromkeys(shutdowns, self.trigger_shutdown),
+        }
 
     # -- error path ------------------------------------------------------------------------------------------------
 

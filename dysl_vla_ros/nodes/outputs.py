@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import TwistStamped, Vector3
 from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -79,14 +80,21 @@ class Outputs:
         """Publish the instruction in force, "" for none: it may have come by a topic, a parameter or a launch."""
         self._instruction.publish(String(data=text))
 
-    def command(self, command: Command, episode: int, image_stamp: Any, frame: str) -> None:
-        """Publish one control tick: twist, gripper unless it holds, action."""
+    def command(self, command: Command, now: int, episode: int, image_stamp: Any, frame: str) -> None:
+        """Publish one control tick: twist, gripper unless it holds, action.
+
+        Args:
+            command: what the arm is told.
+            now: ns, ROS clock: the moment by which the command was judged, and its stamp.
+            episode: number of the episode.
+            image_stamp: of the image that the action answers; None: it answers none.
+            frame: of the command; "": the policy's.
+        """
         finite = np.isfinite(command.linear).all() and np.isfinite(command.angular).all()
         assert finite and (command.gripper is None or np.isfinite(command.gripper)), "the commander lets no NaN pass"
-        now = self._node.get_clock().now().to_msg()
         frame = frame or self._description.action.frame
         twist = TwistStamped()
-        twist.header.stamp = now
+        twist.header.stamp = Time(sec=now // 10**9, nanosec=now % 10**9)
         twist.header.frame_id = frame
         twist.twist.linear = vector(command.linear)
         twist.twist.angular = vector(command.angular)

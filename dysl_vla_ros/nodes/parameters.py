@@ -1,13 +1,15 @@
 """ROS parameters made from the settings groups: declared, refused with a reason, handed on as one snapshot.
 
 A set is checked as a whole before rclpy looks at it, so that every fault of it is named at once, and applied after
-rclpy has taken it (rclpy changes nothing when a callback refuses). Readers take :attr:`NodeParameters.settings`, one
+rclpy has taken it (rclpy changes nothing when a callback refuses). It is checked once, and costs what it changes: what
+it does not name is neither read nor judged again. Readers take :attr:`NodeParameters.settings`, one
 frozen object that is replaced and never changed, so that no control tick sees half of a set.
 """
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +34,7 @@ from dysl_vla_ros.settings import (
 
 FIELDS = {f"{group.group}.{field.name}": field for group in GROUPS for field in dataclasses.fields(group)}
 INSTRUCTION = "control.instruction"
+CONTRADICTING = frozenset({ControlSettings.group, SafetySettings.group})  # groups that a cross-check looks at
 WHEN_FIXED = "fixed while the node is configured; deactivate and cleanup first"
 
 
@@ -89,6 +92,7 @@ class NodeParameters:
         self._on_change = on_change
         self._declaration_faults: dict[str, str] = {}
         self.cross_check: Callable[[Settings], str] = lambda settings: ""
+        self._checked: Sequence[Parameter[Any]] = ()  # the set that `refusal` has just found in order
         for name in FIELDS:
             self._declare(name)
         self.settings = self._read()
@@ -137,7 +141,7 @@ class NodeParameters:
         faults = list(self._declaration_faults.values())
         if not self.settings.model.checkpoint:
             faults.append("model.checkpoint is empty; set it to the folder of a checkpoint")
-        faults += [fault for fault in self._contradictions(self.settings) if fault]
+        faults += self._contradictions(self.settings)
         if faults:
             raise SettingError("; ".join(faults))
 
@@ -161,19 +165,20 @@ class NodeParameters:
                 faults.append(fault)
             else:
                 changes.setdefault(group, {})[key] = value
-        if not faults and changes:
-            replaced = {
-                group: dataclasses.replace(getattr(self.settings, group), **values) for group, values in changes.items()
-            }
-            wanted = dataclasses.replace(self.settings, **replaced)
-            faults += [fault for fault in self._contradictions(wanted) if fault]
+        if not faults and not CONTRADICTING.isdisjoint(changes):
+            faults += self._contradictions(_with(self.settings, changes))
+        self._checked = () if faults else tuple(parameters)
         return "; ".join(faults)
 
-    def _contradictions(self, settings: Settings) -> tuple[str, ...]:
+    def _contradictions(self, settings: Settings) -> list[str]:
         """Return what contradicts each other within ``settings``, and what the loaded policy does not allow."""
-        return empty_axes(settings.safety), self.cross_check(settings)
+        return [fault for fault in (empty_axes(settings.safety), self.cross_check(settings)) if fault]
 
     def _on_set(self, parameters: list["Parameter[Any]"]) -> SetParametersResult:
+        """Check a set that did not come through the node's ``set_parameters_atomically``."""
+        checked, self._checked = self._checked, ()
+        if len(parameters) == len(checked) and all(map(operator.is_, parameters, checked)):
+            return SetParametersResult(successful=True)
         try:
             reason = self.refusal(parameters)
         except Exception as error:  # an exception here would end the executor (M8)
@@ -182,12 +187,22 @@ class NodeParameters:
 
     def _on_applied(self, parameters: list["Parameter[Any]"]) -> None:
         try:
+            changes: dict[str, dict[str, Any]] = {}
             for parameter in parameters:
                 self._declaration_faults.pop(parameter.name, None)
-            before, self.settings = self.settings, self._read()
+                if parameter.name in FIELDS:
+                    group, _, key = parameter.name.partition(".")
+                    changes.setdefault(group, {})[key] = parameter.value
+            before, self.settings = self.settings, _with(self.settings, changes)
             self._on_change(before, frozenset(parameter.name for parameter in parameters))
         except Exception as error:  # as above; the snapshot before it stays in force
             self._node.get_logger().error(f"parameters were set but could not be applied: {error!r}")
+
+
+def _with(settings: Settings, changes: Mapping[str, Mapping[str, Any]]) -> Settings:
+    """Return the settings with some values replaced, given as group -> name -> value."""
+    replaced = {group: dataclasses.replace(getattr(settings, group), **values) for group, values in changes.items()}
+    return dataclasses.replace(settings, **replaced)
 
 
 def value_fault(name: str, value: Any) -> str:

@@ -1,8 +1,9 @@
-"""The cameras' newest pictures, and their conversion beside the control loop.
+"""The newest pictures that belong together, and their conversion beside the control loop.
 
-A picture that is a view of its message (rgb8 and the like) is taken when an observation is made. Decoding JPEG or
-interpolating bayer takes milliseconds: a thread of its own does it, when an inference is due and not before, so that no
-tick waits for it and frames that no step uses are not decoded. When it is done, the loop is asked again.
+Which ones do is the judge's business (:mod:`~dysl_vla_ros.control.pairing`). A picture that is a view of its message
+(rgb8 and the like) is taken when an observation is made. Decoding JPEG or interpolating bayer takes milliseconds: a
+thread of its own does it, when an inference is due and not before, so that no tick waits for it and frames that no step
+uses are not decoded. When it is done, the loop is asked again.
 
 What is damaged shows only while it is decoded. From then on such a camera's messages renew nothing
 (:meth:`~dysl_vla_ros.control.freshness.Freshness.unusable`) until one of them was decoded: the arm stops by age.
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dysl_vla_ros.control.freshness import Freshness
+from dysl_vla_ros.control.pairing import Verdict
 from dysl_vla_ros.readings import needs_conversion, picture
 
 LEAST_CONTRAST = 4.0  # standard deviation of 8-bit values; sensor noise in the dark has 2 or 3, a scene 20 and more
@@ -30,6 +32,7 @@ Picture = NDArray[np.uint8]
 class Taken:
     """The pictures of one observation."""
 
+    verdict: Verdict  # whose images they are
     messages: Mapping[str, Any]  # camera -> its message
     pictures: Mapping[str, Picture]  # camera -> (height, width, 3) rgb
     convert_ms: float
@@ -37,7 +40,7 @@ class Taken:
 
 
 class Pictures:
-    """Newest message of each camera. Everything but the conversion itself runs under the control loop's lock.
+    """The newest images that belong together. Everything but the conversion itself runs under the control loop's lock.
 
     Args:
         cameras: the policy's, the first one paces inference.
@@ -58,10 +61,10 @@ class Pictures:
         """Begin without pictures; :meth:`close` ends the thread."""
         self._cameras, self._lock, self._freshness = tuple(cameras), lock, freshness
         self._on_converted, self._on_damaged = on_converted, on_damaged
-        self._newest: dict[str, Any] = {}
-        self._arrivals: dict[str, float] = {}
-        self._unused: set[str] = set()
-        self._damaged: set[str] = set()  # cameras whose newest message could not be converted
+        self._newest: dict[str, Any] = {}  # camera -> its newest message
+        self._unused: set[str] = set()  # cameras whose newest message was not used yet
+        self._verdict: Verdict | None = None  # the newest that was offered
+        self._damaged = False  # one of its pictures could not be converted
         self._converting = False
         self._converted: Taken | None = None
         self._generation = 0  # what is converted for an earlier one is dropped
@@ -74,10 +77,10 @@ class Pictures:
         """Forget every picture."""
         self._generation += 1
         self._converting, self._converted = False, None
-        for kept in (self._newest, self._arrivals, self._last_used, self._kinds, self._flat):
+        self._verdict, self._damaged = None, False
+        for kept in (self._newest, self._last_used, self._kinds, self._flat):
             kept.clear()
         self._unused.clear()
-        self._damaged.clear()
 
     def close(self) -> None:
         """End the thread; what it converts at this moment is dropped. Do not hold the lock."""
@@ -85,25 +88,27 @@ class Pictures:
             self._generation += 1
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def hear(self, camera: str, message: Any, arrival: float) -> None:
-        """Keep a message that was accepted; ``arrival`` in s, steady clock."""
+    def hear(self, camera: str, message: Any) -> None:
+        """Count a message that was accepted."""
         if camera in self._unused:
             self._freshness.dropped(camera)
         self._unused.add(camera)
-        self._damaged.discard(camera)
-        self._newest[camera], self._arrivals[camera] = message, arrival
-        if self._freshness.in_doubt(camera):  # no inference asks for it while it stops the arm
+        self._newest[camera] = message
+
+    def offer(self, verdict: Verdict, look_into: bool) -> None:
+        """Keep images that belong together in place of those before.
+
+        Args:
+            verdict: one that serves; the items of its parts are the cameras' messages.
+            look_into: convert them now: they are in doubt, and no inference asks for them while they stop the arm.
+        """
+        self._verdict, self._damaged = verdict, False
+        if look_into:
             self._begin(None)
 
-    def absent(self) -> list[str]:
-        """Return the cameras without a picture."""
-        return [camera for camera in self._cameras if camera not in self._newest]
-
-    def stamp(self) -> Any:
-        """Return the stamp of the first camera's picture that would be taken now, None before the first."""
-        messages = self._newest if self._converted is None else self._converted.messages
-        message = messages.get(self._cameras[0])
-        return None if message is None else message.header.stamp
+    def coming(self) -> Verdict | None:
+        """Return whose pictures would be taken now, None before the first."""
+        return self._verdict if self._converted is None else self._converted.verdict
 
     def prepare(self, begun: Any) -> bool:
         """Whether pictures can be taken now; if not, they are being converted, and ``on_converted`` comes.
@@ -111,23 +116,24 @@ class Pictures:
         Args:
             begun: kept with the pictures that are chosen now, see :class:`Taken`.
         """
-        if self._converted is not None or self.absent():
+        if self._converted is not None or self._verdict is None:
             return True
-        if self._damaged:  # wait for the next picture
+        if self._damaged:  # wait for the next ones
             return False
-        if not any(needs_conversion(message) for message in self._newest.values()):
+        if not any(needs_conversion(message) for message in self._messages(self._verdict).values()):
             return True
         self._begin(begun)
         return False
 
     def take(self) -> Taken:
-        """Return the pictures for one observation; none may be absent."""
+        """Return the pictures for one observation; there must be some (:meth:`coming`)."""
         taken = self._converted
         if taken is None:
+            assert self._verdict is not None
             started = time.perf_counter()
-            messages = dict(self._newest)
-            pictures = {camera: picture(messages[camera]) for camera in self._cameras}
-            taken = Taken(messages, pictures, (time.perf_counter() - started) * 1e3, None)
+            messages = self._messages(self._verdict)
+            pictures = {camera: picture(message) for camera, message in messages.items()}
+            taken = Taken(self._verdict, messages, pictures, (time.perf_counter() - started) * 1e3, None)
         self._converted = None
         self._note_used(taken)
         return taken
@@ -137,10 +143,10 @@ class Pictures:
 
         Said once; the first pictures after :meth:`start` are no change.
         """
-        messages = self._newest if self._converted is None else self._converted.messages
+        verdict = self.coming()
         changes = []
-        for camera in self._cameras if not self.absent() else ():
-            kind = self._kind(camera, messages[camera])
+        for camera, message in ({} if verdict is None else self._messages(verdict)).items():
+            kind = self._kind(camera, message)
             before = self._kinds.get(camera, kind)
             self._kinds[camera] = kind
             if kind != before:
@@ -155,6 +161,9 @@ class Pictures:
             for camera, deviation in self._flat.items()
             if deviation < LEAST_CONTRAST
         ]
+
+    def _messages(self, verdict: Verdict) -> dict[str, Any]:
+        return {camera: verdict.parts[camera].item for camera in self._cameras}
 
     def _kind(self, camera: str, message: Any) -> str:
         if self._converted is not None:
@@ -171,18 +180,21 @@ class Pictures:
             self._last_used[camera] = message
             if self._newest.get(camera) is message:
                 self._unused.discard(camera)
+            elif before is not message:  # counted when the newer one came, which waits for its partner still
+                self._freshness.dropped(camera, -1)
             across, down = max(1, shown.shape[1] // SAMPLES), max(1, shown.shape[0] // SAMPLES)
             self._flat[camera] = float(shown[::down, ::across].std())
 
     # -- conversion ----------------------------------------------------------------------------------------------------
 
     def _begin(self, begun: Any) -> None:
-        if not self._converting:
+        if not self._converting and self._verdict is not None:
             self._converting = True
-            self._thread.submit(self._convert, self._generation, dict(self._newest), dict(self._arrivals), begun)
+            self._thread.submit(self._convert, self._generation, self._verdict, begun)
 
-    def _convert(self, generation: int, messages: dict[str, Any], arrivals: dict[str, float], begun: Any) -> None:
+    def _convert(self, generation: int, verdict: Verdict, begun: Any) -> None:
         started = time.perf_counter()
+        messages = self._messages(verdict)
         pictures: dict[str, Picture] = {}
         faults: dict[str, str] = {}
         for camera, message in messages.items():
@@ -195,15 +207,15 @@ class Pictures:
             if generation != self._generation:
                 return
             self._converting = False
+            if faults and self._verdict is verdict:
+                self._damaged = True
             for camera, why in faults.items():
-                if self._newest[camera] is messages[camera]:
-                    self._damaged.add(camera)
-                self._freshness.unusable(camera, arrivals[camera], why)
+                self._freshness.unusable(camera, verdict.parts[camera].arrival, why)
                 self._on_damaged(camera, why)
             for camera in pictures:
-                self._freshness.proved(camera, arrivals[camera])
+                self._freshness.proved(camera, verdict.parts[camera].arrival)
             if len(pictures) == len(self._cameras):
-                self._converted = Taken(messages, pictures, convert_ms, begun)
+                self._converted = Taken(verdict, messages, pictures, convert_ms, begun)
             self._on_converted()
             self._converted = None  # the loop had no use for them: the next time there are newer ones
 

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from dysl_vla_ros.control.commander import Commander
+from dysl_vla_ros.control.commander import Commander, ticks_per_action
 from dysl_vla_ros.control.workspace import unsuitable_policy
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.interfaces import PolicyDescription
@@ -58,7 +58,7 @@ class Session:
             self.commander,
             lambda: parameters.settings,
             self.statistics,
-            self.ros_now,
+            self.ros_nanoseconds,
             node.fail,
             node.log_throttled,
             self.simulated,
@@ -74,7 +74,7 @@ class Session:
         )
         self.outputs = Outputs(node, self.description, settings.control)
         self.loop.connect(self.client, self.inputs, self.outputs)
-        self.graph = GraphWatch(node, self.inputs.subscriptions, self.outputs.publishers)
+        self.graph = GraphWatch(node, self.inputs.subscriptions, self.outputs.publishers, self.inputs.publishers.look)
         self.is_open = True
 
     def close(self) -> None:
@@ -97,9 +97,9 @@ class Session:
                 f"a consumer of the twist has not acknowledged the zero twist within {TWIST_ACK_LIMIT:g} s"
             )
 
-    def ros_now(self) -> float:
-        """Return the ROS clock in seconds."""
-        return float(self._node.get_clock().now().nanoseconds * 1e-9)
+    def ros_nanoseconds(self) -> int:
+        """Return the ROS clock."""
+        return int(self._node.get_clock().now().nanoseconds)
 
     def simulated(self) -> bool:
         """Whether the ROS clock is ``/clock`` (parameter ``use_sim_time``)."""
@@ -111,7 +111,7 @@ class Session:
 
     def _cross_check(self, settings: Settings) -> str:
         try:
-            Commander(self.description.action, settings.control, settings.safety)
+            ticks_per_action(settings.control.rate, self.description.action.time_step)
         except SettingError as error:
             return str(error)
         return unsuitable_policy(settings.safety, self.description.proprioception, self.description.action)

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import rclpy
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from numpy.typing import NDArray
@@ -26,12 +25,13 @@ from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64, Header
 
 from dysl_vla_ros.errors import DataError, DyslVlaError
 from dysl_vla_ros.msg import SceneState
+from dysl_vla_ros.nodes.console import Console
+from dysl_vla_ros.nodes.program import run_program
 from dysl_vla_ros.nodes.real_time import Pacer
 from dysl_vla_ros.nodes.stop_request import StopRequest
 from dysl_vla_ros.srv import ResetScene
@@ -294,19 +294,14 @@ def run(node: SimNode, stop: StopRequest) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the simulated robot until SIGINT or SIGTERM; return the exit code."""
-    stop = StopRequest()
-    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        node = SimNode()
-        run(node, stop)
-        node.destroy_node()
-    except (DyslVlaError, ParameterException) as error:
-        print(f"sim_node: error: {error}", file=sys.stderr)
-        return 2
-    finally:
-        rclpy.try_shutdown()
-        stop.ignore_more()
+    """Run the simulated robot until a stop signal; return the exit code."""
+    return run_program("sim_node", argv, _run, (DyslVlaError, ParameterException))
+
+
+def _run(stop: StopRequest, console: Console) -> int:
+    node = SimNode()
+    run(node, stop)
+    node.destroy_node()
     return 0
 
 

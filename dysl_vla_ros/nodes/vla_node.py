@@ -14,25 +14,27 @@ What each transition does, and what its outcome leads to:
 
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool, Trigger
 
 from dysl_vla_ros.errors import SettingError
+from dysl_vla_ros.nodes.console import Console
 from dysl_vla_ros.nodes.diagnostics import Diagnostics
-from dysl_vla_ros.nodes.executor import PatientExecutor
+from dysl_vla_ros.nodes.executor import PatientExecutor, lanes
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode, spin, transition
 from dysl_vla_ros.nodes.namesake import living_namesake
 from dysl_vla_ros.nodes.outputs import RELIABLE
 from dysl_vla_ros.nodes.parameters import INSTRUCTION, NodeParameters, Settings
+from dysl_vla_ros.nodes.program import REFUSED, run_program
+from dysl_vla_ros.nodes.service_queue import DEEP
 from dysl_vla_ros.nodes.session import Session
 from dysl_vla_ros.nodes.stop_request import StopRequest
 
@@ -41,16 +43,22 @@ SUCCESS, FAILURE, ERROR = (
     TransitionCallbackReturn.FAILURE,
     TransitionCallbackReturn.ERROR,
 )
-EXECUTOR_THREADS = 8  # a transition may block one for model.load_timeout, the error path another
+SWITCH_INTERVAL = 0.001  # s after which a busy thread lets another run; Python's 0.005 is a tenth of a control tick
 END_LIMIT = 5.0  # s that a signal waits for a running transition
 
 
 class VlaNode(GuardedLifecycleNode):
-    """Plays a policy's chunks; see the module's text for the transitions."""
+    """Plays a policy's chunks; see the module's text for the transitions.
 
-    def __init__(self, **node_arguments: Any) -> None:
+    Args:
+        lines_dropped: how many lines of its log have not reached the console, for ``/diagnostics``.
+        node_arguments: for rclpy's ``Node``.
+    """
+
+    def __init__(self, lines_dropped: Callable[[], int] = lambda: 0, **node_arguments: Any) -> None:
         """Create the node, unconfigured: parameters, ``~/reset`` and ``/diagnostics`` are there from now on."""
         super().__init__("dysl_vla", **node_arguments)
+        self._lines_dropped = lines_dropped
         self._session: Session | None = None
         self._control_timer: Any = None
         self._diagnostics_timer: Any = None
@@ -60,8 +68,9 @@ class VlaNode(GuardedLifecycleNode):
         for warning in self._parameters_of_node.unknown_names():
             self.get_logger().warning(warning)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_service(Trigger, "~/reset", self._on_reset, callback_group=MutuallyExclusiveCallbackGroup())
-        self.create_service(SetBool, "~/hold", self._on_hold, callback_group=MutuallyExclusiveCallbackGroup())
+        for kind, name, answer in ((Trigger, "~/reset", self._on_reset), (SetBool, "~/hold", self._on_hold)):
+            group = MutuallyExclusiveCallbackGroup()
+            self.create_service(kind, name, answer, qos_profile=DEEP, callback_group=group)
         self.guard_services()
         self._status = Diagnostics(self.get_fully_qualified_name())
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
@@ -214,6 +223,7 @@ class VlaNode(GuardedLifecycleNode):
             self.last_cause,
             self._parameters_of_node.settings,
             dict(self.faults),
+            self._lines_dropped(),
             session if session is not None and session.is_open else None,
         )
         message.header.stamp = self.get_clock().now().to_msg()
@@ -239,34 +249,37 @@ class VlaNode(GuardedLifecycleNode):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM; both stop the arm and end with 0."""
-    stop = StopRequest()
+    """Run the node until a stop signal, which stops the arm and ends with 0."""
+    return run_program("vla_node", arguments, _run, ())
+
+
+def _run(stop: StopRequest, console: Console) -> int:
     try:
-        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-        node = VlaNode()
-    except Exception as error:
+        node = VlaNode(lambda: console.dropped)
+    except Exception as error:  # rclpy's own for a name or a parameter; none of ours is worth a traceback either
         print(f"vla_node: error: {error}", file=sys.stderr)
-        return 2
-    executor = PatientExecutor(num_threads=EXECUTOR_THREADS)
-    executor.add_node(node)
+        return REFUSED
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    executors = lanes(node)
     died: list[BaseException] = []
 
-    def keep_spinning() -> None:
+    def keep_spinning(executor: PatientExecutor) -> None:
         try:
             spin(executor)
         except Exception as error:  # none is known that gets here; the arm must stop all the same
             died.append(error)
         stop.set()
 
-    spinner = threading.Thread(target=keep_spinning, name="executor")
-    spinner.start()
+    spinners = [threading.Thread(target=keep_spinning, args=[each], name="executor") for each in executors]
+    for spinner in spinners:
+        spinner.start()
     stop.wait()  # the main thread does nothing else, so that signals are noticed at once
     node.end()
-    executor.shutdown(timeout_sec=END_LIMIT)
-    spinner.join(END_LIMIT)
+    for executor in executors:
+        executor.shutdown(timeout_sec=END_LIMIT)
+    for spinner in spinners:
+        spinner.join(END_LIMIT)
     node.destroy_node()
-    rclpy.try_shutdown()
-    stop.ignore_more()
     if died:
         print(f"vla_node: error: the executor ended: {died[0]!r}", file=sys.stderr)
     return 1 if died else 0

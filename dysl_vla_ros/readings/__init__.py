@@ -9,7 +9,7 @@ from dysl_vla_ros.readings.instructions import MAX_INSTRUCTION, instruction_faul
 from dysl_vla_ros.readings.opencv import opencv as require_opencv
 from dysl_vla_ros.readings.pictures import check, needs_conversion, picture
 from dysl_vla_ros.readings.proprioception import joint_values, opening_value, pose_values
-from dysl_vla_ros.readings.stamps import seconds
+from dysl_vla_ros.readings.stamps import nanoseconds, seconds
 
 __all__ = [
     "ENCODINGS",
@@ -20,6 +20,7 @@ __all__ = [
     "instruction_fault",
     "instruction_hash",
     "joint_values",
+    "nanoseconds",
     "needs_conversion",
     "opening_value",
     "picture",

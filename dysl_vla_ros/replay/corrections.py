@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dysl_vla_ros.errors import BagError
-from dysl_vla_ros.replay.history import nanoseconds
+from dysl_vla_ros.readings import nanoseconds
 
 HEADER, RECEIVED = "header", "received"
 STAMPS = (HEADER, RECEIVED)

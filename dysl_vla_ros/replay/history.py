@@ -14,6 +14,7 @@ import numpy as np
 
 from dysl_vla_ros.errors import BagError
 from dysl_vla_ros.interfaces import ActionSpec, FloatArray, PolicyDescription
+from dysl_vla_ros.readings import nanoseconds
 from dysl_vla_ros.replay.topics import Served
 
 TWIST_REACH = 2  # action time steps after a frame within which the twist that answers it must come
@@ -117,11 +118,6 @@ def read_history(
     known = {"action_chunk": history._actions, "action": history._actions, "twist": history._twists}
     history.source = next((source for source in SOURCES if source in outputs and known[source]), "")
     return history
-
-
-def nanoseconds(stamp: Any) -> int:
-    """Return a builtin_interfaces/Time in whole nanoseconds."""
-    return int(stamp.sec) * 10**9 + int(stamp.nanosec)
 
 
 def _take_twist(history: History, time: int, message: Any, action: ActionSpec, frames: Mapping[str, str]) -> None:

@@ -1,22 +1,32 @@
-"""What the policy would have seen at a moment of a recording: the newest of each input, judged as the node does."""
+"""What the policy would have seen at a moment of a recording: heard by the node's own judge, on the bag's clock."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dysl_vla_ros.control.clock_watch import ClockWatch
-from dysl_vla_ros.control.freshness import Freshness, arrival_limit
-from dysl_vla_ros.control.joints import Joints
+from dysl_vla_ros.control.input_judge import JOINTS, InputJudge
+from dysl_vla_ros.control.pairing import Verdict
 from dysl_vla_ros.errors import ObservationError
 from dysl_vla_ros.interfaces import Observation, PolicyDescription
-from dysl_vla_ros.readings import check, opening_value, picture, pose_values
-from dysl_vla_ros.replay.history import nanoseconds
+from dysl_vla_ros.readings import check, opening_value, picture, pose_values, seconds
+from dysl_vla_ros.replay.history import FrameKey
 from dysl_vla_ros.replay.topics import proprioception_roles
 from dysl_vla_ros.settings import SafetySettings
 
 OTHER_CLOCK = 60.0  # s between stamp and reception beyond which it is no delay and no bad synchronisation
+
+
+class Frame(NamedTuple):
+    """An image of the recording, as the judge's verdicts carry it."""
+
+    message: Any
+    number: int  # among the frames of the first camera; of another camera's image: meaningless
+    time_ns: int  # of its reception
+    elapsed_ns: int  # of that, since the bag's first message
+    key: FrameKey  # under which the recorded run knew it
 
 
 class RecordedInputs:
@@ -48,14 +58,13 @@ class RecordedInputs:
         self._cameras, self._spec, self._safety = description.cameras, description.proprioception, safety
         self._topics, self._refuse = topics, refuse
         carried = proprioception_roles(self._spec.names)
-        self._freshness = Freshness(self._cameras, tuple(carried), topics)
-        self._joints = Joints(carried.get("joint_states", ()), topics.get("joint_states", ""))
-        self._freshness.start(began)
-        self._joints.start(began)
+        stamped, unstamped = (
+            [role for role in carried if role == kind] for kind in ("ee_pose", "gripper_state")
+        )
+        self._judge = InputJudge(self._cameras, stamped, unstamped, carried.get(JOINTS, ()), topics)
+        self._judge.start(began)
         self._watch = ClockWatch()
-        self._newest: dict[str, tuple[float, Any]] = {}  # camera -> (s of its reception, message)
         self._newest_stamp = 0.0  # s, of any camera
-        self._values: dict[str, float] = {}
 
     def now(self, time: float) -> float:
         """Return what the node's ROS clock would have shown at a time of the bag (both s)."""
@@ -63,84 +72,85 @@ class RecordedInputs:
 
     def stop_reason(self, time: float) -> str:
         """Return why the arm must not move at that time, or ""."""
-        reason = self._freshness.stop_reason(time, self.now(time), self._safety, self._watch.rate)
-        return reason or self._joints.stop_reason(time, arrival_limit(self._safety, self._watch.rate))
+        return self._judge.stop_reason(time, self.now(time), self._safety, self._watch.rate)
 
     def hear_values(self, role: str, time: float, message: Any) -> None:
         """Take proprioception."""
-        if role == "joint_states":
+        if role == JOINTS:
             now = None if self.own_clock else time
-            why = self._joints.hear(message, time, now, self._safety.max_clock_skew)
-            self._count_refusal(role, time, why) if why else self._accept(role, time, None)
+            self._note(role, self._judge.hear_joints(message, time, now, self._safety))
             return
         try:
             values = pose_values(message, self._spec.frame) if role == "ee_pose" else opening_value(message)
         except ObservationError as error:
             self._count_refusal(role, time, str(error))
             return
-        stamp = nanoseconds(message.header.stamp) * 1e-9 if role == "ee_pose" else None
-        if self._accept(role, time, stamp):
-            self._values |= values
+        self._accept(role, time, seconds(message.header.stamp) if role == "ee_pose" else None, values)
 
     def follow_clock(self, time: float, message: Any) -> str:
         """Look at the stamp of an image of the first camera; return how the stamps' own clock has jumped, or ""."""
-        stamp = nanoseconds(message.header.stamp) * 1e-9
+        stamp = seconds(message.header.stamp)
         if self.own_clock is None:
             self.own_clock = stamp > 0.0 and abs(time - stamp) > OTHER_CLOCK
         jump = self._watch.update(time, stamp) if self.own_clock else ""
         if jump:
-            self._freshness.clock_jumped()
-            self._joints.clock_jumped()
+            self._judge.clock_jumped()
             self._newest_stamp = stamp
         return jump
 
-    def hear_image(self, camera: str, time: float, message: Any) -> bool:
-        """Take an image, its pixels untouched; return whether it may be used."""
-        stamp = nanoseconds(message.header.stamp) * 1e-9
+    def hear_image(self, camera: str, time: float, frame: Frame) -> None:
+        """Take an image, its pixels untouched; :meth:`verdicts` gives what becomes of one of the first camera."""
         try:
-            check(message)
+            check(frame.message)
         except ObservationError as error:
             self._count_refusal(camera, time, str(error))
-            return False
-        if not self._accept(camera, time, stamp):
-            return False
-        self._newest_stamp = max(self._newest_stamp, stamp)
-        self._newest[camera] = (time, message)
-        if self._freshness.in_doubt(camera):
-            self._picture(camera)
-        return True
+            return
+        stamp = seconds(frame.message.header.stamp)
+        if self._accept(camera, time, stamp, frame):
+            self._newest_stamp = max(self._newest_stamp, stamp)
 
-    def observe(self, instruction: str) -> Observation | None:
-        """Return the newest of everything; None where a picture is damaged or a value absent, the reason counted."""
-        pictures = {camera: self._picture(camera) for camera in self._cameras}
-        known = self._values | self._joints.values
+    def verdicts(self, time: float) -> list[Verdict]:
+        """Return what became of frames of the first camera until then, in their order; the items are :class:`Frame`."""
+        verdicts = self._judge.verdicts(time, self._safety)
+        for verdict in verdicts:
+            if self._judge.in_doubt(verdict):
+                self._pictures(verdict)
+        return verdicts
+
+    def observe(self, verdict: Verdict, instruction: str) -> Observation | None:
+        """Return what belongs together; None where a picture is damaged or a value absent, the reason counted."""
+        images = self._pictures(verdict)
+        known = self._judge.values(verdict)
         if absent := [name for name in self._spec.names if name not in known]:
             self._refuse(f"no value of {', '.join(absent)} was received")
             return None
-        images = {camera: image for camera, image in pictures.items() if image is not None}
-        if len(images) < len(pictures):
+        if len(images) < len(self._cameras):
             return None
         return Observation(images, np.array([known[name] for name in self._spec.names], np.float32), instruction)
 
-    def _picture(self, camera: str) -> NDArray[np.uint8] | None:
-        """Convert a camera's newest message, and note whether that was possible."""
-        arrival, message = self._newest[camera]
-        try:
-            image = np.array(picture(message))
-        except ObservationError as error:
-            self._freshness.unusable(camera, arrival, str(error))
-            self._refuse(f"{self._topics[camera]}: {error}")
-            return None
-        self._freshness.proved(camera, arrival)
-        return image
+    def _pictures(self, verdict: Verdict) -> dict[str, NDArray[np.uint8]]:
+        """Convert the images of a verdict, and note which of them that was possible with."""
+        images = {}
+        for camera in self._cameras:
+            arrival = verdict.parts[camera].arrival
+            try:
+                images[camera] = np.array(picture(verdict.parts[camera].item.message))
+            except ObservationError as error:
+                self._judge.freshness.unusable(camera, arrival, str(error))
+                self._refuse(f"{self._topics[camera]}: {error}")
+            else:
+                self._judge.freshness.proved(camera, arrival)
+        return images
 
-    def _accept(self, role: str, time: float, stamp: float | None) -> bool:
+    def _accept(self, role: str, time: float, stamp: float | None, item: Any) -> bool:
         now = None if self.own_clock else time
-        why = self._freshness.received(role, time, stamp, now, self._safety.max_clock_skew)
-        if why:
-            self._refuse(f"{self._topics[role]}: {why}")
-        return not why
+        return not self._note(role, self._judge.hear(role, item, time, stamp, now, self._safety))
 
     def _count_refusal(self, role: str, time: float, why: str) -> None:
-        self._freshness.refused(role, time, why)
-        self._refuse(f"{self._topics[role]}: {why}")
+        self._judge.refuse(role, time, why)
+        self._note(role, why)
+
+    def _note(self, role: str, why: str) -> str:
+        if why:
+            self._refuse(f"{self._topics[role]}: {why}")
+        return why

@@ -1,28 +1,30 @@
 """A bag's streams as moments: for each frame of the first camera, what the node would have seen, or why it would not.
 
-The node's own judge (:class:`~dysl_vla_ros.control.freshness.Freshness`) decides, on the bag's clock: a source that was
-silent for longer than ``safety.max_arrival_age``, a frozen or old picture, cameras too far apart in time. A frame that
-the node would not have acted upon is counted with the reason, and what would have stopped it ends the episode. An
-episode also ends at a new instruction, at a jump of time, where the recorder's clock was set back, and where the
-recording itself shows a reset. From an instruction that the policy cannot read to the next one, no frame serves.
+The node's own judge (:class:`~dysl_vla_ros.control.input_judge.InputJudge`) decides, on the bag's clock: a source that
+was silent for longer than ``safety.max_arrival_age``, a frozen or old picture, cameras too far apart in time, messages
+of one instant whatever their order. A frame that the node would not have acted upon is counted with the reason, and
+what would have stopped it ends the episode. An episode also ends at a new instruction, at a jump of time, where the
+recorder's clock was set back, and where the recording itself shows a reset. From an instruction that the policy cannot
+read to the next one, no frame serves.
 
 Bag time is the time of reception, from the first frame that serves. Pictures are converted only for the frames that
 are used.
 """
 
 import functools
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from dysl_vla_ros.bags.reader import BagMessage
+from dysl_vla_ros.control.pairing import Verdict
 from dysl_vla_ros.errors import BagError
 from dysl_vla_ros.interfaces import Observation, PolicyDescription
-from dysl_vla_ros.readings import instruction_fault
+from dysl_vla_ros.readings import instruction_fault, nanoseconds
 from dysl_vla_ros.replay.corrections import Corrections, Corrector
-from dysl_vla_ros.replay.history import FrameKey, History, RecordedAction, nanoseconds
-from dysl_vla_ros.replay.inputs import RecordedInputs
+from dysl_vla_ros.replay.history import FrameKey, History, RecordedAction
+from dysl_vla_ros.replay.inputs import Frame, RecordedInputs
 from dysl_vla_ros.replay.topics import BagTopics
 from dysl_vla_ros.settings import SafetySettings
 
@@ -35,6 +37,7 @@ class Moment:
     """One frame of the first camera with everything else as it was then."""
 
     number: int
+    frame: int  # number of the frame among all those of the first camera
     time: float  # s of bag time since the first moment; a clock that was set back does not set it back
     stamp: int  # ns, of the first camera's frame; as received, where the user said so
     clock: float  # s that actions are counted by: bag time, or the stamps' where another clock made them (simulation)
@@ -149,8 +152,10 @@ class Moments:
             time = entry.time_ns * 1e-9
             role = self._roles[entry.topic]
             if entry.segment != self._segment:
+                yield from self._judged(math.inf)
                 self._begin_segment(entry.segment, time)
                 before = time
+            yield from self._judged(time)
             self._watch_inputs(time, before)
             before = time
             try:
@@ -159,18 +164,17 @@ class Moments:
                 self.unreadable += 1
                 self._refuse(str(error))
                 continue
-            frame = FrameKey(entry.segment, _recorded_stamp(message))
+            key = FrameKey(entry.segment, _recorded_stamp(message))
             message = self.corrector.correct(role, entry.topic, message, entry.time_ns)
             if role == "instruction":
                 self._hear_instruction(entry.topic, message.data)
             elif role not in self._cameras:
                 self._inputs.hear_values(role, time, message)
-            elif self._hear_image(role, time, message) and role == self._cameras[0]:
-                if not self._wanted(time):
-                    self.left_out += 1
-                elif (moment := self._moment(entry, frame, message)) is not None:
-                    yield moment
+            else:
+                self._hear_image(role, time, Frame(message, self.frames, entry.time_ns, entry.elapsed_ns, key))
+            yield from self._judged(time)
             self._watch_inputs(time, before)
+        yield from self._judged(math.inf)
 
     def end_episode(self, reason: str) -> None:
         """Let the next moment begin an episode: what became of the last one would have stopped the node."""
@@ -222,65 +226,74 @@ class Moments:
         self._ends = "" if self._ends == UNREADABLE else self._ends
         self.end_episode(f"new instruction: {text or 'none'}")
 
-    def _hear_image(self, camera: str, time: float, message: Any) -> bool:
+    def _hear_image(self, camera: str, time: float, frame: Frame) -> None:
         if camera == self._cameras[0]:
             self.frames += 1
-            if jump := self._inputs.follow_clock(time, message):
+            if jump := self._inputs.follow_clock(time, frame.message):
                 self.end_episode(jump)
-        return self._inputs.hear_image(camera, time, message)
+        self._inputs.hear_image(camera, time, frame)
 
     # -- giving ------------------------------------------------------------------------------------------------------
 
-    def _wanted(self, time: float) -> bool:
-        number = self.frames - 1
+    def _judged(self, time: float) -> Iterator[Moment]:
+        """Yield the frames on which there is a verdict by that time, s; count those that do not serve."""
+        for verdict in self._inputs.verdicts(time):
+            if not self._wanted(verdict):
+                self.left_out += 1
+            elif verdict.refusal:
+                self._refuse(verdict.refusal)
+            elif (moment := self._moment(verdict)) is not None:
+                yield moment
+
+    def _wanted(self, verdict: Verdict) -> bool:
+        number = verdict.image.item.number
         if number % self._every or not self._chosen(number):
             return False
-        return bool(self._ends) or self._steps(time) >= self._used_step + self._actions_between
+        return bool(self._ends) or self._steps(self._clock(verdict)) >= self._used_step + self._actions_between
 
-    def _steps(self, time: float) -> int:
+    def _clock(self, verdict: Verdict) -> float:
+        """Return a frame's time on the clock that actions are counted by, s."""
+        return verdict.image.stamp if self.own_clock else verdict.image.arrival
+
+    def _steps(self, clock: float) -> int:
         """Return how many action time steps of this episode lie behind."""
-        return round((self._inputs.now(time) - self._episode_began) / self._time_step)
+        return round((clock - self._episode_began) / self._time_step)
 
-    def _moment(self, entry: BagMessage, frame: FrameKey, message: Any) -> Moment | None:
-        """Return what the node would have made of a picture of the first camera.
-
-        Args:
-            entry: the picture's, for its times.
-            frame: by its recorded stamp, under which the recorded run knew it.
-            message: the picture, corrected.
-        """
-        time = entry.time_ns * 1e-9
-        self._follow_recorded_run(frame)
+    def _moment(self, verdict: Verdict) -> Moment | None:
+        frame: Frame = verdict.image.item
+        clock = self._clock(verdict)
+        self._follow_recorded_run(frame.key)
         if self._left_out:
             self._left_out.frames += 1
             self._refuse(str(self._left_out), f"instruction: {self._left_out.text}")
             return None
-        why = self._inputs.stop_reason(time)
+        why = self._inputs.stop_reason(verdict.time)
         if not self._instruction:
             why = "no instruction was given by then: give one with --instruction"
         if why:
             self._refuse(why)
             return None
-        observation = self._inputs.observe(self._instruction)
+        observation = self._inputs.observe(verdict, self._instruction)
         if observation is None:
             return None
         if self._began is None:
-            self._began, self.start_ns = entry.elapsed_ns, entry.time_ns
-        self.seconds = (entry.elapsed_ns - self._began) * 1e-9
+            self._began, self.start_ns = frame.elapsed_ns, frame.time_ns
+        self.seconds = (frame.elapsed_ns - self._began) * 1e-9
         moment = Moment(
             number=self._count,
+            frame=frame.number,
             time=self.seconds,
-            stamp=nanoseconds(message.header.stamp),
-            clock=self._inputs.now(time),
+            stamp=nanoseconds(frame.message.header.stamp),
+            clock=clock,
             observation=observation,
             begins=self._ends,
-            recorded=self._history.action(frame, entry.elapsed_ns),
-            executed=self._history.executed(frame),
+            recorded=self._history.action(frame.key, frame.elapsed_ns),
+            executed=self._history.executed(frame.key),
         )
         self._count += 1
         if self._ends:
-            self._episode_began = self._inputs.now(time)
-        self._used_step = self._steps(time)
+            self._episode_began = clock
+        self._used_step = self._steps(clock)
         self._ends = ""
         return moment
 

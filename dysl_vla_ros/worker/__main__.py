@@ -7,11 +7,11 @@ import argparse
 import contextlib
 import faulthandler
 import os
-import signal
 import socket
 import sys
 from pathlib import Path
 
+from dysl_vla_ros import stop_signals
 from dysl_vla_ros.parent_process import die_with_parent
 
 
@@ -22,8 +22,7 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=int, required=True)
     arguments = parser.parse_args()
     bind_to_node(arguments.parent)
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group or service: the node decides when this ends
-        signal.signal(number, signal.SIG_IGN)
+    stop_signals.ignore()  # sent to a whole group or service: the node decides when this ends
     faulthandler.enable()
     with contextlib.suppress(OSError):  # when memory runs out, it is the worker that goes, not the node
         Path("/proc/self/oom_score_adj").write_text("500")

@@ -4,11 +4,13 @@ import math
 import statistics
 from collections.abc import Iterator
 
+from dysl_vla_ros.control.publishers import doubled_fix, doubled_text
 from dysl_vla_ros.doctor.examination import Examination
 from dysl_vla_ros.doctor.finding import Finding, fail, ok, warn
 from dysl_vla_ros.doctor.graph import Camera, Snapshot
 from dysl_vla_ros.settings import SafetySettings
 
+CLOCK = "/clock"
 NTP = "synchronise both machines (chrony, ntpd or PTP), or let the driver stamp with the ROS clock"
 
 
@@ -37,8 +39,14 @@ def sim_time(examination: Examination) -> Iterator[Finding]:
             f"{publishers} publishes /clock, but {node.name} has use_sim_time false",
             "start it with use_sim_time:=true where its cameras are simulated or from a bag",
         )
+    elif doubled := next((found for found in graph.doubled if found.topic == CLOCK), None):
+        yield fail("clock", f"{doubled_text(CLOCK, doubled.nodes)}: it jumps to and fro", doubled_fix(CLOCK))
     elif len(graph.clock_publishers) > 1:
-        yield fail("clock", f"{publishers} publish /clock at the same time", "end all but one of them")
+        yield warn(
+            "clock",
+            f"{publishers} are listed as publishers of /clock",
+            "end all but one of them; a dead one stays listed for 20 s (which of them give the time: --live)",
+        )
     elif publishers and not graph.clocks:
         yield warn(
             "clock",
