@@ -21,6 +21,10 @@ class ObservationError(DyslVlaError):
     """An image, proprioception or instruction cannot be given to the policy."""
 
 
+class InstructionError(ObservationError):
+    """The policy cannot read the instruction; the text is the policy's own words."""
+
+
 class NonFiniteActionError(DyslVlaError):
     """The model returned NaN or infinity; the action is refused."""
 

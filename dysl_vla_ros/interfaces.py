@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 
+# What is at fault where a step gives no result.
+THE_MODEL, THE_INSTRUCTION, THE_OBSERVATION = "model", "instruction", "observation"
+
 
 @dataclass(frozen=True)
 class ProprioceptionSpec:

@@ -18,6 +18,7 @@ MODES = {
     "none": "nothing",
     "delay": "wait `seconds` in prepare, without the interpreter's lock",
     "raise": "prepare raises RuntimeError(`text`)",
+    "refuse": "prepare raises ObservationError(`text`), as a policy does that cannot use what it sees",
     "nan": "decode gives NaN actions",
     "sway": "decode gives actions moved to one side on every axis, and to the other in the next step",
     "kill": "the worker kills itself in prepare (SIGKILL)",
@@ -54,7 +55,7 @@ def note(event):
 
 
 def spoil(policy):
-    prepare, decode = policy.prepare, policy.decode
+    prepare, decode, check = policy.prepare, policy.decode, policy.check_instruction
     state = {"mode": "none", "side": 1.0}
 
     def spoiled_prepare(*arguments, **options):
@@ -66,6 +67,10 @@ def spoil(policy):
             time.sleep(fault["seconds"])
         elif mode == "raise":
             raise RuntimeError(fault.get("text", "a fault to order"))
+        elif mode == "refuse":
+            from dysl_vla_ros.errors import ObservationError
+
+            raise ObservationError(fault["text"])
         elif mode == "chatter":
             for number in range(fault["lines"]):
                 print(f"{number:08d} " + "x" * 91)
@@ -87,7 +92,11 @@ def spoil(policy):
             actions = actions + state["side"]  # normalised: about a spread of the policy's own actions
         return actions, new_state
 
-    policy.prepare, policy.decode = spoiled_prepare, spoiled_decode
+    def noted_check(instruction):
+        note("check")
+        return check(instruction)
+
+    policy.prepare, policy.decode, policy.check_instruction = spoiled_prepare, spoiled_decode, noted_check
     return policy
 
 
@@ -143,8 +152,16 @@ class FaultyWorker:
     @property
     def steps_begun(self) -> int:
         """Calls of the policy's prepare so far, those of the warm-up included; counted before the fault acts."""
+        return self._events("prepare")
+
+    @property
+    def instructions_checked(self) -> int:
+        """Calls of the policy's check_instruction so far."""
+        return self._events("check")
+
+    def _events(self, kind: str) -> int:
         events = self._folder / "events"
-        return len(events.read_text().splitlines()) if events.exists() else 0
+        return events.read_text().splitlines().count(kind) if events.exists() else 0
 
     def environment(self) -> dict[str, str]:
         """Return the environment that the worker saw at its last start."""

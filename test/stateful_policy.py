@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dysl_vla_ros.errors import ObservationError
+from dysl_vla_ros.errors import InstructionError, ObservationError
 from dysl_vla_ros.interfaces import ActionSpec, Observation, ProprioceptionSpec
 from small_stacks import WIDTH, Context, SmallStack, llama_stack
 
@@ -38,10 +38,17 @@ class StatefulPolicy:
         weights = {name: tuple(module.parameters()) for name, module in modules.items()}
         return weights | {"stack": tuple(self.stack.model.layers.parameters())}
 
+    def check_instruction(self, instruction: str) -> tuple[str, ...]:
+        words = instruction.split()
+        if not words:
+            raise InstructionError("this policy needs an instruction")
+        return (f"only the first {WORDS} words are read",) if len(words) > WORDS else ()
+
     def prepare(self, observation: Observation) -> tuple[Tensor, Context]:
         words = observation.instruction.split()[:WORDS]
-        if not words or "image" not in observation.images:
-            raise ObservationError("this policy needs an instruction and the camera 'image'")
+        self.check_instruction(observation.instruction)
+        if "image" not in observation.images:
+            raise ObservationError("this policy needs the camera 'image'")
         bands = np.array_split(observation.images["image"].reshape(-1, 3) / 255.0, PATCHES)
         colours = torch.tensor(np.array([band.mean(axis=0) for band in bands]), dtype=torch.float32)
         ids = torch.tensor([sum(word.encode()) % 17 for word in words] + [0] * (WORDS - len(words)))

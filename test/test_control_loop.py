@@ -17,6 +17,9 @@ from builtin_interfaces.msg import Time  # noqa: E402
 from dysl_vla_ros.control.commander import Commander  # noqa: E402
 from dysl_vla_ros.errors import ObservationError  # noqa: E402
 from dysl_vla_ros.interfaces import (  # noqa: E402
+    THE_INSTRUCTION,
+    THE_MODEL,
+    THE_OBSERVATION,
     ActionChunk,
     ActionSpec,
     Observation,
@@ -42,7 +45,7 @@ class Surroundings:
     def __init__(self, actions_per_inference: int = 1) -> None:
         self.settings = Settings(control=ControlSettings(actions_per_inference=actions_per_inference))
         self.statistics = Statistics()
-        self.requests, self.commands, self.records, self.failures = [], [], [], []
+        self.requests, self.commands, self.records, self.failures, self.advice = [], [], [], [], []
         self.waiting = None  # the request that the worker computes
         self.waited = 0.0
         self.fault = ""
@@ -62,6 +65,7 @@ class Surroundings:
             self.clock,
             self.failures.append,
             lambda *_: None,
+            advise=self.advice.append,
         )
         self.loop.connect(self, self, self)
         self.loop.enter()
@@ -82,6 +86,7 @@ class Surroundings:
 
     # the inputs
     instruction_topic = "/instruction"
+    topics = ("/image",)
     gripper_opening = None
     publishers = SimpleNamespace(clock_fault=lambda: "", doubled=False)
 
@@ -129,7 +134,7 @@ class Surroundings:
         self.image += 1
         self.loop.hear_image()
 
-    def answer(self, error: str = "") -> None:
+    def answer(self, error: str = "", at_fault: str = THE_MODEL, warnings: tuple[str, ...] = ()) -> None:
         request, self.waiting = self.waiting, None
         result = None
         if not error:
@@ -138,7 +143,7 @@ class Surroundings:
             actions = np.zeros((H, 4), np.float32)
             actions[:, 0] = numbers * 1e-5
             result = StepResult(ActionChunk(actions, 0.05), TRACE, Timings())
-        self.loop.hear_reply(StepReply(request.episode, request.sequence, result, error, 0.0))
+        self.loop.hear_reply(StepReply(request.episode, request.sequence, result, error, 0.0, at_fault, warnings))
 
 
 def test_an_inference_starts_upon_an_image_and_one_runs_at_a_time():
@@ -299,6 +304,91 @@ def test_a_refused_observation_stops_and_begins_an_episode():
     world.answer()
     world.loop.tick()
     assert world.commands[-1].reason == ""
+
+
+def moving() -> Surroundings:
+    world = Surroundings()
+    world.see()
+    world.answer()
+    world.loop.tick()
+    return world
+
+
+def test_a_refused_instruction_stops_at_once_is_asked_about_once_and_no_failure_is_counted():
+    world = moving()
+    for text in ("stop", "halt", "wait", "stay"):  # more than safety.max_consecutive_failures
+        world.loop.hear_instruction(text)
+        world.see()
+        assert world.requests[-1].observation.instruction == text
+        world.answer("no such word", THE_INSTRUCTION)
+        stop = world.commands[-1]
+        assert stop.reason.startswith(f"/instruction: {text!r}: instruction refused: no such word; the arm stands")
+        assert not np.any(stop.linear) and world.advice[-1] == stop.reason and world.spoken == ""
+        asked = len(world.requests)
+        for _ in range(5):
+            world.see()
+            world.loop.tick()
+            world.loop.hear_instruction(f" {text} ")
+        assert len(world.requests) == asked and world.commands[-1].reason == stop.reason
+    assert len(world.advice) == 4 and world.failures == [] and world.statistics.failures == 0
+    world.loop.hear_instruction("push")
+    assert world.requests[-1].observation.instruction == "push"
+    world.answer()
+    world.loop.tick()
+    assert world.commands[-1].reason == ""
+
+
+@pytest.mark.parametrize("text", ["x" * 501, "push\0", "push \ufffd"])
+def test_what_no_policy_could_read_stops_before_anybody_is_asked(text):
+    world = moving()
+    world.loop.hear_instruction(text)
+    assert "instruction refused" in world.commands[-1].reason and len(world.advice) == 1
+    world.see()
+    world.loop.tick()
+    assert len(world.requests) == 1
+    world.loop.hear_instruction("push")  # what was said before it
+    assert len(world.requests) == 2
+
+
+def test_a_refusal_that_comes_after_another_instruction_is_not_its_own():
+    world = moving()
+    world.loop.hear_instruction("stop")
+    world.see()
+    world.loop.hear_instruction("pull")
+    world.answer("no such word", THE_INSTRUCTION)
+    assert world.advice == [] and world.requests[-1].observation.instruction == "pull"
+    world.answer()
+    world.loop.tick()
+    assert world.commands[-1].reason == ""
+
+
+def test_refused_observations_are_told_once_until_a_chunk_is_taken_and_never_give_up():
+    world = moving()
+    for turn in range(2):
+        episode = world.loop.episode
+        for value in range(5):
+            world.see()
+            world.answer(f"{value} m", THE_OBSERVATION)
+            world.loop.tick()
+            assert world.commands[-1].reason == f"observation refused: {value} m; look after /image"
+        assert world.loop.episode == episode + 1 and len(world.advice) == turn + 1
+        world.see()
+        world.answer()
+        world.loop.tick()
+        assert world.commands[-1].reason == ""
+    assert world.failures == [] and world.statistics.failures == 0
+
+
+def test_a_warning_is_told_once_an_instruction():
+    world = moving()
+    world.loop.hear_instruction("push the sausage")
+    for _ in range(3):
+        world.see()
+        world.answer(warnings=("it does not know sausage",))
+        assert world.loop.reset() == ""
+    assert world.advice == ["/instruction: 'push the sausage': it does not know sausage"]
+    world.loop.hear_instruction("push")
+    assert world.loop.instruction.warning == ""
 
 
 def test_a_worker_that_does_not_answer_is_given_up():

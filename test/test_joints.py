@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from dysl_vla_ros.control.joints import Joints
 from dysl_vla_ros.errors import ObservationError
 from dysl_vla_ros.readings import joint_values
+from dysl_vla_ros.settings import SafetySettings
 
 NAMES = ("shoulder", "elbow", "finger")
-SKEW, LIMIT = 0.05, 0.3  # s
+SAFETY = SafetySettings()
+LIMIT = SAFETY.max_arrival_age  # s
 
 
 def message(positions, stamp: float = 1.0):
@@ -56,13 +58,13 @@ def test_any_joint_state_is_read_or_refused(names, positions):
 
 @pytest.fixture
 def joints() -> Joints:
-    joints = Joints(NAMES, "/joint_states")
+    joints = Joints(NAMES, "/joint_states", {"finger": "m"})
     joints.start(0.0)
     return joints
 
 
 def hear(joints: Joints, positions, now: float) -> str:
-    return joints.hear(message(positions, now), now, now, SKEW)
+    return joints.hear(message(positions, now), now, now, SAFETY)
 
 
 def test_parts_of_two_drivers_make_one_whole(joints):
@@ -84,9 +86,9 @@ def test_each_joint_has_its_own_age(joints):
 
 
 def test_drivers_may_take_turns_with_stamps_of_their_own(joints):
-    assert joints.hear(message({"elbow": 0.0, "shoulder": 0.0}, 1.00), 1.0, 1.1, SKEW) == ""
-    assert joints.hear(message({"finger": 0.0}, 0.95), 1.0, 1.1, SKEW) == ""
-    assert joints.hear(message({"elbow": 0.0, "shoulder": 0.0}, 1.01), 1.0, 1.1, SKEW) == ""
+    assert joints.hear(message({"elbow": 0.0, "shoulder": 0.0}, 1.00), 1.0, 1.1, SAFETY) == ""
+    assert joints.hear(message({"finger": 0.0}, 0.95), 1.0, 1.1, SAFETY) == ""
+    assert joints.hear(message({"elbow": 0.0, "shoulder": 0.0}, 1.01), 1.0, 1.1, SAFETY) == ""
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_drivers_may_take_turns_with_stamps_of_their_own(joints):
 def test_stamps_are_judged_for_each_joint(joints, stamp, told):
     whole = dict.fromkeys(NAMES, 0.1)
     hear(joints, whole, 1.0)
-    refusal = joints.hear(message(dict.fromkeys(NAMES, 0.9), stamp), 1.1, 1.1, SKEW)
+    refusal = joints.hear(message(dict.fromkeys(NAMES, 0.9), stamp), 1.1, 1.1, SAFETY)
     assert refusal.startswith("joint shoulder: ") and told in refusal
     assert joints.values == whole
     assert told in joints.stop_reason(1.4, LIMIT), "the reason of a stop says why nothing newer was taken"

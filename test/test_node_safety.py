@@ -181,15 +181,6 @@ def test_a_new_instruction_begins_an_episode_and_its_hash_is_reported(rig):
     assert later.episode == report.episode
 
 
-@pytest.mark.parametrize("text", ["x" * 501, "push\tit", "push \ufffd"])
-def test_a_refused_instruction_leaves_the_old_one_in_force(rig, text):
-    in_force = rig.peer.received(REPORT)[-1].instruction_hash
-    rig.instruct(text)
-    rig.wait_for_status("inputs", lambda status: "refused" in status.message, "a refused instruction")
-    report = rig.peer.wait_for(REPORT, None, LIMIT, "a report", rig.heard(REPORT))
-    assert report.instruction_hash == in_force
-
-
 def test_a_blank_instruction_stops_and_waits(rig):
     rig.instruct(" ")
     rig.wait_for_stop("waiting for instruction on /instruction")

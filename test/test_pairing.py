@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from dysl_vla_ros.control.input_judge import InputJudge
-from dysl_vla_ros.control.pairing import Pairing, Verdict, patience
+from dysl_vla_ros.control.pairing import IMAGES_KEPT, Pairing, Verdict, patience
 from dysl_vla_ros.control.streams import Heard
 from dysl_vla_ros.settings import SafetySettings
 
@@ -106,7 +106,7 @@ def test_messages_of_one_instant_are_taken_together_however_their_arrivals_jitte
 def test_equal_stamps_stop_nothing_at_any_moment(rate, order):
     """Asked each millisecond, as a tick might, with limits that allow the rate itself."""
     safety = replace(SAFETY, max_arrival_age=1.5 / rate, max_stamp_age=2.0 / rate)
-    judge = InputJudge(CAMERAS, (), (), (), {})
+    judge = InputJudge(CAMERAS, (), (), {}, {})
     judge.start(0.0)
     messages = sorted(m for place, source in enumerate(order) for m in stream(source, rate, 10, late=0.02 * place))
     heard = 0
@@ -142,7 +142,7 @@ def test_shifted_cameras_are_paired_by_the_nearest_stamp_within_the_limit(rate, 
 @pytest.mark.parametrize("rate", [5.0, 9.0, 10.0])
 def test_cameras_shifted_beyond_the_limit_are_refused_and_stop_the_arm_when_the_arrival_age_is_over(rate):
     safety = replace(SAFETY, max_camera_skew=0.02, max_arrival_age=0.6, max_stamp_age=2.0)
-    judge = InputJudge(CAMERAS, (), (), (), {"image": "/front"})
+    judge = InputJudge(CAMERAS, (), (), {}, {"image": "/front"})
     judge.start(0.0)
     together = stream("image", rate, 3) + stream("wrist_image", rate, 3, late=0.001)
     apart = [m for m in stream("image", rate, 20) if m not in together]
@@ -244,7 +244,10 @@ def test_every_image_gets_one_verdict_in_order_in_time_and_with_the_nearest(mess
     wrist = [message for message in messages if message.source == "wrist_image"]
     for verdict in verdicts:
         assert -EXACT <= verdict.time - verdict.image.arrival <= patience(safety) + EXACT
-        skews = [abs(m.stamp - verdict.image.stamp) for m in wrist if m.arrival <= verdict.time]
+        heard = sorted((m for m in wrist if m.arrival <= verdict.time), key=lambda m: m.arrival)
+        before = [m for m in heard if m.arrival <= verdict.image.arrival]
+        kept = before[-IMAGES_KEPT:] + heard[len(before) :]
+        skews = [abs(m.stamp - verdict.image.stamp) for m in kept]
         if verdict.refusal:
             assert min(skews, default=1.0) > limit
         else:
@@ -270,10 +273,13 @@ def test_few_images_are_kept_whatever_comes(messages):
     for message in sorted(messages):
         pairing.hear(message.source, Heard(message.stamp, message.arrival, message), generous)
         kept = [len(pairing._waiting), len(pairing._streams["wrist_image"].messages)]
-        assert max(kept) <= 8
+        assert max(kept) <= IMAGES_KEPT
 
 
 # -- the judge ---------------------------------------------------------------------------------------------------------
+
+
+AT_REST = {"ee.x": 0.0, "ee.y": 0.0, "ee.z": 0.0, "ee.qx": 0.0, "ee.qy": 0.0, "ee.qz": 0.0, "ee.qw": 1.0}
 
 
 def joint_message(stamp: float, **positions: float) -> SimpleNamespace:
@@ -283,7 +289,7 @@ def joint_message(stamp: float, **positions: float) -> SimpleNamespace:
 
 @pytest.mark.parametrize("order", list(itertools.permutations(("image", "ee_pose", "arm", "finger"))))
 def test_values_of_the_images_instant_are_given_also_when_they_came_in_parts_and_newer_ones_are_there(order):
-    judge = InputJudge(("image",), ("ee_pose",), ("gripper_state",), ("elbow", "finger"), {})
+    judge = InputJudge(("image",), ("ee_pose",), ("gripper_state",), {"elbow": "rad", "finger": "m"}, {})
     judge.start(0.0)
     verdicts = []
     for number in range(4):
@@ -293,7 +299,7 @@ def test_values_of_the_images_instant_are_given_also_when_they_came_in_parts_and
             if source == "image":
                 assert judge.hear("image", number, now, stamp, None, SAFETY) == ""
             elif source == "ee_pose":
-                assert judge.hear("ee_pose", {"ee.x": float(number)}, now, stamp, None, SAFETY) == ""
+                assert judge.hear("ee_pose", AT_REST | {"ee.x": float(number)}, now, stamp, None, SAFETY) == ""
             else:
                 name = "elbow" if source == "arm" else "finger"
                 assert judge.hear_joints(joint_message(stamp, **{name: float(number)}), now, None, SAFETY) == ""
@@ -302,11 +308,11 @@ def test_values_of_the_images_instant_are_given_also_when_they_came_in_parts_and
     assert [verdict.image.item for verdict in verdicts] == [0, 1, 2, 3]
     for number, verdict in enumerate(verdicts):
         own = float(number)
-        assert judge.values(verdict) == {"ee.x": own, "elbow": own, "finger": own, "gripper.opening": 0.78}
+        assert judge.values(verdict) == AT_REST | {"ee.x": own, "elbow": own, "finger": own, "gripper.opening": 0.78}
 
 
 def test_a_lowered_limit_holds_for_what_was_put_together_before():
-    judge = InputJudge(CAMERAS, (), (), (), {})
+    judge = InputJudge(CAMERAS, (), (), {}, {})
     for source, stamp in (("wrist_image", ROS - 0.08), ("image", ROS)):
         assert judge.hear(source, None, 0.0, stamp, ROS, SAFETY) == ""
     (verdict,) = judge.verdicts(0.2, SAFETY)
@@ -314,7 +320,7 @@ def test_a_lowered_limit_holds_for_what_was_put_together_before():
 
 
 def test_after_a_jump_of_the_clock_nothing_from_before_is_paired_and_what_waited_is_counted():
-    judge = InputJudge(CAMERAS, (), (), (), {})
+    judge = InputJudge(CAMERAS, (), (), {}, {})
     judge.start(0.0)
     assert judge.hear("image", "old", 0.0, ROS, ROS, SAFETY) == ""
     judge.clock_jumped()
@@ -329,7 +335,7 @@ def test_after_a_jump_of_the_clock_nothing_from_before_is_paired_and_what_waited
 
 
 def test_a_jump_that_nobody_told_pairs_nothing_across_it():
-    judge = InputJudge(CAMERAS, (), (), (), {})
+    judge = InputJudge(CAMERAS, (), (), {}, {})
     judge.start(0.0)
     for source in CAMERAS:
         assert judge.hear(source, "old", 0.0, ROS, ROS, SAFETY) == ""

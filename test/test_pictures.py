@@ -47,7 +47,7 @@ class World:
 
     def __init__(self, take_when_asked: bool = True) -> None:
         self.lock = threading.RLock()
-        self.judge = InputJudge(CAMERAS, (), (), (), {})
+        self.judge = InputJudge(CAMERAS, (), (), {}, {})
         self.judge.start(0.0)
         self.freshness = self.judge.freshness
         self.taken, self.asked, self.refusals = [], 0, []

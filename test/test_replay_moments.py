@@ -476,6 +476,9 @@ WITH_JOINTS = replace(
 )
 
 
+STEP = 0.125  # m and rad between two instants; exact in float32
+
+
 def write_instants(path, rate, order, apart, count=10, lost=None):
     """Write instants of one stamp, each with its number in every message, ``apart`` ns between two messages."""
     with BagWriter(path) as writer:
@@ -484,8 +487,8 @@ def write_instants(path, rate, order, apart, count=10, lost=None):
             stamp = BEGIN + round(number * 1e9 / rate)
             writer.write("/gripper_state", stamp, writer.number(0.5))
             messages = {
-                "ee_pose": writer.pose(stamp, np.array([float(number), 0.0, 0.0])),
-                "joint_states": writer.joints(stamp, {"elbow": float(number)}),
+                "ee_pose": writer.pose(stamp, np.array([STEP * number, 0.0, 0.0])),
+                "joint_states": writer.joints(stamp, {"elbow": STEP * number}),
             }
             messages |= {camera: writer.image(stamp, np.full((4, 6, 3), number, np.uint8)) for camera in STAMPED[:2]}
             for place, source in enumerate(order):
@@ -502,7 +505,9 @@ def test_every_frame_serves_with_what_bears_its_stamp_in_whatever_order_it_was_r
         moments = list(source.moments)
     assert not source.moments.refused
     assert numbers(moments) == wrist_numbers(moments) == [moment.frame for moment in moments] == list(range(10))
-    assert [moment.observation.proprioception.tolist() for moment in moments] == [[n, n, 0.5] for n in range(10)]
+    assert [moment.observation.proprioception.tolist() for moment in moments] == [
+        [STEP * number, STEP * number, 0.5] for number in range(10)
+    ]
     assert begins(moments) == {0: "the recording begins"}
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from dysl_vla_ros import __version__
 from dysl_vla_ros.errors import ObservationError, WorkerError
-from dysl_vla_ros.interfaces import Observation, PolicyDescription
+from dysl_vla_ros.interfaces import THE_INSTRUCTION, THE_MODEL, THE_OBSERVATION, Observation, PolicyDescription
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import ModelSettings, RuntimeSettings
 from dysl_vla_ros.worker.client import StepReply, StepRequest, WorkerClient, WorkerSpec
@@ -198,7 +198,7 @@ def test_a_step_that_fails_is_told_and_the_worker_lives_on(worker: Worker, mode:
     pid = worker.client.pid
     worker.faulty.set(mode, times=1, **options)
     reply = worker.step()
-    assert reply.result is None
+    assert reply.result is None and reply.at_fault == THE_MODEL
     with pytest.raises(WorkerError, match=error):
         raise WorkerError(reply.error)
     assert worker.step().result is not None
@@ -210,6 +210,28 @@ def test_the_policys_own_reason_comes_as_it_is(worker: Worker) -> None:
     assert reply.result is None
     assert "unexpected" not in reply.error
     assert "xylophone" in reply.error
+
+
+def said(text: str) -> Observation:
+    return dataclasses.replace(observation(), instruction=text)
+
+
+def test_a_refused_instruction_is_told_from_refused_values_and_costs_no_picture(worker: Worker) -> None:
+    begun = worker.faulty.steps_begun
+    assert worker.step(episode=61, observation=said("xylophone")).at_fault == THE_INSTRUCTION
+    assert worker.faulty.steps_begun == begun, "refused before the policy prepared anything"
+    far = dataclasses.replace(observation(), proprioception=np.full(4, np.inf, np.float32))
+    reply = worker.step(episode=62, observation=far)
+    assert reply.at_fault == THE_OBSERVATION and "must be 4 finite values: ee.x" in reply.error
+    good = worker.step(episode=63)
+    assert good.result is not None and (good.at_fault, good.warnings) == ("", ())
+
+
+def test_what_the_policy_warns_of_comes_with_the_first_step_of_an_episode(worker: Worker) -> None:
+    replies = [worker.step(episode=episode, observation=said("push the sausage")) for episode in (71, 71, 72)]
+    assert all(reply.result is not None for reply in replies)
+    assert [len(reply.warnings) for reply in replies] == [1, 0, 1]
+    assert replies[0].warnings[0].startswith("the policy does not know sausage; it was trained on: ")
 
 
 def test_a_frame_that_cannot_be_sent_is_refused_by_name_and_nothing_is_in_flight(worker: Worker) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dysl_vla_ros.interfaces import (
+    THE_INSTRUCTION,
     ActionChunk,
     ActionSpec,
     PolicyDescription,
@@ -78,7 +79,8 @@ ANSWER = Answer(
     "",
 )
 MESSAGES = [Hello("0.1.0", PROTOCOL, "3.11.4"), Load("/a", "", "cpu", 1), DESCRIPTION, STEP, ANSWER,
-            Answer(0, 1, None, "why"), Fault("why")]  # fmt: skip
+            Answer(0, 1, None, "why", THE_INSTRUCTION), Fault("why"),
+            dataclasses.replace(ANSWER, warnings=("the policy does not know 推",))]  # fmt: skip
 
 
 def same(one: object, other: object) -> bool:

@@ -39,6 +39,9 @@ class Robot:
         self.shift: dict[str, float] = {}  # s added to the stamps of a source
         self.spoil: dict[str, Any] = {}  # fields of the first camera's images
         self.picture: np.ndarray | None = None  # (height, width, 3) rgb of both cameras; None: noise, always another
+        self.place = (0.0, 0.6, 0.2)  # m, of ee_pose
+        self.rotation = (0.0, 0.0, 0.0, 1.0)  # x, y, z, w of ee_pose
+        self.opening = 0.5
         self.codec = ""  # "jpeg", "png": compressed images only
         self.damage: Callable[[bytes], bytes] = bytes  # done to the first camera's compressed data
         self.joints: list[dict[str, float]] = []  # one joint_states message each
@@ -106,13 +109,15 @@ class Robot:
         from std_msgs.msg import Float64
 
         if source == "gripper_state":
-            return Float64(data=0.5)
+            return Float64(data=self.opening)
         stamp = self._stamp(source)
         if source == "ee_pose":
             pose = PoseStamped()
             pose.header.stamp, pose.header.frame_id = stamp, "base"
-            pose.pose.position.x = self.drift * self._instant
-            pose.pose.position.y, pose.pose.position.z = 0.6, 0.2
+            x, y, z = self.place
+            pose.pose.position.x, pose.pose.position.y, pose.pose.position.z = x + self.drift * self._instant, y, z
+            turned = pose.pose.orientation
+            turned.x, turned.y, turned.z, turned.w = self.rotation
             return pose
         pixels = self.picture
         if pixels is None:

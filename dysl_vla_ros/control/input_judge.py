@@ -1,8 +1,9 @@
 """Whether the inputs allow motion, and what an observation is made of: one judge for the node and for recordings.
 
 Puts together what is known of each source by itself (:mod:`~dysl_vla_ros.control.freshness`,
-:mod:`~dysl_vla_ros.control.joints`) and of what belongs together (:mod:`~dysl_vla_ros.control.pairing`). Whoever hears
-messages tells it of each: the node with its clocks, a recording with the times in it.
+:mod:`~dysl_vla_ros.control.joints`), of what may be believed (:mod:`~dysl_vla_ros.control.jumps`) and of what belongs
+together (:mod:`~dysl_vla_ros.control.pairing`). Whoever hears messages tells it of each: the node with its clocks, a
+recording with the times in it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from dysl_vla_ros.control.freshness import Freshness, arrival_limit
 from dysl_vla_ros.control.joints import Joints
+from dysl_vla_ros.control.jumps import PlausibleValues
 from dysl_vla_ros.control.pairing import Pairing, Verdict, within
 from dysl_vla_ros.control.streams import Heard
 from dysl_vla_ros.readings import seconds
@@ -25,7 +27,7 @@ class InputJudge:
         cameras: the policy's, the first one paces.
         stamped: other sources whose messages bear stamps, but :data:`JOINTS`.
         unstamped: sources that are taken by arrival alone.
-        joints: names of the joints that the policy declares.
+        joints: the joints that the policy declares, each with its unit (``m``: it slides).
         topics: what a source is called in texts.
     """
 
@@ -34,14 +36,15 @@ class InputJudge:
         cameras: Sequence[str],
         stamped: Sequence[str],
         unstamped: Sequence[str],
-        joints: Sequence[str],
+        joints: Mapping[str, str],
         topics: Mapping[str, str],
     ) -> None:
         """Begin with nothing heard."""
         self._cameras = tuple(cameras)
         streams = (JOINTS,) if joints else ()
         self.freshness = Freshness(cameras, (*stamped, *unstamped, *streams), topics)
-        self._joints = Joints(joints, topics.get(JOINTS, ""))
+        self._joints = Joints(tuple(joints), topics.get(JOINTS, ""), joints)
+        self._plausible = PlausibleValues()
         self._has_joints = bool(joints)
         self._pairing = Pairing(cameras, (*stamped, *map(_joint, joints)), topics)
         self._values: dict[str, dict[str, float]] = {}
@@ -51,6 +54,7 @@ class InputJudge:
         self.freshness.start(steady_now)
         self._joints.start(steady_now)
         self._pairing.start()
+        self._plausible.forget()
         self._values.clear()
 
     def clock_jumped(self) -> None:
@@ -58,6 +62,7 @@ class InputJudge:
         self.freshness.clock_jumped()
         self._joints.clock_jumped()
         self._pairing.forget("it is from before the clock jumped")
+        self._plausible.forget()
         self._values.clear()
 
     # -- hearing -----------------------------------------------------------------------------------------------------
@@ -81,10 +86,14 @@ class InputJudge:
             ros_now: s, ROS clock; None: the stamp is not compared with it.
             safety: the limits.
         """
+        if source not in self._cameras and (why := self._plausible.fault(source, item, stamp, arrival, safety)):
+            self.refuse(source, arrival, why)
+            return why
         why = self.freshness.received(source, arrival, stamp, ros_now, safety.max_clock_skew)
         if why:
             return why
         if source not in self._cameras:
+            self._plausible.take(source, item, stamp, arrival)
             self._values[source] = item
         if stamp is not None:
             self._pairing.hear(source, Heard(stamp, arrival, item), safety)
@@ -92,7 +101,7 @@ class InputJudge:
 
     def hear_joints(self, message: Any, arrival: float, ros_now: float | None, safety: SafetySettings) -> str:
         """Take a sensor_msgs/JointState, each joint's stamp judged by itself; return what is refused of it, or ""."""
-        why = self._joints.hear(message, arrival, ros_now, safety.max_clock_skew)
+        why = self._joints.hear(message, arrival, ros_now, safety)
         stamp = seconds(message.header.stamp)
         for name, value in self._joints.taken.items():
             self._pairing.hear(_joint(name), Heard(stamp, arrival, {name: value}), safety)

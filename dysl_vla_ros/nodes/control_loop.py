@@ -2,7 +2,7 @@
 
 One lock covers it all: the tick (a steady timer), images (executor threads), replies (the worker client's thread),
 ``~/reset``, instructions, and leaving active. So no tick can follow the zero twist of a deactivation, and a reply
-that belongs to an earlier episode is recognised for certain.
+that belongs to an earlier episode is recognised for certain. The file is as long as what that lock covers.
 
 An *episode* is what guidance and the policy's memory span: a stop, a new instruction or ``~/reset`` begins another
 one. An underrun with fresh inputs does not: it is a zero twist, and a gap in what guidance observes.
@@ -15,14 +15,15 @@ from typing import Any
 
 from dysl_vla_ros.control.commander import Command, Commander
 from dysl_vla_ros.errors import NonFiniteActionError, ObservationError, WorkerError
-from dysl_vla_ros.interfaces import PolicyDescription
+from dysl_vla_ros.interfaces import THE_INSTRUCTION, THE_OBSERVATION, PolicyDescription
 from dysl_vla_ros.nodes.inference import Inferences
 from dysl_vla_ros.nodes.inputs import Inputs
+from dysl_vla_ros.nodes.instruction import Instruction
 from dysl_vla_ros.nodes.outputs import Outputs
-from dysl_vla_ros.nodes.parameters import Settings
+from dysl_vla_ros.nodes.parameters import INSTRUCTION, Settings
 from dysl_vla_ros.nodes.ros_clock import RosClock
 from dysl_vla_ros.nodes.statistics import Statistics
-from dysl_vla_ros.readings import instruction_fault, nanoseconds
+from dysl_vla_ros.readings import nanoseconds
 from dysl_vla_ros.worker.client import StepReply, WorkerClient
 
 HELD = "held by ~/hold"
@@ -43,6 +44,7 @@ class ControlLoop:
         fail: takes the error path to unconfigured with a cause; returns at once.
         warn: logs a text, throttled by its key.
         simulated: whether the ROS clock is ``/clock``.
+        advise: logs what the user may want to put right: no fault of the node or the model.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class ControlLoop:
         fail: Callable[[str], None],
         warn: Callable[[str, str], None],
         simulated: Callable[[], bool] = lambda: False,
+        advise: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Begin inactive; :meth:`connect` comes before :meth:`enter`."""
         self.lock = threading.RLock()
@@ -66,10 +69,11 @@ class ControlLoop:
         self._statistics = statistics
         self._fail = fail
         self._warn = warn
+        self._advise = advise
         self._active = False
         self._episode = 0
-        self._instruction = ""
-        self.instruction_refusal = ""
+        self._instruction = Instruction()
+        self.last_refusal = ""  # the newest stop because the policy could not read what it was given
         self._moved = False  # something was commanded since activation: from then on silence is a zero twist
         self._stopped = True  # the last tick stopped: no second episode for the same stop
         self._hold_wanted = False  # ~/hold: until it is released, also across activations
@@ -102,9 +106,9 @@ class ControlLoop:
             self._failures.clear()
             self._used_stamp = None
             if given := self._settings().control.instruction.strip():
-                self._instruction, self.instruction_refusal = given, ""
-            if self._instruction:
-                self._outputs.instruction(self._instruction)
+                self._instruction.hear(given, INSTRUCTION)
+            if self._instruction.in_force:
+                self._outputs.instruction(self._instruction.in_force)
             self._begin_episode()
             self._entered = time.monotonic()
             self._active = True
@@ -168,19 +172,22 @@ class ControlLoop:
         """Whether ``~/hold`` keeps the arm still."""
         return self._hold_wanted
 
-    def hear_instruction(self, text: str) -> None:
-        """Take an instruction; another text than the present one begins an episode, a blank one waits."""
-        text = text.strip()
-        fault = instruction_fault(text)
+    def hear_instruction(self, text: str, source: str = "") -> None:
+        """Take an instruction; another text than the last one begins an episode, a blank one waits.
+
+        Args:
+            text: what was said.
+            source: the parameter that it came by; "": the topic.
+        """
         with self.lock:
-            self.instruction_refusal = fault
-            if fault:
-                self._warn("instruction", f"{self._inputs.instruction_topic}: {fault}; the one before stays")
-            elif text != self._instruction:  # heard twice, or repeated by its publisher
-                self._instruction = text
-                if self._active:
-                    self._outputs.instruction(text)
-                self._used_stamp = None
+            if not self._instruction.hear(text.strip(), source or self._inputs.instruction_topic):
+                return
+            if self._active:
+                self._outputs.instruction(self._instruction.in_force)
+            self._used_stamp = None
+            if self._instruction.refusal:
+                self._stop_for_instruction()
+            else:
                 self._begin_episode()
                 self._request_if_due()
 
@@ -202,15 +209,20 @@ class ControlLoop:
                 self._count_failure(where, f"{where} failed: {error}")
 
     @property
-    def present_instruction(self) -> str:
-        """The instruction in force; "" where none was heard."""
+    def instruction(self) -> Instruction:
+        """What was heard last; to be looked at only."""
         return self._instruction
 
     @property
+    def observation_refusal(self) -> str:
+        """Why the policy cannot use what it sees, "" where it can: no fault of the model."""
+        return self._fault if self._fault == self.last_refusal else ""
+
+    @property
     def merely_waiting(self) -> bool:
-        """Whether the present stop is no fault: wanted, or waiting for an instruction, the policy, or ``/clock``."""
-        waits = self.stop_reason in (WAITING_FOR_POLICY, HELD)
-        return waits or not self._instruction or bool(self.clock.fault(self._applied.safety))
+        """Whether the present stop is no fault: wanted, refused by the policy, or waiting for somebody else."""
+        waits = self.stop_reason in (WAITING_FOR_POLICY, HELD, self.last_refusal)
+        return waits or not self._instruction.in_force or bool(self.clock.fault(self._applied.safety))
 
     @property
     def merely_starting(self) -> bool:
@@ -293,8 +305,8 @@ class ControlLoop:
             return HELD
         if self._held and not self._applied.safety.auto_resume:
             return f"held until ~/reset (safety.auto_resume is false) after: {self._held}"
-        if not self._instruction:
-            return f"waiting for instruction on {self._inputs.instruction_topic}"
+        if not self._instruction.in_force:
+            return self._instruction.refusal or f"waiting for instruction on {self._inputs.instruction_topic}"
         return self.inputs_fault(now) or self._fault
 
     def _stop(self, reason: str) -> Command:
@@ -328,7 +340,7 @@ class ControlLoop:
         stamp = self._inputs.newest_stamp()
         if stamp is None or stamp == self._used_stamp:
             return
-        if self._held and not self._applied.safety.auto_resume or not self._instruction:
+        if self._held and not self._applied.safety.auto_resume or not self._instruction.in_force:
             return
         if self.inputs_fault():
             return
@@ -339,10 +351,9 @@ class ControlLoop:
             self._warn("picture", f"{change}; guidance begins afresh")
             self._begin_episode()
         try:
-            self._inferences.request(self._instruction, self._settings().runtime, at_rest=not self._moved)
+            self._inferences.request(self._instruction.in_force, self._settings().runtime, at_rest=not self._moved)
         except ObservationError as error:
-            self._warn("observation", f"observation refused: {error}")
-            self._halt(f"observation refused: {error}")
+            self._refuse_observation(str(error))
         except WorkerError as error:  # its loss is reported by the client itself, with the cause
             self._warn("worker", f"no inference: {error}")
 
@@ -352,13 +363,39 @@ class ControlLoop:
             self._watch_clock(self.clock.now())
             if not self._active or not self._inferences.awaits(reply):
                 self._statistics.outdated_replies += 1
+            elif reply.at_fault == THE_INSTRUCTION:
+                self._instruction.refuse(reply.error)
+                self._outputs.instruction("")
+                self._stop_for_instruction()
+            elif reply.at_fault == THE_OBSERVATION:
+                self._refuse_observation(f"{reply.error}; look after {', '.join(self._inputs.topics)}")
             elif reply.result is None:
                 self._count_failure("inference", f"inference failed: {reply.error}")
             else:
                 self._take(reply)
             self._request_if_due()
 
+    def _stop_for_instruction(self) -> None:
+        """Stop because the instruction is refused; it stays refused until another one comes. No failure is counted."""
+        self._advise(self._instruction.refusal)
+        if self._active:
+            self.last_refusal = self._instruction.refusal
+            self._end_episode(self.last_refusal)
+            self._publish_stop(self.last_refusal)
+
+    def _refuse_observation(self, why: str) -> None:
+        """Stop because the policy cannot use what it sees: told once, until a chunk is taken. No failure is counted."""
+        text, lasts = f"observation refused: {why}", bool(self.observation_refusal)
+        self.last_refusal = text
+        if lasts:
+            self._fault = text
+        else:
+            self._advise(text)
+            self._halt(text)
+
     def _take(self, reply: StepReply) -> None:
+        if self._instruction.warn(reply.warnings):
+            self._advise(self._instruction.warning)
         try:
             record = self._inferences.take(reply)
         except NonFiniteActionError as error:

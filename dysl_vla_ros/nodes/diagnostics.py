@@ -120,8 +120,8 @@ def _inference(node_name: str, settings: Settings, session: "Session") -> Diagno
 
 def _inputs(node_name: str, settings: Settings, session: "Session") -> DiagnosticStatus:
     loop, inputs = session.loop, session.inputs
-    values: dict[str, Any] = {"instruction": loop.present_instruction}
-    odd = session.graph.inputs + inputs.warnings()
+    values: dict[str, Any] = {"instruction": loop.instruction.in_force}
+    odd = session.graph.inputs + inputs.warnings() + ([loop.instruction.warning] if loop.instruction.warning else [])
     for source in inputs.sources:
         numbers = inputs.freshness.statistics(source, session.steady_now())
         values |= {
@@ -136,17 +136,16 @@ def _inputs(node_name: str, settings: Settings, session: "Session") -> Diagnosti
     level, message = OK, "inactive"
     if loop.active:
         reason, no_clock = loop.inputs_fault(), loop.clock.fault(settings.safety)
-        refusal = loop.instruction_refusal
+        refusals = [text for text in (loop.instruction.refusal, loop.observation_refusal) if text]
         if reason:
             level = WARN if loop.merely_starting or no_clock else ERROR
-            message = "; ".join([reason, *session.graph.inputs])
-        elif not loop.present_instruction:
+            message = "; ".join([reason, *session.graph.inputs, *refusals])
+        elif refusals:
+            level, message = WARN, "; ".join(refusals + odd)
+        elif not loop.instruction.in_force:
             level, message = WARN, f"waiting for instruction on {inputs.instruction_topic}"
-            if refusal:
-                level, message = ERROR, f"{message}; refused: {refusal}"
-        elif refusal or odd:
-            told = [f"instruction refused: {refusal}; the one before stays"] if refusal else []
-            level, message = WARN, "; ".join(told + odd)
+        elif odd:
+            level, message = WARN, "; ".join(odd)
         else:
             message = "fresh"
     return _status(node_name, "inputs", level, message, values)
@@ -174,7 +173,8 @@ def _commands(node_name: str, session: "Session") -> DiagnosticStatus:
         told = "; ".join([f"stopped: {loop.stop_reason}", *session.graph.outputs])
         return _status(node_name, "commands", level, told, values)
     if passed:
-        return _status(node_name, "commands", ERROR, f"playing again after: {passed}", values)
+        level = WARN if passed == loop.last_refusal else ERROR
+        return _status(node_name, "commands", level, f"playing again after: {passed}", values)
     odd = list(session.graph.outputs)
     if walls:
         odd.append(f"kept in the workspace by {', '.join(walls)}")

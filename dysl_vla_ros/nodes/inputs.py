@@ -124,7 +124,9 @@ class Inputs:
         self._topics |= {camera: image_topic(node, camera, transport) for camera in self.cameras}
         self.instruction_topic = node.resolve_topic_name("instruction")
         stamped, unstamped = ([source for source in others if source == kind] for kind in (POSE, OPENING))
-        self._judge = InputJudge(self.cameras, stamped, unstamped, joint_names(self._spec), self._topics)
+        units = dict(zip(self._spec.names, self._spec.units, strict=True))
+        joints = {name: units[name] for name in joint_names(self._spec)}
+        self._judge = InputJudge(self.cameras, stamped, unstamped, joints, self._topics)
         self.freshness = self._judge.freshness
         self._pictures = Pictures(self.cameras, lock, self.freshness, node.guarded("pictures")(on_image), self._log)
         self.publishers = SourceWatch(node, safety)
@@ -270,6 +272,11 @@ class Inputs:
             f"frozen picture? {topic}: {count} identical images under new stamps" for count, topic in counts if count
         ]
         return frozen + self._pictures.warnings()
+
+    @property
+    def topics(self) -> list[str]:
+        """The topics that an observation is made of, after remapping."""
+        return list(self._topics.values())
 
     @property
     def place(self) -> Place | None:

@@ -62,6 +62,7 @@ class Session:
             node.fail,
             node.log_throttled,
             self.simulated,
+            lambda text: node.get_logger().warning(text),
         )
         self.inputs = Inputs(
             node,

@@ -25,7 +25,7 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
-from dysl_vla_ros.errors import SettingError
+from dysl_vla_ros.errors import DyslVlaError, SettingError
 from dysl_vla_ros.nodes.console import Console
 from dysl_vla_ros.nodes.diagnostics import Diagnostics
 from dysl_vla_ros.nodes.executor import PatientExecutor, lanes
@@ -87,7 +87,7 @@ class VlaNode(GuardedLifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the policy; services are answered meanwhile."""
         self._parameters_of_node.require_valid()
-        if other := living_namesake(self, self.state):
+        if other := living_namesake(self, self.state, lambda: self.ending):
             raise SettingError(
                 f"{other}: both would command one arm; end it, or start this one with another name "
                 "(-r __node:=NAME) or namespace"
@@ -95,6 +95,8 @@ class VlaNode(GuardedLifecycleNode):
         session = Session(self, self._parameters_of_node)
         self._session = session
         try:
+            if self.ending:  # `end` closes a session that it finds here; one that it could not find ends now
+                raise DyslVlaError("the node is ending")
             session.open()
         except BaseException:
             self._session = None
@@ -137,6 +139,7 @@ class VlaNode(GuardedLifecycleNode):
     @transition(ERROR)
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop the arm, end the worker, leave the graph but for what rclpy itself publishes."""
+        self.ending = True
         self._leave_active("shut down")
         self._close_session()
         self._publish_diagnostics()
@@ -188,7 +191,7 @@ class VlaNode(GuardedLifecycleNode):
         # a file loaded as a whole repeats an empty one: that is no order to stop
         spoken = INSTRUCTION in given and (text or before.control.instruction)
         if spoken and session is not None and session.is_open and session.loop.active:
-            session.loop.hear_instruction(text)
+            session.loop.hear_instruction(text, INSTRUCTION)
         for timer, period in (
             (self._control_timer, 1.0 / settings.control.rate),
             (self._diagnostics_timer, settings.diagnostics.period),
@@ -233,6 +236,7 @@ class VlaNode(GuardedLifecycleNode):
 
     def end(self) -> None:
         """Go to finalized from any state, for a signal: a configure that runs is broken off."""
+        self.ending = True
         session = self._session
         if session is not None and not session.is_open:
             session.client.close()

@@ -1,4 +1,4 @@
-"""What every VLA family gives: three verbs and a description of itself.
+"""What every VLA family gives: four verbs and a description of itself.
 
 A new family is one file that has these, and one line in :mod:`dysl_vla_ros.policies.registry`. It holds references to
 its library's layers and neither patches nor copies that library's model file.
@@ -34,11 +34,20 @@ class VlaPolicy(Protocol):
         """Return the weights by what they are for, in the order of use, each weight once; ``stack`` is the layers'."""
         ...
 
+    def check_instruction(self, instruction: str) -> tuple[str, ...]:
+        """Read an instruction without a picture; return warnings, such as which of its words are not known.
+
+        Raises:
+            InstructionError: it cannot be read at all; says what can.
+        """
+        ...
+
     def prepare(self, observation: Observation) -> tuple[Tensor, StackContext]:
         """Do everything before the stack; return its input (1, T, D) and what its layers need beside it.
 
         Raises:
-            ObservationError: a camera is missing, a value is not finite, the instruction cannot be understood.
+            InstructionError: see :meth:`check_instruction`.
+            ObservationError: a camera is missing, a value is not finite or beyond what the policy takes.
         """
         ...
 

@@ -7,6 +7,7 @@ training the token of proprioception: the last layer changes no others. Checked 
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -20,7 +21,7 @@ from torch.nn import functional
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm, LlamaRotaryEmbedding
 
-from dysl_vla_ros.errors import CheckpointError, ObservationError
+from dysl_vla_ros.errors import CheckpointError, InstructionError, ObservationError
 from dysl_vla_ros.interfaces import ActionSpec, Observation, ProprioceptionSpec
 from dysl_vla_ros.policies.checkpoint import load_exactly, read_config, read_tensors, write_checkpoint
 from dysl_vla_ros.policies.last_layer import LastLayer
@@ -204,24 +205,35 @@ def encode_words(instruction: str, config: ReferenceConfig) -> list[int]:
     """Return word ids (W,), padded with 0.
 
     Raises:
-        ObservationError: empty, too long, or not one known word.
+        InstructionError: empty, too long, or not one known word.
     """
     words = re.findall(r"[a-z]+", instruction.lower())
     if not words:
-        raise ObservationError(
-            f"the instruction {instruction!r} has no words; say for example '{config.instructions[0]}'"
+        raise InstructionError(
+            f"the instruction {instruction!r:.80} has no words of the letters a to z; say for example "
+            f"'{config.instructions[0]}'"
         )
     if len(words) > config.max_words:
-        raise ObservationError(
+        raise InstructionError(
             f"the instruction has {len(words)} words, this policy reads {config.max_words}; shorten it"
         )
     known = {word: index + 2 for index, word in enumerate(config.vocabulary)}
     ids = [known.get(word, UNKNOWN) for word in words]
     if all(index == UNKNOWN for index in ids):
-        raise ObservationError(
-            f"the policy knows no word of {instruction!r}; it was trained on: {'; '.join(config.instructions)}"
+        raise InstructionError(
+            f"the policy knows no word of {instruction!r:.80}; it was trained on: {'; '.join(config.instructions)}"
         )
     return ids + [PADDING] * (config.max_words - len(ids))
+
+
+def unknown_words(instruction: str, config: ReferenceConfig) -> list[str]:
+    """Return what :func:`encode_words` leaves out or takes for unknown: words, numbers, other scripts, symbols.
+
+    Punctuation means nothing and is not named.
+    """
+    apart = {"P": " ", "Z": " ", "C": " ", "S": " {} "}  # by Unicode category; a symbol stands by itself
+    spaced = "".join(apart.get(unicodedata.category(letter)[0], "{}").format(letter) for letter in instruction.lower())
+    return [word for word in dict.fromkeys(spaced.split()) if word not in config.vocabulary]
 
 
 def picture_to_tensor(picture: np.ndarray, size: int) -> Tensor:
@@ -274,6 +286,13 @@ class ReferencePolicy:
             "stack": tuple(network.layers.parameters()),
             "head": (*network.norm.parameters(), *network.head.parameters()),
         }
+
+    def check_instruction(self, instruction: str) -> tuple[str, ...]:
+        """Return a warning that names the words which the policy was not trained on."""
+        encode_words(instruction, self.config)
+        if not (unknown := ", ".join(unknown_words(instruction, self.config))):
+            return ()
+        return (f"the policy does not know {unknown:.200}; it was trained on: {'; '.join(self.instructions)}",)
 
     def prepare(self, observation: Observation) -> tuple[Tensor, ReferenceContext]:
         """Embed one observation: (1, T, D)."""

@@ -44,7 +44,9 @@ def opening_value(message: Any) -> dict[str, float]:
     """
     opening = message.data
     if not -OPENING_TOLERANCE <= opening <= 1.0 + OPENING_TOLERANCE:  # false for NaN as well
-        raise ObservationError(f"opening is {opening}; it must be from 0 (closed) to 1 (open)")
+        raise ObservationError(
+            f"opening is {opening:.6g}; it must be from 0 (closed) to 1 (open): is the driver in metres or per cent?"
+        )
     return {"gripper.opening": opening}
 
 

@@ -61,7 +61,9 @@ class RecordedInputs:
         stamped, unstamped = (
             [role for role in carried if role == kind] for kind in ("ee_pose", "gripper_state")
         )
-        self._judge = InputJudge(self._cameras, stamped, unstamped, carried.get(JOINTS, ()), topics)
+        units = dict(zip(self._spec.names, self._spec.units, strict=True))
+        joints = {name: units[name] for name in carried.get(JOINTS, ())}
+        self._judge = InputJudge(self._cameras, stamped, unstamped, joints, topics)
         self._judge.start(began)
         self._watch = ClockWatch()
         self._newest_stamp = 0.0  # s, of any camera

@@ -115,6 +115,14 @@ class Runtime:
         self._guidance.reset()
         self._state = self.policy.initial_state()
 
+    def check_instruction(self, instruction: str) -> tuple[str, ...]:
+        """Return what the policy warns of in an instruction; no state changes.
+
+        Raises:
+            InstructionError: it cannot be read at all, in the policy's own words.
+        """
+        return self.policy.check_instruction(instruction)
+
     def step(
         self,
         observation: Observation,
@@ -139,6 +147,7 @@ class Runtime:
                 since the observation was taken.
 
         Raises:
+            InstructionError: the policy cannot read the instruction.
             ObservationError: the policy cannot use ``observation``, ``played`` is not (n, A) finite numbers, or
                 ``gaps`` are not places in it.
             SettingError: a setting that guidance needs is neither set nor calibrated.

@@ -68,6 +68,8 @@ class StepReply:
     result: StepResult | None
     error: str  # "" where there is a result
     transfer_ms: float  # round trip less the runtime's own time; also in the result's timings
+    at_fault: str = ""  # THE_MODEL, THE_INSTRUCTION or THE_OBSERVATION; "" where there is a result
+    warnings: tuple[str, ...] = ()  # of the policy about the instruction, with the first result of an episode
 
 
 @dataclass(frozen=True)
@@ -325,11 +327,9 @@ def _step(request: StepRequest, frames: dict[str, tuple[int, int]]) -> Step:
 
 
 def _reply(answer: Answer, round_trip: float) -> StepReply:
-    result = answer.result
-    if result is None:
-        return StepReply(
-            answer.episode, answer.sequence, None, answer.fault or "no result, no reason", round_trip * 1000
-        )
-    transfer = round_trip * 1000 - result.timings.total
-    timed = dataclasses.replace(result, timings=dataclasses.replace(result.timings, transfer=transfer))
-    return StepReply(answer.episode, answer.sequence, timed, "", transfer)
+    result, transfer = answer.result, round_trip * 1000
+    if result is not None:
+        transfer -= result.timings.total
+        result = dataclasses.replace(result, timings=dataclasses.replace(result.timings, transfer=transfer))
+    error = "" if result is not None else answer.fault or "no result, no reason"
+    return StepReply(answer.episode, answer.sequence, result, error, transfer, answer.at_fault, answer.warnings)

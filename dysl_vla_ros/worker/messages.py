@@ -31,7 +31,7 @@ from dysl_vla_ros.errors import WorkerError
 from dysl_vla_ros.interfaces import FloatArray, PolicyDescription, StepResult
 from dysl_vla_ros.settings import RuntimeSettings
 
-PROTOCOL = 3  # raised by every change of a message
+PROTOCOL = 4  # raised by every change of a message
 MESSAGE_LIMIT = 1 << 20  # bytes; the largest real one, a description, has a few thousand
 LENGTH = struct.Struct("<I")
 
@@ -72,12 +72,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Answer:
-    """The result of one step, or why there is none (``fault``)."""
+    """The result of one step, or why there is none (``fault``) and what is at fault."""
 
     episode: int
     sequence: int
     result: StepResult | None
     fault: str
+    at_fault: str = ""  # THE_MODEL, THE_INSTRUCTION or THE_OBSERVATION; "" where there is a result
+    warnings: tuple[str, ...] = ()  # of the policy about the instruction, with the first step of an episode
 
 
 @dataclass(frozen=True)

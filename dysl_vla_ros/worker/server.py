@@ -12,8 +12,8 @@ import traceback
 from typing import TYPE_CHECKING
 
 from dysl_vla_ros import __version__
-from dysl_vla_ros.errors import DyslVlaError
-from dysl_vla_ros.interfaces import Observation
+from dysl_vla_ros.errors import DyslVlaError, InstructionError, ObservationError
+from dysl_vla_ros.interfaces import THE_INSTRUCTION, THE_MODEL, THE_OBSERVATION, Observation
 from dysl_vla_ros.worker.frames import FrameSlots
 from dysl_vla_ros.worker.messages import PROTOCOL, Answer, Fault, Hello, Load, Step, encode, receive
 
@@ -65,20 +65,29 @@ def load(order: Load) -> "Runtime":
 def answer(runtime: "Runtime", step: Step, slots: FrameSlots, *, fresh: bool) -> Answer:
     """Compute one step; a failure becomes a fault and the worker lives on.
 
+    What the policy refuses is told apart from a fault of the model: nobody but the user can put that right.
+
     Args:
         runtime: what computes.
         step: the request.
         slots: where its frames lie; they are looked at, not copied.
-        fresh: the episode is another one: guidance and the policy's state are forgotten first.
+        fresh: the episode is another one: guidance and the policy's state are forgotten first, and the instruction is
+            checked before any picture is used.
     """
+    warnings: tuple[str, ...] = ()
     try:
         if fresh:
             runtime.reset()
+            warnings = runtime.check_instruction(step.instruction)
         observation = Observation(slots.read(step.frames), step.proprioception, step.instruction)
         result = runtime.step(observation, step.played, step.settings, gaps=step.gaps, first_index=step.first_index)
+    except InstructionError as error:
+        return Answer(step.episode, step.sequence, None, reason(error), THE_INSTRUCTION)
+    except ObservationError as error:
+        return Answer(step.episode, step.sequence, None, reason(error), THE_OBSERVATION)
     except Exception as error:
-        return Answer(step.episode, step.sequence, None, reason(error))
-    return Answer(step.episode, step.sequence, result, "")
+        return Answer(step.episode, step.sequence, None, reason(error), THE_MODEL)
+    return Answer(step.episode, step.sequence, result, "", warnings=warnings)
 
 
 def reason(error: Exception) -> str:
