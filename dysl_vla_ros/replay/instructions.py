@@ -1,16 +1,11 @@
-"""What a policy says of an instruction that it cannot read, without a picture of the recording."""
+"""What a policy says of an instruction that it cannot read."""
 
 import functools
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from dysl_vla_ros.errors import ObservationError
-from dysl_vla_ros.interfaces import Observation
+from dysl_vla_ros.errors import InstructionError
 from dysl_vla_ros.readings import instruction_fault
-
-PICTURE = np.full((64, 64, 3), 127, np.uint8)  # no instruction depends on it
 
 
 def instruction_judge(policy: Any) -> Callable[[str], str]:
@@ -24,10 +19,9 @@ def instruction_judge(policy: Any) -> Callable[[str], str]:
     def judge(text: str) -> str:
         if fault := instruction_fault(text):
             return fault
-        proprioception = np.zeros(len(policy.proprioception.names), np.float32)
         try:
-            policy.prepare(Observation(dict.fromkeys(policy.cameras, PICTURE), proprioception, text))
-        except ObservationError as error:
+            policy.check_instruction(text)
+        except InstructionError as error:
             return str(error)
         return ""
 
