@@ -100,6 +100,15 @@ def read(path: Path) -> tuple[list[Said], tuple[str, ...]]:
         return found, bag.damage
 
 
+def forward(messages: Sequence[Said]) -> list[Said]:
+    """Let the times of each topic run forward, as they do while no clock is set back."""
+    times = {
+        topic: iter(sorted(message.time_ns for message in messages if message.topic == topic))
+        for topic in {message.topic for message in messages}
+    }
+    return [message._replace(time_ns=next(times[message.topic])) for message in messages]
+
+
 def in_order(messages: Sequence[Said]) -> list[Said]:
     """Return messages in the order of their times; those of one time in the order in which they were written."""
     return sorted(messages, key=lambda message: message.time_ns)

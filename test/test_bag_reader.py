@@ -21,6 +21,7 @@ from small_bags import (
     STRING,
     Said,
     cdr,
+    forward,
     in_order,
     read,
     said,
@@ -45,7 +46,7 @@ MESSAGES = st.lists(
     ),
     min_size=1,
     max_size=40,
-)
+).map(forward)
 
 
 @pytest.mark.parametrize(("storage", "compression"), KINDS, ids=lambda kind: kind.name.lower())

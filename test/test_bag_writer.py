@@ -229,14 +229,15 @@ def test_a_size_limit_acts_as_a_full_disk(tmp_path):
 
 def test_a_recording_takes_messages_from_many_threads_and_keeps_all(tmp_path):
     recording = Recording(tmp_path / "bag")
-    recording.add_topic("/a", STRING)
-    recording.add_topic("/b", STRING)
+    topics = ("/a", "/b", "/c", "/d")  # one a thread: the times of each run forward
+    for topic in topics:
+        recording.add_topic(topic, STRING)
 
     def hand_over(part) -> None:
         for message in part:
             recording.put(message.topic, message.time_ns, cdr(message.text))
 
-    messages = said(400)
+    messages = said(400, topics=topics)
     threads = [threading.Thread(target=hand_over, args=(messages[start::4],)) for start in range(4)]
     for thread in threads:
         thread.start()

@@ -1,13 +1,19 @@
 """A bag's streams as moments: what serves, what does not and why, where an episode ends. Pictures are made up."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from dysl_vla_ros.bags.reader import BagReader
+from dysl_vla_ros.errors import BagError
 from dysl_vla_ros.interfaces import ActionSpec, PolicyDescription, ProprioceptionSpec
-from dysl_vla_ros.replay.source import Choice, open_source
+from dysl_vla_ros.replay.corrections import RECEIVED, Corrections
+from dysl_vla_ros.replay.notes import reading_notes
+from dysl_vla_ros.replay.source import Choice, open_source, require_moments
 from dysl_vla_ros.settings import SafetySettings
 from recorded_bag import BEGIN, PERIOD, BagWriter
 
@@ -31,6 +37,7 @@ class Robot:
         self.path, self.now, self.number = path, BEGIN, 0
         self.writer = BagWriter(path)
         self.lag = 0  # ns that stamps lie behind the bag's clock
+        self.stamped, self.frame = True, "base"
 
     def say(self, text=TEXT):
         self.writer.write("/instruction", self.now, self.writer.text(text))
@@ -48,9 +55,9 @@ class Robot:
         damaged=False,
     ):
         for _ in range(count):
-            writer, stamp = self.writer, self.now - self.lag
+            writer, stamp = self.writer, (self.now - self.lag) * self.stamped
             if state:
-                writer.write("/ee_pose", self.now, writer.pose(stamp, np.array([0.0, 0.6, 0.2])))
+                writer.write("/ee_pose", self.now, writer.pose(stamp, np.array([0.0, 0.6, 0.2]), self.frame))
                 writer.write("/gripper_state", self.now, writer.number(0.5))
             picture = np.full((4, 6, 3), self.number % 256, np.uint8)
             if wrist:
@@ -281,6 +288,184 @@ def test_actions_between_keep_their_number_on_average(robot):
         robot.tick(20)
     moments, _ = moments_of(robot, actions_between=4)
     assert numbers(moments) == [0, 4, 8, 12, 16]
+
+
+# -- a clock that was set back ---------------------------------------------------------------------------------------
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(backs=st.lists(st.integers(4, 1200), max_size=3), ticks=st.lists(st.integers(2, 12), min_size=4, max_size=4))
+def test_each_set_back_of_the_clock_begins_one_episode_and_no_frame_is_lost(tmp_path, backs, ticks):
+    shutil.rmtree(tmp_path / "bag", ignore_errors=True)
+    robot = Robot(tmp_path / "bag")
+    with robot.writer:
+        robot.say()
+        robot.tick(ticks[0])
+        for back, count in zip(backs, ticks[1:], strict=False):
+            robot.now -= (back + 1) * PERIOD  # the picture before lies one period ahead of the next one's time
+            robot.tick(count)
+    moments, source = moments_of(robot)
+    counts = ticks[: len(backs) + 1]
+    assert numbers(moments) == list(range(sum(counts))) and not source.refused
+    begun = begins(moments)
+    assert list(begun) == [sum(counts[:place]) for place in range(len(counts))]
+    for place, back in zip(list(begun)[1:], backs, strict=True):
+        assert f"the clock was set back by {back * 0.05:.2f}" in begun[place]
+    times = [moment.time for moment in moments]
+    assert times == sorted(times) and times[0] == 0.0
+    steps = np.diff([moment.clock for moment in moments])
+    within = np.delete(steps, [place - 1 for place in list(begun)[1:]])
+    np.testing.assert_allclose(within, 0.05, atol=1e-5)
+
+
+def test_what_was_recorded_before_the_clock_was_set_back_answers_no_frame_behind_it(robot):
+    with robot.writer:
+        robot.say()
+        for episode in (1, 2):  # the same stamps twice
+            for number in range(4):
+                robot.tick()
+                stamp = robot.now - PERIOD
+                chunk = robot.writer.chunk(stamp + 10**7, stamp, 5, 1, np.full((8, 4), episode + number / 10))
+                robot.writer.write("/dysl_vla/action_chunk", stamp + 10**7, chunk)
+            robot.now -= 4 * PERIOD * (episode == 1)
+    moments, _ = moments_of(robot)
+    given_then = [float(moment.recorded.action[0]) for moment in moments]
+    assert given_then == pytest.approx([1.0, 1.1, 1.2, 1.3, 2.0, 2.1, 2.2, 2.3])
+    assert list(begins(moments)) == [0, 4]
+
+
+# -- stamps and frames, as the user says -----------------------------------------------------------------------------
+
+
+def refusal_of(robot, description=DESCRIPTION, **choice):
+    """What is said of a bag of which nothing serves."""
+    with BagReader(robot.path) as reader:
+        source = open_source(reader, description, SafetySettings(), Choice(**choice))
+        served = len(list(source.moments))
+        with pytest.raises(BagError) as caught:
+            require_moments(served, source.moments, robot.path)
+        return str(caught.value)
+
+
+def test_frames_without_stamps_are_refused_with_the_option_and_served_as_received_with_it(robot):
+    robot.stamped = False
+    with robot.writer:
+        robot.say()
+        robot.tick(6)
+    text = refusal_of(robot)
+    assert "6 times: /image: its stamp is 0" in text
+    assert (
+        "messages with the stamp 0: 6 of /ee_pose, 6 of /image, 6 of /wrist_image; have the drivers stamp them, or "
+        "give --stamps received to take when each was received"
+    ) in text
+    moments, source = moments_of(robot, corrections=Corrections(stamps=RECEIVED))
+    assert numbers(moments) == list(range(6)) and not source.refused and not source.own_clock
+    assert [moment.stamp for moment in moments] == [BEGIN + number * PERIOD + 1000 for number in range(6)]
+
+
+def test_stamps_that_are_good_serve_alike_as_received(robot):
+    with robot.writer:
+        robot.say()
+        robot.tick(6)
+    recorded, _ = moments_of(robot)
+    received, _ = moments_of(robot, corrections=Corrections(stamps=RECEIVED))
+    assert numbers(recorded) == numbers(received) and begins(recorded) == begins(received)
+    assert [moment.time for moment in recorded] == [moment.time for moment in received]
+
+
+def test_poses_in_a_frame_of_another_name_are_refused_with_the_option_and_served_with_it(robot):
+    robot.frame = "base_link"
+    with robot.writer:
+        robot.say()
+        robot.tick(6)
+    assert (
+        "6 messages of /ee_pose are in frame 'base_link', the policy wants 'base': if that is the same frame by "
+        "another name, give --frame base_link:=base"
+    ) in refusal_of(robot)
+    moments, source = moments_of(robot, corrections=Corrections(frames={"base_link": "base"}))
+    assert numbers(moments) == list(range(6)) and not source.refused
+    assert "frame 'base_link' is read as 'base' in 6 poses (--frame)" in source.corrector.notes()
+    assert "give --frame base_link:=base" in refusal_of(robot, corrections=Corrections(frames={"world": "base"}))
+    with pytest.raises(BagError, match="--frame base_link:=bas: the policy names no frame 'bas'; its frame is base"):
+        moments_of(robot, corrections=Corrections(frames={"base_link": "bas"}))
+
+
+def test_recorded_twists_are_renamed_as_poses_are(robot):
+    robot.frame = "base_link"
+    with robot.writer as writer:
+        robot.say()
+        for _ in range(3):
+            robot.tick()
+            twist = writer.twist(robot.now, np.array([0.1, 0.0, 0.0]), "base_link")
+            writer.write("/dysl_vla/twist", robot.now - PERIOD // 2, twist)
+    moments, _ = moments_of(robot, corrections=Corrections(frames={"base_link": "base"}))
+    assert [round(float(moment.recorded.action[0]), 6) for moment in moments] == [0.005] * 3
+
+
+# -- instructions that the policy cannot read ------------------------------------------------------------------------
+
+GOOD, BAD = (TEXT, "open the drawer"), ("fetch me a coffee", "push\x00the puck", "push " * 9, "x" * 600)
+
+
+def reads(text):
+    return "" if text in GOOD else f"cannot read {text[:9]!r}"
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(said=st.lists(st.sampled_from((*GOOD, *BAD)), min_size=1, max_size=7))
+def test_from_a_bad_instruction_to_the_next_one_no_frame_serves_and_each_is_named_with_its_frames(tmp_path, said):
+    shutil.rmtree(tmp_path / "bag", ignore_errors=True)
+    robot = Robot(tmp_path / "bag")
+    with robot.writer:
+        for text in said:
+            robot.say(text)
+            robot.tick(3)
+            robot.say(text)  # some say it again and again
+    moments, source = moments_of(robot, unreadable=reads)
+    texts = [text.strip() for text in said for _ in range(3)]
+    served = [number for number, text in enumerate(texts) if text in GOOD]
+    assert numbers(moments) == served
+    assert [moment.observation.instruction for moment in moments] == [texts[number] for number in served]
+    changes = [place for place, text in enumerate(said) if place == 0 or text != said[place - 1]]
+    assert len(begins(moments)) == sum(said[place] in GOOD for place in changes)
+    bad = {text.strip() for text in said if text not in GOOD}
+    assert {text: own.frames for text, own in source.left_out_instructions.items()} == {
+        text: texts.count(text) for text in bad
+    }
+    with BagReader(robot.path) as reader:
+        choice = Choice(unreadable=reads)
+        opened = open_source(reader, DESCRIPTION, SafetySettings(), choice)
+        _ = list(opened.moments)
+        notes = reading_notes(reader, opened)
+    assert len(notes) == len(bad)
+    for text, own in opened.moments.left_out_instructions.items():
+        assert any(f"{text!r:.60} on /instruction is left out: {own.why} ({own.frames} frames)." in n for n in notes)
+
+
+def test_an_instruction_of_the_user_that_cannot_be_read_is_refused_at_once(robot):
+    with robot.writer:
+        robot.tick(2)
+    with pytest.raises(BagError, match="--instruction 'fetch me a coffee': cannot read"):
+        moments_of(robot, unreadable=reads, instruction="fetch me a coffee")
+
+
+# -- times ------------------------------------------------------------------------------------------------------------
+
+
+def test_times_start_at_the_first_frame_that_serves(robot):
+    with robot.writer:
+        robot.tick(20)  # nothing was said yet
+        robot.wait(30.0)
+        robot.tick(10, wrist=False)
+        robot.wait(1.0)
+        robot.say()
+        robot.tick(5)
+        robot.wait(7.0)
+        robot.tick(3)
+    moments, source = moments_of(robot)
+    assert (moments[0].time, len(moments)) == (0.0, 8)
+    assert source.seconds == moments[-1].time == pytest.approx(7 * 0.05 + 7.0)
+    assert source.start_ns == BEGIN + 30 * PERIOD + 31 * 10**9 + 1000
 
 
 # -- messages of one instant -------------------------------------------------------------------------------------------

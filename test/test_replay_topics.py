@@ -30,7 +30,7 @@ def described(*cameras, proprioception=("ee.x", "ee.y", "ee.z", "gripper.opening
 def bag(**counts):
     """Topics of a bag from name=type, or name=(type, count)."""
     pairs = {name: (about, 9) if isinstance(about, str) else about for name, about in counts.items()}
-    return {name: SimpleNamespace(type=kind, count=count) for name, (kind, count) in pairs.items()}
+    return {name: SimpleNamespace(type=kind, count=count, rate=3.0) for name, (kind, count) in pairs.items()}
 
 
 def find(topics, *cameras, told=(), **more):
@@ -105,7 +105,7 @@ def test_a_missing_camera_lists_those_of_its_type_and_which_looks_right():
     def first(topic):
         return SimpleNamespace(width=sizes[topic][0], height=240, encoding=sizes[topic][1])
 
-    text = refusal({**dict.fromkeys(sizes, IMAGE), **STATE}, seconds=3.0, first_message=first)
+    text = refusal({**dict.fromkeys(sizes, IMAGE), **STATE}, first_message=first)
     assert "no topic for 'image' (sensor_msgs/Image or CompressedImage)" in text
     assert "/left/image_raw (640x240 rgb8, 3 Hz, 9 messages)" in text and "/depth/image_raw" in text
     assert "; /left/image_raw looks right: --topic image:=/left/image_raw" in text

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from rosbags.rosbag2 import StoragePlugin
 
 from recorded_bag import BEGIN, PERIOD, BagWriter
 from tiny_checkpoint import INSTRUCTION
@@ -16,29 +17,45 @@ def write_tiny_bag(
     seed: int = 0,
     prefix: str = "/",
     *,
+    steps: Sequence[float] = (),
+    stamped: bool = True,
+    frame: str = "base",
+    plugin: StoragePlugin = StoragePlugin.SQLITE3,
     period: int = PERIOD,
     cameras: Sequence[str] = ("wrist_image", "image"),
     behind: int = 0,
 ) -> Path:
-    """Write episodes of ``ticks`` frames, one an entry of ``episodes`` (its instruction), a second apart.
+    """Write episodes of ``ticks`` frames, one an entry of ``episodes`` (its instruction), two seconds apart.
 
-    ``period`` (ns) between frames; ``cameras`` of one instant in this order, each ``behind`` (ns) the one before.
+    Args:
+        path: of the bag.
+        ticks: frames of an episode.
+        episodes: instructions.
+        seed: of pictures and poses.
+        prefix: of every topic.
+        steps: s that the clock goes on by before each episode in place of two; below zero it is set back.
+        stamped: false: every stamp is 0.
+        frame: of the poses.
+        plugin: storage.
+        period: ns between frames.
+        cameras: those of one instant, in this order.
+        behind: ns that each of them is received behind the one before.
     """
     random = np.random.default_rng(seed)
-    with BagWriter(path) as writer:
+    with BagWriter(path, plugin) as writer:
         now = BEGIN
-        for instruction in episodes:
-            now += 2 * 10**9
+        for number, instruction in enumerate(episodes):
+            now += round((steps[number] if steps else 2.0) * 1e9)
             writer.write(f"{prefix}instruction", now - PERIOD, writer.text(instruction))
             picture = {name: random.integers(0, 255, (96, 96, 3)).astype(float) for name in ("image", "wrist_image")}
             position = random.normal(0.3, 0.1, 3)
             for _ in range(ticks):
                 position = position + random.normal(0.0, 0.01, 3)
-                writer.write(f"{prefix}ee_pose", now, writer.pose(now, position))
+                writer.write(f"{prefix}ee_pose", now, writer.pose(now * stamped, position, frame))
                 writer.write(f"{prefix}gripper_state", now, writer.number(float(random.uniform(0.2, 0.8))))
                 for place, name in enumerate(cameras):
                     picture[name] = 0.7 * picture[name] + 0.3 * random.integers(0, 255, (96, 96, 3))
-                    message = writer.image(now, picture[name].astype(np.uint8))
+                    message = writer.image(now * stamped, picture[name].astype(np.uint8))
                     writer.write(f"{prefix}{name}", now + 1000 + place * behind, message)
                 now += period
     return path

@@ -5,12 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dysl_vla_ros.commands.recording_options import recording_words
 from dysl_vla_ros.commands.training_data import (
     WHAT,
     TrainingData,
     add_data_arguments,
     is_bag,
     open_data,
+    refuse_recording_options,
     simulated_runs,
 )
 from dysl_vla_ros.errors import CheckpointError, DataError
@@ -71,7 +73,7 @@ def choose_layers(arguments: argparse.Namespace, folder: Path) -> int:
     layers, wanted = len(policy.layers), arguments.static_layers
     count = static_count(layers, arguments.static_ratio) if wanted is None else check_count(layers, wanted)
     require_writable(folder)
-    data = open_data(arguments.data, arguments, Runtime(policy, None).description)
+    data = open_data(arguments.data, arguments, Runtime(policy, None))
     frames, both = data.count(arguments.observations), arguments.static == "auto"
     kept = None if both else ()  # without a trial only similarity is measured
     activations = record_activations(policy, data.observations(frames), frames, kept, folder=folder)
@@ -87,13 +89,15 @@ def choose_layers(arguments: argparse.Namespace, folder: Path) -> int:
             "static": list(choice.partition.static),
             "similarity": list(choice.similarity),
             "floor_errors": choice.floor_errors,
+            **_recordings(data),
         },
     )
     for name, error in choice.floor_errors.items():
         print(f"floor of {name} static layers: action L1 {error:.4f} after a short training")
     print(f"static layers: {choice.choice} {list(choice.partition.static)} of {choice.partition.num_layers}")
     where = f" --adapters {folder}" if arguments.adapters else ""
-    print(f"next: dysl_vla distill {arguments.checkpoint} {' '.join(map(str, arguments.data))}{where}")
+    bags = " ".join(map(str, arguments.data))
+    print(f"next: dysl_vla distill {arguments.checkpoint} {bags}{where}{recording_words(arguments)}")
     return 0
 
 
@@ -130,8 +134,10 @@ def search_thresholds(arguments: argparse.Namespace, folder: Path, data: Trainin
     runtime = Runtime.load(str(arguments.checkpoint), str(folder))
     assert runtime.dysl is not None
     m = arguments.actions_per_inference
+    if not arguments.data:
+        refuse_recording_options(arguments)
     if data is None and arguments.data:
-        data = open_data(arguments.data, arguments, runtime.description)
+        data = open_data(arguments.data, arguments, runtime)
     runs = data.full_depth_runs(runtime, m) if data else simulated_runs(arguments, m)
     found = search(runtime, runs, m, arguments.target_layers * runtime.dysl.partition.num_layers)
     best, inferences = found.best, sum(len(run.chunks) for run in runs)
@@ -152,6 +158,7 @@ def search_thresholds(arguments: argparse.Namespace, folder: Path, data: Trainin
             "chosen": best.to_json(),
             "front": [trial.to_json() for trial in found.front],
             "signals": signals.to_json(found.signals),
+            **_recordings(data),
         },
         training=config.get("training"),
     )
@@ -165,5 +172,11 @@ def search_thresholds(arguments: argparse.Namespace, folder: Path, data: Trainin
         print(f"warning: {verdict}")
     bags = [str(path) for path in arguments.data if is_bag(path)]
     check = f"replay {' '.join(bags)} --checkpoint" if bags else "evaluate"
-    print(f"next: dysl_vla {check} {arguments.checkpoint} --adapters {folder}")
+    print(f"next: dysl_vla {check} {arguments.checkpoint} --adapters {folder}{recording_words(arguments)}")
     return 0
+
+
+def _recordings(data: TrainingData | None) -> dict[str, Any]:
+    """Return the entry of a result file on where the data came from; {} for the simulator."""
+    told = data.told() if data else {}
+    return {"recordings": told} if told else {}

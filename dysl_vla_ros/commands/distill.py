@@ -142,7 +142,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{goes_on} was made for another checkpoint: its adapters are where training begins", flush=True)
     print(f"static layers {list(partition.static)}; {stage_report.size_sentence(modules, policy)}", flush=True)
 
-    data = open_data(arguments.data, arguments, Runtime(policy, None).description)
+    data = open_data(arguments.data, arguments, Runtime(policy, None))
     count, layers = data.count(arguments.observations), inputs_of(partition)
     seen = with_variants(data.observations(count), arguments.variants, arguments.seed)
     activations = record_activations(policy, seen, count * (1 + arguments.variants), layers, folder=folder)
@@ -168,7 +168,7 @@ def run(arguments: argparse.Namespace) -> int:
     unfinished = Unfinished(folder, plan, activations.actions)
     records = stage_report.run_stages(stage_report.stages_of(job), unfinished, modules)
     print("\n".join(stage_report.tables(records)), flush=True)
-    stage_report.write_folder(folder, job, records, begun, m=arguments.actions_per_inference)
+    stage_report.write_folder(folder, job, records, begun, m=arguments.actions_per_inference, told=data.told())
     unfinished.remove()
     del activations, held_out, job
     return search_thresholds(arguments, folder, data)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from dysl_vla_ros.commands.distill import HELD_OUT, THREADS, add_compile_argument, add_module_arguments, module_sizes
-from dysl_vla_ros.commands.training_data import WHAT, add_bag_arguments, is_bag, open_data
+from dysl_vla_ros.commands.recording_options import add_recording_arguments, corrections
+from dysl_vla_ros.commands.training_data import WHAT, is_bag, open_data
 from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.replay.corrections import Corrections
 from dysl_vla_ros.settings import AT_FLOOR, FULL_DEPTH, RuntimeSettings
 from dysl_vla_ros.simulation.seeds import calibration_seeds
 from dysl_vla_ros.simulation.tasks import TASK_CHOICES, tasks_named
@@ -58,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-ticks", type=int, default=200, help="closed loop: ticks before an episode is lost")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"simulator: of {TASK_CHOICES} (default: all)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="closed loop: processes")
-    add_bag_arguments(parser)
+    add_recording_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -96,6 +98,8 @@ def run(arguments: argparse.Namespace) -> int:
         "instruction": arguments.instruction, "observations": arguments.observations, "sizes": sizes,
         "settings": asdict(settings),
     }  # fmt: skip
+    told = corrections(arguments)
+    plan |= {} if told == Corrections() else asdict(told)
     progress = Progress(arguments.out, plan)
     _train(arguments, policy, settings, sizes, progress)
     write_text(arguments.out / PARAMETERS, PARAMETER_FILE)
@@ -123,7 +127,7 @@ def _train(arguments: argparse.Namespace, policy: Any, settings: Any, sizes: dic
     ):
         print("every floor was trained before")
         return
-    data = open_data(arguments.data, arguments, Runtime(policy, None).description)
+    data = open_data(arguments.data, arguments, Runtime(policy, None))
     frames = data.count(arguments.observations)
     if not similarity:
         few = min(frames, SIMILARITY_FRAMES)

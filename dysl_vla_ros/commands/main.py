@@ -75,7 +75,7 @@ class _ShowDefaults(argparse.ArgumentDefaultsHelpFormatter):
     """Adds an option's default to its help, unless the help says it or there is nothing to say."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        says_it = "default" in (action.help or "") or action.default in (None, "", False)
+        says_it = "default" in (action.help or "") or action.default in (None, "", False, [])
         return action.help if says_it else super()._get_help_string(action)
 
 

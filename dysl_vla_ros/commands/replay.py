@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from dysl_vla_ros.commands.recording_options import add_recording_arguments, corrections
 from dysl_vla_ros.errors import SettingError
 
 CRITERIA_FAILED = 1
@@ -20,10 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, help="folder of the policy (default: the one that is shipped)")
     parser.add_argument("--adapters", default="", help="DySL folder (default: the checkpoint's own `dysl`)")
     parser.add_argument("--params", type=Path, metavar="FILE", help="ROS parameter file: skipping, guidance, control")
-    parser.add_argument(
-        "--topic", action="append", default=[], metavar="INPUT:=TOPIC", help="such as image:=/camera/color/image_raw"
-    )
-    parser.add_argument("--instruction", default="", metavar="TEXT", help="in place of what the bag says")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="use each n-th frame of the first camera")
     parser.add_argument(
         "--against", type=Path, metavar="OTHER", help="checkpoint, DySL folder, parameter file or replay.json"
@@ -37,8 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-layer-reduction", type=float, metavar="SHARE", help="least share of the layers saved, such as 0.5"
     )
-    parser.add_argument("--strict", action="store_true", help="a bag with losses cannot serve (exit code 2)")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="a bag with losses, or whose clock was set back, cannot serve (exit code 2)",
+    )
     parser.add_argument("--threads", type=int, default=1, help="compute threads; the figures' last bits depend on it")
+    add_recording_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -60,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
             against=arguments.against,
             remapped=remaps(arguments.topic),
             instruction=arguments.instruction.strip(),
+            corrections=corrections(arguments),
             every=arguments.every,
             output=arguments.out,
             rerun=arguments.rerun,

@@ -9,15 +9,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from dysl_vla_ros.commands.recording_options import add_recording_arguments, recording_choice, recording_words
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.simulation.seeds import calibration_seeds
 from dysl_vla_ros.simulation.tasks import TASK_CHOICES, tasks_named
 
 if TYPE_CHECKING:
-    from dysl_vla_ros.interfaces import Observation, PolicyDescription
-    from dysl_vla_ros.replay.source import Choice
+    from dysl_vla_ros.interfaces import Observation
     from dysl_vla_ros.runtime.recording import FullDepthRun
     from dysl_vla_ros.runtime.step import Runtime
     from dysl_vla_ros.training.dataset import Episodes
@@ -44,51 +44,46 @@ class TrainingData(Protocol):
         """Return full-depth runs that no observation to learn from comes from."""
         ...
 
+    def told(self) -> dict[str, Any]:
+        """Return where the data comes from and what the user said of it, as plain values for result files."""
+        ...
+
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what says where the data is and how it is read."""
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"simulator: of {TASK_CHOICES} (default: all)")
     parser.add_argument("--seeds", type=int, default=2, help="simulator: full-depth runs a task for the thresholds")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="simulator: processes that play the runs")
-    add_bag_arguments(parser)
+    add_recording_arguments(parser)
 
 
-def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare how bags are read."""
-    parser.add_argument(
-        "--topic", action="append", default=[], metavar="INPUT:=TOPIC", help="bags: image:=/camera/color/image_raw"
-    )
-    parser.add_argument("--instruction", default="", help="bags: in place of what was recorded")
-
-
-def bag_choice(arguments: argparse.Namespace) -> "Choice":
-    """Return how bags are to be read.
+def open_data(paths: Sequence[Path], arguments: argparse.Namespace, runtime: "Runtime") -> TrainingData:
+    """Open demonstrations or bags for the policy of ``runtime``, and say how much there is.
 
     Raises:
-        BagError: ``--topic`` has another form.
-    """
-    from dysl_vla_ros.replay.source import Choice
-    from dysl_vla_ros.replay.topics import remaps
-
-    return Choice(remaps(arguments.topic), arguments.instruction)
-
-
-def open_data(paths: Sequence[Path], arguments: argparse.Namespace, description: "PolicyDescription") -> TrainingData:
-    """Open demonstrations or bags and say how much there is.
-
-    Raises:
-        DataError: neither, a mixture, or too little.
+        DataError: neither, a mixture, or too little; or options that say how bags are read, and no bag.
         BagError: a bag cannot serve the policy.
     """
     bags = [path for path in paths if is_bag(path)]
     if len(bags) == len(paths):
-        return _Bags(paths, arguments, description)
+        return _Bags(paths, arguments, runtime)
+    refuse_recording_options(arguments)
     others = [path for path in paths if path not in bags]
     if bags:
         raise DataError(f"{bags[0]} is a bag, {others[0]} is none; give bags alone, or one folder of demonstrations")
     if len(paths) > 1:
         raise DataError(f"{len(paths)} folders, none of them a bag; give one folder of demonstrations, or bags")
     return _Demonstrations(paths[0], arguments)
+
+
+def refuse_recording_options(arguments: argparse.Namespace) -> None:
+    """Refuse options that would do nothing without a bag.
+
+    Raises:
+        DataError: names them.
+    """
+    if words := recording_words(arguments):
+        raise DataError(f"{words.strip()} says how bags are read, and there is no bag; leave it out")
 
 
 def is_bag(path: Path) -> bool:
@@ -112,12 +107,13 @@ def _require_demonstrations(folder: Path) -> None:
 
 
 class _Bags:
-    def __init__(self, paths: Sequence[Path], arguments: argparse.Namespace, description: "PolicyDescription") -> None:
+    def __init__(self, paths: Sequence[Path], arguments: argparse.Namespace, runtime: "Runtime") -> None:
         from dysl_vla_ros.distillation.recorded_data import RecordedData
 
         if arguments.tasks:
             raise DataError("--tasks names simulated tasks and does nothing for bags; leave it out")
-        self._data = RecordedData(paths, description, bag_choice(arguments))
+        self._paths, self._choice = paths, recording_choice(arguments, runtime.policy)
+        self._data = RecordedData(paths, runtime.description, self._choice)
         print(self._data.summary())
         for warning in self._data.warnings():
             print(f"warning: {warning}", file=sys.stderr)
@@ -133,6 +129,9 @@ class _Bags:
 
     def full_depth_runs(self, runtime: "Runtime", m: int) -> "list[FullDepthRun]":
         return self._data.held_out_runs(runtime, m)
+
+    def told(self) -> dict[str, Any]:
+        return {"bags": [str(path) for path in self._paths], **self._choice.told()}
 
 
 class _Demonstrations:
@@ -163,6 +162,9 @@ class _Demonstrations:
 
     def full_depth_runs(self, runtime: "Runtime", m: int) -> "list[FullDepthRun]":
         return simulated_runs(self._arguments, m)
+
+    def told(self) -> dict[str, Any]:
+        return {}
 
 
 def simulated_runs(arguments: argparse.Namespace, m: int) -> "list[FullDepthRun]":

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from dysl_vla_ros.commands.training_data import add_bag_arguments, bag_choice, is_bag
+from dysl_vla_ros.commands.recording_options import add_recording_arguments, recording_choice, recording_words
+from dysl_vla_ros.commands.training_data import is_bag
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.settings import RuntimeSettings
 
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--inferences", type=int, default=1500, help="of the recording that are used, evenly spread")
     parser.add_argument("--seed", type=int, default=0, help="of the search")
     parser.add_argument("--threads", type=int, default=1, help="compute threads, as model.threads will have them")
-    add_bag_arguments(parser)
+    add_recording_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -73,7 +74,10 @@ def run(arguments: argparse.Namespace) -> int:
     require_writable(arguments.out)
 
     m = before.actions_per_inference
-    recorded = full_depth_runs(arguments.bags, runtime, m, choice=bag_choice(arguments), limit=LONGEST)
+    choice, notes = recording_choice(arguments, runtime.policy), list[str]()
+    recorded = full_depth_runs(arguments.bags, runtime, m, choice=choice, limit=LONGEST, notes=notes)
+    for note in notes:
+        print(f"warning: {note}", file=sys.stderr)
     runs = thin_out(recorded, arguments.inferences)
     searched, held_out = split_runs(runs)
     data = (
@@ -91,7 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
     command = f"dysl_vla tune {bags} --checkpoint {shlex.quote(str(arguments.checkpoint))} {limit}"
     for name, value in (("--adapters", arguments.adapters), ("--params", arguments.params)):
         command += f" {name} {shlex.quote(str(value))}" if value else ""
-    write_results(arguments.out, tuning, target, cost, command=command, data=[data], seed=arguments.seed)
+    command += recording_words(arguments)
+    write_results(arguments.out, tuning, target, cost, command=command, data=[data, *notes], seed=arguments.seed)
     print(f"before: {sentence(tuning.before.figures)}")
     print(f"choice: {sentence(tuning.choice.figures)}")
     if tuning.choice.settings == before:

@@ -132,7 +132,7 @@ class Progress:
         try:
             kept = json.loads(self._path.read_text(encoding="utf-8"))
             if kept["belongs_to"] != digest:
-                names = ", ".join(name for name, value in plan.items() if kept["plan"].get(name) != value)
+                names = ", ".join(n for n in kept["plan"] | plan if kept["plan"].get(n) != plan.get(n))
                 raise DataError(f"{self._path} holds floors made with other {names}; {mend}")
             self.values |= {name: kept[name] for name in ("similarity", "floors")} | kept
         except FileNotFoundError:

@@ -18,6 +18,7 @@ from dysl_vla_ros.bags.reader import BagReader
 from dysl_vla_ros.distillation.splitting import split_episodes
 from dysl_vla_ros.interfaces import Observation, PolicyDescription
 from dysl_vla_ros.replay.full_depth import full_depth_runs
+from dysl_vla_ros.replay.notes import reading_notes
 from dysl_vla_ros.replay.source import Choice, open_source, require_moments
 from dysl_vla_ros.runtime.recording import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
@@ -56,6 +57,7 @@ class RecordedData:
         """
         self._choice = choice or Choice()
         self._description = description
+        self._notes: list[str] = []
         self.episodes = [stretch for bag in bags for stretch in self._scan(bag)]
         parts = split_episodes([(own.instruction, len(own.frames)) for own in self.episodes], HELD_OUT_SHARE)
         self.learned, self.held_out = (
@@ -119,8 +121,8 @@ class RecordedData:
         )
 
     def warnings(self) -> list[str]:
-        """Say what there is too little of."""
-        found = []
+        """Say what was left out or changed, and what there is too little of."""
+        found = list(self._notes)
         if self.minutes < ENOUGH_MINUTES:
             found.append(
                 f"{_length(60.0 * self.minutes)} are little: below {ENOUGH_MINUTES:g} minutes the held-out figures say "
@@ -147,11 +149,12 @@ class RecordedData:
         found: list[Stretch] = []
         frames: list[int] = []
         times: list[float] = []
-        instruction = ""
+        instruction, single = "", [0]
 
         def end() -> None:
             if len(frames) > 1:
                 found.append(Stretch(bag, instruction, tuple(frames), tuple(times)))
+            single[0] += len(frames) == 1
             frames.clear()
             times.clear()
 
@@ -167,6 +170,9 @@ class RecordedData:
                 served += 1
             end()
             require_moments(served, source.moments, bag)
+            self._notes += [f"{bag}: {text}" for text in reading_notes(reader, source)]
+            if single[0]:
+                self._notes.append(f"{bag}: {single[0]} episodes of a single frame are left out.")
         return found
 
 

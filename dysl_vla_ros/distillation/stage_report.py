@@ -6,7 +6,7 @@ share of the skipped change left unexplained); stage 1, actions: ``floor_error``
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,15 @@ def run_stages(stages: Sequence[Callable[[], Record]], unfinished: Unfinished, m
     return list(unfinished.records)
 
 
-def write_folder(folder: Path, job: Distillation, records: Sequence[Record], begun: Beginning, *, m: int) -> Record:
+def write_folder(
+    folder: Path,
+    job: Distillation,
+    records: Sequence[Record],
+    begun: Beginning,
+    *,
+    m: int,
+    told: Mapping[str, Any] | None = None,
+) -> Record:
     """Write what a distillation has made: ``distillation.json``, and the DySL folder with guidance not yet calibrated.
 
     Args:
@@ -78,6 +86,7 @@ def write_folder(folder: Path, job: Distillation, records: Sequence[Record], beg
         records: of its stages.
         begun: what it began with; the steps and seconds of an earlier training count.
         m: actions played of each chunk, as deployed.
+        told: the recordings that were learned from and what the user said of them, plain values.
 
     Returns:
         What ``distillation.json`` holds.
@@ -88,6 +97,7 @@ def write_folder(folder: Path, job: Distillation, records: Sequence[Record], beg
         "frames": len(job.data),
         "frames_held_out": len(job.judge.data),
     }
+    about |= {"recordings": dict(told)} if told else {}
     found = report(records, job.modules, policy, **about)
     if before := begun.gone_on_from:
         found["training_steps"] += before["steps"]

@@ -8,7 +8,10 @@ import numpy as np
 from tqdm import tqdm
 
 from dysl_vla_ros.bags.reader import BagReader
+from dysl_vla_ros.errors import NonFiniteActionError, ObservationError
 from dysl_vla_ros.interfaces import FloatArray, Observation, PolicyDescription
+from dysl_vla_ros.replay.instructions import instruction_judge
+from dysl_vla_ros.replay.notes import reading_notes
 from dysl_vla_ros.replay.run import FULL, Side
 from dysl_vla_ros.replay.source import Choice, open_source, require_moments
 from dysl_vla_ros.runtime.recording import FullDepthRun
@@ -26,6 +29,7 @@ def full_depth_runs(
     choice: Choice | None = None,
     safety: SafetySettings | None = None,
     limit: int = 20_000,
+    notes: list[str] | None = None,
 ) -> list[FullDepthRun]:
     """Run every layer on recordings, an inference each ``m`` action time steps, an episode a run.
 
@@ -38,12 +42,13 @@ def full_depth_runs(
         choice: topics and instruction; ``actions_between`` is set here.
         safety: the ages that end an episode; None: the node's defaults.
         limit: inferences in all.
+        notes: taken here is what is to be said of the recordings, in sentences.
 
     Raises:
         BagError: a bag cannot serve.
     """
     choice = choice or Choice()
-    spaced = dataclasses.replace(choice, actions_between=m)
+    spaced = dataclasses.replace(choice, actions_between=m, unreadable=instruction_judge(runtime.policy))
     settings = dataclasses.replace(FULL_DEPTH, actions_per_inference=m)
     runs: list[FullDepthRun] = []
     bar = tqdm(desc="full depth", unit="frame", total=limit)
@@ -53,18 +58,27 @@ def full_depth_runs(
             side = Side(FULL, runtime, settings)
             observations: list[Observation] = []
             chunks: list[FloatArray] = []
-            count = 0
+            count = short = 0
             for moment in source.moments:
                 if bar.n >= limit:
                     break
                 if moment.begins:
-                    _end_run(runs, observations, chunks)
+                    short += _end_run(runs, observations, chunks)
                     side.begin(moment.clock)
+                try:
+                    chunk = side.step(moment)[0].chunk.actions
+                except (NonFiniteActionError, ObservationError) as error:
+                    source.moments.refuse(f"inference failed: {error}")
+                    continue
                 observations.append(moment.observation)
-                chunks.append(side.step(moment)[0].chunk.actions)
+                chunks.append(chunk)
                 count += 1
                 bar.update()
-            _end_run(runs, observations, chunks)
+            short += _end_run(runs, observations, chunks)
+            if notes is not None:
+                notes += [f"{path}: {text}" for text in reading_notes(reader, source)]
+                if short:
+                    notes.append(f"{path}: {short} episodes of fewer than {SHORTEST_RUN} inferences are left out.")
             if bar.n < limit:
                 require_moments(count, source.moments, path)
     bar.close()
@@ -119,8 +133,11 @@ def _count_frames(path: Path, description: PolicyDescription, choice: Choice) ->
         return source.topics.inputs[description.cameras[0]].count
 
 
-def _end_run(runs: list[FullDepthRun], observations: list[Observation], chunks: list[FloatArray]) -> None:
-    if len(chunks) >= SHORTEST_RUN:
+def _end_run(runs: list[FullDepthRun], observations: list[Observation], chunks: list[FloatArray]) -> int:
+    """Keep a run, or, where it is too short, return 1."""
+    short = 0 < len(chunks) < SHORTEST_RUN
+    if chunks and not short:
         runs.append(FullDepthRun(tuple(observations), np.stack(chunks)))
     observations.clear()
     chunks.clear()
+    return int(short)

@@ -12,6 +12,7 @@ from dysl_vla_ros.control.pairing import Verdict
 from dysl_vla_ros.errors import ObservationError
 from dysl_vla_ros.interfaces import Observation, PolicyDescription
 from dysl_vla_ros.readings import check, opening_value, picture, pose_values, seconds
+from dysl_vla_ros.replay.history import FrameKey
 from dysl_vla_ros.replay.topics import proprioception_roles
 from dysl_vla_ros.settings import SafetySettings
 
@@ -24,6 +25,8 @@ class Frame(NamedTuple):
     message: Any
     number: int  # among the frames of the first camera; of another camera's image: meaningless
     time_ns: int  # of its reception
+    elapsed_ns: int  # of that, since the bag's first message
+    key: FrameKey  # under which the recorded run knew it
 
 
 class RecordedInputs:

@@ -20,8 +20,11 @@ from dysl_vla_ros.evaluation.machine import processor
 from dysl_vla_ros.files import require_writable, sha256
 from dysl_vla_ros.interfaces import StepResult
 from dysl_vla_ros.replay import against as others
+from dysl_vla_ros.replay.corrections import RECEIVED, Corrections
 from dysl_vla_ros.replay.history import SOURCES
+from dysl_vla_ros.replay.instructions import instruction_judge
 from dysl_vla_ros.replay.moments import Moment, Moments
+from dysl_vla_ros.replay.notes import damage_of, reading_notes
 from dysl_vla_ros.replay.parameters import ReplaySettings, read_parameters
 from dysl_vla_ros.replay.report import write_report
 from dysl_vla_ros.replay.rerun_log import RerunLog
@@ -45,6 +48,7 @@ class ReplayOptions:
     against: Path | None = None
     remapped: Mapping[str, str] = field(default_factory=dict)
     instruction: str = ""
+    corrections: Corrections = field(default_factory=Corrections)
     every: int = 1
     output: Path = Path("replay_out")
     rerun: Path | None = None
@@ -92,19 +96,26 @@ def run_replay(options: ReplayOptions) -> Outcome:
     with BagReader(options.bag) as reader, contextlib.ExitStack() as stack:
         if options.strict and reader.damage:
             raise BagError(f"{options.bag} is damaged, which --strict does not accept: {'; '.join(reader.damage)}")
-        choice = Choice(options.remapped, options.instruction, settings.control.rate, options.every)
+        choice = Choice(
+            options.remapped,
+            options.instruction,
+            settings.control.rate,
+            options.every,
+            corrections=options.corrections,
+            unreadable=instruction_judge(runtime.policy),
+        )
         source = open_source(reader, runtime.description, settings.safety, choice)
         frames = source.topics.inputs[runtime.description.cameras[0]].count
         watchers = [_progress(stack, source.moments, frames)]
         if options.rerun:
-            watchers.append(stack.enter_context(RerunLog(options.rerun, runtime.description)).watch)
+            told = str(choice.told() or "")
+            watchers.append(stack.enter_context(RerunLog(options.rerun, runtime.description, told)).watch)
         done = replay(source.moments, sides, source.moments.refuse, watchers)
         require_moments(len(done.moments), source.moments, options.bag)
-        bag = _bag_entry(options, reader, source)
-        damage = [*reader.damage, *_unreadable(source.moments)]
-    outcome = _conclude(options, settings, runtime, compared, source, bag, damage, done)
-    if options.strict and damage:
-        raise BagError(f"{options.bag} is damaged, which --strict does not accept: {'; '.join(damage)}")
+        bag = _bag_entry(options, reader, source, choice)
+    outcome = _conclude(options, settings, runtime, compared, source, reader, bag, done)
+    if options.strict and outcome.damage:
+        raise BagError(f"{options.bag} is damaged, which --strict does not accept: {'; '.join(outcome.damage)}")
     return outcome
 
 
@@ -114,8 +125,8 @@ def _conclude(
     runtime: Runtime,
     compared: others.Against | None,
     source: Source,
+    reader: BagReader,
     bag: dict[str, Any],
-    damage: list[str],
     done: Replay,
 ) -> Outcome:
     """Judge what was replayed and write it down."""
@@ -133,7 +144,7 @@ def _conclude(
         "every": options.every,
         "threads": options.threads,
         "versions": _versions(),
-        "notes": _notes(source, damage, settings, done),
+        "notes": _notes(source, reader, settings, done),
         **summary,
         "against": others.comparison_figures(done, compared, pair, phase) if compared and pair else None,
         "criteria": [dataclasses.asdict(criterion) for criterion in criteria if criterion not in timed],
@@ -143,7 +154,7 @@ def _conclude(
         timings["against"] = others.comparison_timings(done, pair)
     write_replay(options.output / JSON, about, timings, done, phase)
     write_report(options.output / PAGE, about, timings, done, phase, pair)
-    return Outcome(about, timings, criteria, damage, done)
+    return Outcome(about, timings, criteria, damage_of(reader, source), done)
 
 
 def _progress(stack: contextlib.ExitStack, moments: Moments, total: int) -> Watcher:
@@ -155,28 +166,33 @@ def _progress(stack: contextlib.ExitStack, moments: Moments, total: int) -> Watc
     return watch
 
 
-def _bag_entry(options: ReplayOptions, reader: BagReader, source: Source) -> dict[str, Any]:
+def _bag_entry(options: ReplayOptions, reader: BagReader, source: Source, choice: Choice) -> dict[str, Any]:
     moments = source.moments
     refusals = sorted(moments.refused.values(), key=lambda refusal: -refusal.count)
     return {
         "path": str(options.bag),
-        "start_ns": reader.start_ns,
-        "seconds": (reader.end_ns - reader.start_ns) * 1e-9,
+        "start_ns": moments.start_ns,
+        "seconds": moments.seconds,
+        "recorded_seconds": reader.seconds,
         "damage": list(reader.damage),
+        "told": choice.told(),
         "topics": {role: dataclasses.asdict(served) for role, served in source.topics.inputs.items()},
         "recorded_actions": SOURCES.get(source.history.source, source.history.note),
-        "stamps": "another clock than the bag's, as in simulation" if moments.own_clock else "the bag's clock",
+        "stamps": _stamps(options.corrections, moments),
         "frames": {
             "seen": moments.frames,
             "left_out": moments.left_out,
             "unreadable": moments.unreadable,
+            "instructions_left_out": [dataclasses.asdict(own) for own in moments.left_out_instructions.values()],
             "refused": [{"reason": refusal.example, "count": refusal.count} for refusal in refusals],
         },
     }
 
 
-def _unreadable(moments: Moments) -> list[str]:
-    return [f"{moments.unreadable} messages could not be read: their bytes are damaged"] if moments.unreadable else []
+def _stamps(corrections: Corrections, moments: Moments) -> str:
+    if corrections.stamps == RECEIVED:
+        return "the times of reception (--stamps received)"
+    return "another clock than the bag's, as in simulation" if moments.own_clock else "the bag's clock"
 
 
 def _policy_entry(options: ReplayOptions, runtime: Runtime) -> dict[str, Any]:
@@ -205,19 +221,14 @@ def _parameters(settings: ReplaySettings, runtime: Runtime) -> dict[str, Any]:
     return flat | {f"safety.{name}": getattr(settings.safety, name) for name in ages}
 
 
-def _notes(source: Source, damage: Sequence[str], settings: ReplaySettings, done: Replay) -> list[str]:
+def _notes(source: Source, reader: BagReader, settings: ReplaySettings, done: Replay) -> list[str]:
     """Return what a reader must know before the figures."""
-    notes = [f"The bag is damaged: {text}" for text in damage]
+    notes = reading_notes(reader, source)
     notes += [
         f"{served.role} is taken from {served.topic}, {served.how}."
         for served in source.topics.inputs.values()
         if served.how == "the only one of its type"
     ]
-    refused = sum(refusal.count for refusal in source.moments.refused.values())
-    if refused:
-        worst = max(source.moments.refused.values(), key=lambda refusal: refusal.count)
-        those = "all of them" if worst.count == refused else f"{worst.count} of them"
-        notes.append(f"{refused} messages or frames could not serve, {those}: {worst.example}.")
     if source.history.note and not source.history.source:
         notes.append(f"Recorded actions are not compared: {source.history.note}.")
     played = done.track(SKIPPING).columns["played"]

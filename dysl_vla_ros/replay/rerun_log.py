@@ -19,8 +19,8 @@ AXES = ("x", "y", "z", "rx", "ry", "rz")
 class RerunLog:
     """Writes each moment as it comes; use it in a ``with`` block."""
 
-    def __init__(self, path: Path, description: PolicyDescription) -> None:
-        """Open the file.
+    def __init__(self, path: Path, description: PolicyDescription, told: str = "") -> None:
+        """Open the file; ``told`` is what the user said of the recording, kept in it.
 
         Raises:
             BagError: rerun is not installed, or the file cannot be written.
@@ -39,6 +39,9 @@ class RerunLog:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
             self._stream.save(path)
+            if told:
+                text = f"the user said of the recording: {told}"
+                self._stream.log("recording", rerun.TextDocument(text), static=True)
         except OSError as error:
             raise BagError(f"--rerun {path} cannot be written: {error.strerror or error}") from error
 

@@ -120,9 +120,10 @@ def replay(
     """
     action = sides[0].description.action
     done = Replay(action, {side.name: side for side in sides}, Columns(_moment_type(action, sides)))
+    begins = ""  # why an episode begins of which no inference has succeeded yet
     for moment in moments:
         if moment.begins:
-            done.episodes.append(Episode(len(done.episodes), moment.observation.instruction, moment.begins))
+            begins = begins or moment.begins
             for side in sides:
                 side.begin(moment.clock)
         try:
@@ -130,6 +131,9 @@ def replay(
         except (NonFiniteActionError, ObservationError) as error:
             refuse(f"inference failed: {error}")
             continue
+        if begins:
+            done.episodes.append(Episode(len(done.episodes), moment.observation.instruction, begins))
+            begins = ""
         for side in sides:
             side.track.append(*steps[side.name])
         results = {name: result for name, (result, _, _) in steps.items()}
@@ -141,7 +145,7 @@ def replay(
 
 def _moment_type(action: ActionSpec, sides: Sequence[Side]) -> list[Any]:
     return [
-        ("time", np.float64),  # s of bag time since the bag's begin
+        ("time", np.float64),  # s of bag time since the first moment
         ("stamp", np.int64),  # ns
         ("episode", np.int32),
         ("recorded", np.float32, (action.dimensions,)),  # NaN: the bag has none

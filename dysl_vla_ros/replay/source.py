@@ -6,6 +6,8 @@ from typing import Any
 
 from dysl_vla_ros.errors import BagError
 from dysl_vla_ros.interfaces import PolicyDescription
+from dysl_vla_ros.readings import instruction_fault
+from dysl_vla_ros.replay.corrections import HEADER, Corrections
 from dysl_vla_ros.replay.history import History, read_history
 from dysl_vla_ros.replay.moments import Moments
 from dysl_vla_ros.replay.topics import BagTopics, find_topics
@@ -22,6 +24,9 @@ class Choice:
         rate: of the node's control ticks, Hz (control.rate).
         every: each n-th frame of the first camera.
         actions_between: action time steps between two frames that are used; 0: any number.
+        corrections: what the user says of stamps and frames.
+        unreadable: says why the policy cannot read an instruction, "" where it can
+            (:func:`~dysl_vla_ros.replay.instructions.instruction_judge`).
         chosen: further choice among the frames, by their number.
     """
 
@@ -30,7 +35,20 @@ class Choice:
     rate: float = ControlSettings.rate
     every: int = 1
     actions_between: int = 0
+    corrections: Corrections = field(default_factory=Corrections)
+    unreadable: Callable[[str], str] = instruction_fault
     chosen: Callable[[int], bool] = lambda frame: True
+
+
+    def told(self) -> dict[str, Any]:
+        """Return what the user said of the recording, as plain values for result files; {}: nothing."""
+        said = {
+            "topics": dict(self.remapped),
+            "instruction": self.instruction,
+            "stamps": "" if self.corrections.stamps == HEADER else self.corrections.stamps,
+            "frames": dict(self.corrections.frames),
+        }
+        return {name: value for name, value in said.items() if value}
 
 
 @dataclass(frozen=True)
@@ -55,17 +73,20 @@ def open_source(
         history: false: neither recorded actions nor resets are looked for.
 
     Raises:
-        BagError: an input of the policy is not there.
+        BagError: an input of the policy is not there, or it cannot read the user's instruction or frames.
     """
+    choice.corrections.require_known({description.proprioception.frame, description.action.frame})
+    if choice.instruction and (fault := choice.unreadable(choice.instruction)):
+        raise BagError(f"--instruction {choice.instruction!r:.80}: {fault}")
     topics = find_topics(
         reader.topics,
         description,
         choice.remapped,
         instruction=choice.instruction,
-        seconds=(reader.end_ns - reader.start_ns) * 1e-9,
         first_message=lambda topic: _first_message(reader, topic),
     )
-    recorded = read_history(reader, topics.outputs, description) if history else History()
+    frames = choice.corrections.frames
+    recorded = read_history(reader, topics.outputs, description, frames) if history else History()
     moments = Moments(
         reader,
         topics,
@@ -76,6 +97,8 @@ def open_source(
         actions_between=choice.actions_between,
         chosen=choice.chosen,
         instruction=choice.instruction,
+        corrections=choice.corrections,
+        unreadable=choice.unreadable,
         history=recorded,
     )
     return Source(topics, recorded, moments)
@@ -85,12 +108,12 @@ def require_moments(count: int, moments: Moments, path: Any) -> None:
     """Refuse a bag of which no frame served.
 
     Raises:
-        BagError: says why, the commonest reason first.
+        BagError: says why, the commonest reason first, and which option would help.
     """
     if count:
         return
     refusals = sorted(moments.refused.values(), key=lambda refusal: -refusal.count)[:3]
-    why = "; ".join(f"{refusal.count} times: {refusal.example}" for refusal in refusals)
+    why = "; ".join([*(f"{own.count} times: {own.example}" for own in refusals), *moments.corrector.fixes()])
     raise BagError(f"{path}: none of {moments.frames} frames can serve: {why or 'there are none'}")
 
 

@@ -20,7 +20,8 @@ def print_outcome(outcome: Outcome, folder: Path, console: Console | None = None
     about = outcome.about
     bag = about["bag"]
     frames = f"{about['inferences']} of {bag['frames']['seen']} frames used, {len(about['episodes'])} episodes"
-    console.print(f"{bag['path']}: {bag['seconds']:.1f} s, {frames}", soft_wrap=True, markup=False)
+    span = f"{bag['seconds']:.1f} s from the first frame that served to the last"
+    console.print(f"{bag['path']}: {span}, {frames}", soft_wrap=True, markup=False)
     console.print(_topics(bag))
     for note in about["notes"]:
         console.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
@@ -52,9 +53,10 @@ def _table(*columns: str) -> Table:
 
 
 def _topics(bag: Mapping[str, Any]) -> Table:
-    table = _table("input", "topic", "messages", "found")
+    table = _table("input", "topic", "messages", "Hz", "found")
     for role, served in bag["topics"].items():
-        table.add_row(role, served["topic"], str(served["count"]), served["how"])
+        rate = f"{served['rate']:.3g}" if served["rate"] and role != "instruction" else ""
+        table.add_row(role, served["topic"], str(served["count"]), rate, served["how"])
     return table
 
 

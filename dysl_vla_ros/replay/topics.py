@@ -40,6 +40,7 @@ class Served:
     type: str
     count: int
     how: str  # "as told", "by its name", "the only one of its type"
+    rate: float = 0.0  # Hz, by the median of the gaps; 0: not known
 
 
 @dataclass(frozen=True)
@@ -84,17 +85,15 @@ def find_topics(
     remapped: Mapping[str, str],
     *,
     instruction: str = "",
-    seconds: float = 0.0,
     first_message: Callable[[str], Any] = lambda topic: None,
 ) -> BagTopics:
     """Find the topics that serve a policy.
 
     Args:
-        topics: of the bag: name -> something with ``type`` and ``count``.
+        topics: of the bag: name -> something with ``type``, ``count`` and ``rate`` (Hz).
         description: the policy's cameras and proprioception.
         remapped: role -> topic, as told (:func:`remaps`).
         instruction: given by the user; none is looked for then.
-        seconds: length of the recording, for rates in messages.
         first_message: gives a topic's first message, for resolutions in messages; None where it has none.
 
     Raises:
@@ -104,7 +103,7 @@ def find_topics(
     roles |= {role: TYPES[role] for role in proprioception_roles(description.proprioception.names)}
     if not instruction:
         roles["instruction"] = TYPES["instruction"]
-    search = _Search(topics, remapped, seconds, first_message)
+    search = _Search(topics, remapped, first_message)
     search.refuse_unknown_roles((*roles, "instruction", "twist", "gripper"))
     outputs = search.outputs()
     found = {role: served for role, types in roles.items() if (served := search.told_or_named(role, types))}
@@ -127,10 +126,9 @@ class _Search:
         self,
         topics: Mapping[str, Any],
         remapped: Mapping[str, str],
-        seconds: float,
         first_message: Callable[[str], Any],
     ) -> None:
-        self.topics, self.remapped, self.seconds, self.first_message = topics, remapped, seconds, first_message
+        self.topics, self.remapped, self.first_message = topics, remapped, first_message
         self.faults: list[str] = []
         self.faulty: set[str] = set()
         self.commanded: set[str] = set()  # topics that carry commands: no gripper state is among them
@@ -234,7 +232,8 @@ class _Search:
         return [t for t, about in self.topics.items() if about.type in types and about.count and t not in taken]
 
     def _served(self, role: str, topic: str, how: str) -> Served:
-        return Served(role, topic, self.topics[topic].type, self.topics[topic].count, how)
+        about = self.topics[topic]
+        return Served(role, topic, about.type, about.count, how, about.rate)
 
     def _fault(self, role: str, text: str) -> None:
         if role not in self.faulty:
@@ -246,8 +245,8 @@ class _Search:
         message = self.first_message(topic) if about.type == IMAGE else None
         if message is not None:
             parts.append(f"{message.width}x{message.height} {message.encoding}")
-        if self.seconds > 0.0:
-            parts.append(f"{about.count / self.seconds:.3g} Hz")
+        if about.rate:
+            parts.append(f"{about.rate:.3g} Hz")
         return ", ".join([*parts, f"{about.count} messages"])
 
     def _likeness(self, role: str, topic: str) -> float:
