@@ -8,6 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dysl_vla_ros.bags.reader import BagReader
+from dysl_vla_ros.control.chunk_time import require_actions
 from dysl_vla_ros.interfaces import FloatArray, Observation, PolicyDescription
 from dysl_vla_ros.replay.run import FULL, Side
 from dysl_vla_ros.replay.source import Choice, open_source, require_moments
@@ -41,7 +42,9 @@ def full_depth_runs(
 
     Raises:
         BagError: a bag cannot serve.
+        SettingError: the policy's chunks have fewer than ``m`` actions.
     """
+    require_actions(m, runtime.description.action.horizon)
     choice = choice or Choice()
     spaced = dataclasses.replace(choice, actions_between=m)
     settings = dataclasses.replace(FULL_DEPTH, actions_per_inference=m)
