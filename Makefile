@@ -7,6 +7,9 @@ SHELL := bash
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
+DISTRO ?= kilted
+export DISTRO
+suffix := $(if $(filter-out kilted,$(DISTRO)),-$(DISTRO))
 EPISODES ?=
 HEADLESS ?=
 RECORD ?=
@@ -18,7 +21,7 @@ in_environment := source scripts/activate.bash &&
 sources := $(shell find dysl_vla_ros msg srv launch config checkpoints -not -name '__pycache__' -not -name '*.pyc' \
   -not -name '.*' 2>/dev/null) CMakeLists.txt package.xml programs.txt scripts/build.sh
 
-.PHONY: help setup build demo test test-all bench benchmark lint clean distclean
+.PHONY: help setup build demo test test-jazzy test-all bench benchmark lint clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +32,11 @@ demo: build ## watch the policy move a simulated arm (EPISODES=2 a task, HEADLES
 
 test: build ## the test suite, without the slow ones (ARGS='-k worker'); scripts/test.sh says how
 	@$(in_environment) scripts/test.sh $(ARGS)
+
+test-jazzy: export DISTRO := jazzy
+test-jazzy: ## the tests with real nodes on ROS 2 Jazzy, in .venv-jazzy (`make demo DISTRO=jazzy` likewise)
+	@$(MAKE) --no-print-directory DISTRO=jazzy build
+	@$(in_environment) PART=nodes scripts/test.sh $(ARGS)
 
 test-all: build ## the whole test suite
 	@$(in_environment) SLOW=1 scripts/test.sh $(ARGS)
@@ -43,24 +51,25 @@ benchmark: build ## the README's table, 2 hours; METHODS='full dysl' EPISODES=10
 	  --episodes $(or $(EPISODES),50) $(ARGS)
 
 lint: setup ## ruff and mypy
-	@.venv/bin/ruff check .
-	@.venv/bin/mypy
+	@.venv$(suffix)/bin/ruff check .
+	@.venv$(suffix)/bin/mypy
 
-setup: .venv/.complete ## Debian packages (as root, else they are named) and .venv; done once
-build: install/.complete ## build the package into install/; done when a source has changed
+setup: .venv$(suffix)/.complete ## Debian packages (as root, else they are named) and .venv; done once
+build: install$(suffix)/.complete ## build the package into install/; done when a source has changed
 
-.venv/.complete: requirements/*.txt scripts/setup.sh scripts/mend_wheels.py $(if $(wildcard .venv/bin/pip),$(shell \
-  grep -qsF "$(CURDIR)/.venv/" .venv/bin/pip || echo moved))
+.venv$(suffix)/.complete: $(filter-out requirements/ros-%.txt,$(wildcard requirements/*.txt)) \
+  requirements/ros-$(DISTRO).txt scripts/setup.sh scripts/mend_wheels.py $(if $(wildcard .venv$(suffix)/bin/pip),$(shell \
+  grep -qsF "$(CURDIR)/.venv$(suffix)/" .venv$(suffix)/bin/pip || echo moved))
 	@scripts/setup.sh "$(PYTHON)"
 
-install/.complete: .venv/.complete $(sources)
+install$(suffix)/.complete: .venv$(suffix)/.complete $(sources)
 	@scripts/build.sh
 
 .PHONY: moved
 moved: # this folder was moved or copied since .venv was made; the programs in it name the old place
 
 clean: ## remove what was built, tested and shown; keep .venv and benchmark_out
-	rm -rf build install log demo_out bench_out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build build-jazzy install install-jazzy log demo_out bench_out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 distclean: clean ## remove .venv as well
-	rm -rf .venv
+	rm -rf .venv .venv-jazzy

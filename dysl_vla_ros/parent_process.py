@@ -8,18 +8,33 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LAUNCH = "DYSL_VLA_LAUNCH_PID"  # environment variable: the process of the launch that a program was started by
 
 
-def die_with_parent(parent: int) -> bool:
+def die_with_parent(parent: int, by: signal.Signals = signal.SIGKILL) -> bool:
     """Have the kernel kill this process with the thread that started it; return whether ``parent`` is still above it.
+
+    Args:
+        parent: its process number.
+        by: the signal that the kernel sends.
 
     Raises:
         OSError: the kernel refuses.
     """
     library = ctypes.CDLL(None, use_errno=True)
-    if library.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+    if library.prctl(PR_SET_PDEATHSIG, by, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), f"prctl(PR_SET_PDEATHSIG) failed: {os.strerror(ctypes.get_errno())}")
     return os.getppid() == parent
+
+
+def end_with_launch() -> None:
+    """Have the kernel send SIGTERM when the launch that started this process ends, however it does.
+
+    Without effect where no launch file of ours did, or where something stands between the two, as a debugger does.
+    """
+    launch = os.environ.pop(LAUNCH, "")
+    if launch == str(os.getppid()) and not die_with_parent(int(launch), signal.SIGTERM):
+        os._exit(0)
 
 
 def process_pool(jobs: int, begin: Callable[..., None] | None = None, *arguments: object) -> ProcessPoolExecutor:

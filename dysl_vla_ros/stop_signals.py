@@ -20,9 +20,14 @@ def heeded() -> tuple[signal.Signals, ...]:
 
 
 def end_at_once() -> None:
-    """End with exit code 0 upon a stop signal: for the time in which a program only imports and nothing moves yet."""
+    """End with exit code 0 upon a stop signal: for the time in which a program only imports and nothing moves yet.
+
+    Our launch files start a program with such signals blocked, since while Python itself begins they are a traceback,
+    or a death: one that was sent meanwhile comes now.
+    """
     for number in heeded():
         signal.signal(number, _end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def ignore() -> None:

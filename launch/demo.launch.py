@@ -12,17 +12,17 @@ from launch import LaunchContext, LaunchDescription
 from launch.actions import OpaqueFunction
 from launch.launch_description_entity import LaunchDescriptionEntity
 
-from dysl_vla_ros.launching.actions import declared, plain, supervised, transport, values_of
+from dysl_vla_ros.launching.actions import declared, orderly_end, plain, supervised, transport, values_of
 from dysl_vla_ros.launching.arguments import demo_arguments, demo_programs
 
 
 def generate_launch_description() -> LaunchDescription:
     """Describe the launch: the arguments, the DDS transport for images, the nodes and the transitions."""
-    return LaunchDescription([*declared(demo_arguments()), *transport(), OpaqueFunction(function=start)])
+    return LaunchDescription([orderly_end(), *declared(demo_arguments()), *transport(), OpaqueFunction(function=start)])
 
 
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Make the nodes from the arguments, which are known by now."""
     values = values_of(context, demo_arguments())
     others, policy = demo_programs(values, context.launch_configurations.get("ros_namespace", ""))
-    return [*(plain(program) for program in others), *supervised(policy, values)]
+    return [entity for program in others for entity in plain(context, program)] + supervised(context, policy, values)

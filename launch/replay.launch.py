@@ -12,17 +12,17 @@ from launch import LaunchContext, LaunchDescription
 from launch.actions import OpaqueFunction
 from launch.launch_description_entity import LaunchDescriptionEntity
 
-from dysl_vla_ros.launching.actions import declared, supervised, transport, values_of
+from dysl_vla_ros.launching.actions import declared, orderly_end, supervised, transport, values_of
 from dysl_vla_ros.launching.arguments import REPLAY_ARGUMENTS, vla_program
 
 
 def generate_launch_description() -> LaunchDescription:
     """Describe the launch: the arguments, the DDS transport for images, the node and its transitions."""
-    return LaunchDescription([*declared(REPLAY_ARGUMENTS), *transport(), OpaqueFunction(function=start)])
+    return LaunchDescription([orderly_end(), *declared(REPLAY_ARGUMENTS), *transport(), OpaqueFunction(function=start)])
 
 
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Make the node from the arguments, which are known by now."""
     values = values_of(context, REPLAY_ARGUMENTS)
     pushed = context.launch_configurations.get("ros_namespace", "")
-    return supervised(vla_program(values, use_sim_time=True, pushed=pushed), values)
+    return supervised(context, vla_program(values, use_sim_time=True, pushed=pushed), values)

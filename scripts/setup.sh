@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes what the build needs, once: Debian packages and .venv. Usage: scripts/setup.sh [PYTHON]   (`make setup` calls it)
+# Makes what the build needs, once: Debian packages and .venv, or .venv-jazzy where DISTRO=jazzy. Usage: scripts/setup.sh
+# [PYTHON]   (`make setup` calls it)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/steps.bash"
 cd "$root"
 python=${1:-python3}
-venv=$root/.venv
 
 [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] ||
   fail "ROS 2 comes as wheels for x86-64 Linux only, this is $(uname -s) on $(uname -m)" \
@@ -35,14 +35,14 @@ if [ ${#missing[@]} -gt 0 ]; then
   run_logged apt-install env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
 fi
 
-step "Setting up (2 of 2): .venv with ROS 2 Kilted, PyTorch and the simulator, from wheels (1.5 GB; minutes at first) ..."
+step "Setting up (2 of 2): $(basename "$venv") with $distro_name, PyTorch and the simulator, from wheels (1.5 GB; minutes at first) ..."
 forget_other_ros
 if [ "$("$venv/bin/python3" -c 'import sys; print("%d.%d" % sys.version_info[:2], sys.prefix)' 2>/dev/null)" != "$version $venv" ]; then
-  rm -rf "$venv" build install # made by another Python, or this folder was moved
+  rm -rf "$venv" "build$suffix" "install$suffix" # made by another Python, or this folder was moved
   run_logged venv "$python" -m venv "$venv"
 fi
 run_logged pip "$venv/bin/python3" -m pip install --disable-pip-version-check --progress-bar off \
-  --constraint requirements/constraints.txt --requirement requirements/ros-kilted.txt \
+  --constraint requirements/constraints.txt --requirement "requirements/ros-$distro.txt" \
   --requirement requirements/runtime.txt --requirement requirements/simulation.txt --requirement requirements/development.txt
 run_logged mend-wheels "$venv/bin/python3" scripts/mend_wheels.py
 touch "$venv/COLCON_IGNORE" "$venv/.complete"

@@ -14,6 +14,16 @@ fail() { # the message; further arguments are further lines
   exit 1
 }
 
+# The distribution that is built with: DISTRO (not ROS_DISTRO, which a sourced shell exports). Each has an environment and
+# folders of its own.
+distro=${DISTRO:-kilted}
+case $distro in
+  kilted) suffix= distro_name="ROS 2 Kilted" ;;
+  jazzy) suffix=-jazzy distro_name="ROS 2 Jazzy" ;;
+  *) fail "DISTRO is '$distro'; there are kilted and jazzy" "for example: make demo DISTRO=jazzy" ;;
+esac
+venv=$root/.venv$suffix
+
 # run_logged LOG COMMAND...: shows the newest line of output on a terminal; on failure the end of it anywhere.
 run_logged() {
   local log=$logs/$1.log status=0 line

@@ -66,7 +66,8 @@ ARROWS = {
     },
 }
 WITHOUT_TORCH = ("nodes", "control", "worker.client")
-ABOVE_ROS = ("nodes", "demo", "monitor", "doctor", "commands")  # the only ones that may import rclpy
+# The only ones that may import rclpy.
+ABOVE_ROS = ("nodes", "launching.lifecycle_link", "demo", "monitor", "doctor", "commands")
 GENERATED = {"msg", "srv"}
 
 

@@ -149,7 +149,7 @@ def test_a_disk_that_fills_ends_the_recording_with_the_count_and_nothing_else(li
         after = ticking()
         wait_until(lambda: ticking() > after + 20, 5.0, "everything else going on")
         assert node.process.poll() is None
-        assert "the recording has ended" in node.output
+        node.wait_for_output("the recording has ended", LIMIT)
         assert node.stop(signal.SIGTERM) == 1
     on_disk = int(values["messages on disk"])
     assert f"{on_disk} of" in entry.message

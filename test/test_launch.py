@@ -3,17 +3,13 @@
 import importlib.util
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from dysl_vla_ros.bags.reader import BagReader
-from harness import ProcessId, RosPeer, descendants, install_prefix, is_alive, wait_until
+from harness import RosPeer, descendants, install_prefix, wait_until
+from launched import LIMIT, launched
 
 pytestmark = [
     pytest.mark.ros,
@@ -24,8 +20,6 @@ pytestmark = [
 ]
 
 CONFIGURE_LIMIT = 60.0  # s
-LIMIT = 30.0  # s
-CTRL_C_LIMIT = 5.0  # s from Ctrl-C to the end of everything
 
 
 @pytest.fixture(scope="module")
@@ -33,73 +27,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_checkpoint import make_tiny_checkpoint
 
     return make_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
-
-
-class Launched:
-    """A launch as a process group of its own, as a terminal gives it one."""
-
-    def __init__(self, folder: Path, file: str, *arguments: str) -> None:
-        self._output = folder / "output.txt"
-        with self._output.open("wb") as stream:
-            self.process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("run_launch_file.py")), file, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "ROS_LOG_DIR": str(folder / "log"), "PYTHONUNBUFFERED": "1"},
-                start_new_session=True,
-            )
-
-    @property
-    def output(self) -> str:
-        return self._output.read_text(errors="replace")
-
-    def wait_for_output(self, text: str, limit: float = LIMIT, times: int = 1) -> None:
-        def is_there() -> bool:
-            return self.output.count(text) >= times or self.process.poll() is not None
-
-        wait_until(is_there, limit, f"{text!r} from the launch")
-        assert self.output.count(text) >= times, f"the launch ended without {text!r}:\n{self.output}"
-
-    def node(self, program: str = "vla_node") -> ProcessId:
-        """Return the living process of a program."""
-        found = [
-            below
-            for below in descendants(self.process.pid)
-            if f"lib/dysl_vla_ros/{program}" in Path(f"/proc/{below.pid}/cmdline").read_text()
-        ]
-        assert len(found) == 1, (found, self.output)
-        return found[0]
-
-    def ends(self, limit: float = LIMIT) -> int:
-        wait_until(lambda: self.process.poll() is not None, limit, "the end of the launch")
-        return int(self.process.returncode)
-
-    def ctrl_c(self) -> int:
-        """Interrupt as a terminal does; everything must be gone in time. Returns the exit code."""
-        below, began, before = descendants(self.process.pid), time.monotonic(), self.output
-        os.killpg(self.process.pid, signal.SIGINT)
-        code = self.ends(CTRL_C_LIMIT)
-        left = CTRL_C_LIMIT - (time.monotonic() - began)
-        wait_until(lambda: not [process for process in below if is_alive(process)], left, "the end of every process")
-        assert "process has died" not in self.output.removeprefix(before), self.output
-        return code
-
-
-@contextmanager
-def launched(folder: Path, file: str, *arguments: str) -> Iterator[Launched]:
-    launch = Launched(folder, file, *arguments)
-    try:
-        yield launch
-    except BaseException:
-        print(f"--- output of the launch ---\n{launch.output}", file=sys.stderr)
-        raise
-    finally:
-        below = descendants(launch.process.pid)
-        launch.process.kill()
-        launch.process.wait(10.0)
-        for left in filter(is_alive, below):
-            os.kill(left.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("file", ["dysl_vla.launch.py", "demo.launch.py", "replay.launch.py"])
@@ -138,22 +65,13 @@ def test_a_launch_configures_and_activates_and_leaves_nothing_behind(
             "a text, whatever it reads like"
         )
         assert len(descendants(launch.process.pid)) >= 2, "the node and its policy worker"
-        assert launch.ctrl_c() == 0, launch.output
-
-
-def test_a_launch_that_alone_is_interrupted_ends_its_nodes_as_well(ros_domain: int, tmp_path: Path) -> None:
-    with launched(tmp_path, "dysl_vla.launch.py", "autostart:=false") as launch:
-        launch.wait_for_output("process started")
-        below = descendants(launch.process.pid)
-        launch.process.send_signal(signal.SIGINT)
-        assert launch.ends(2 * CTRL_C_LIMIT) == 0
-        wait_until(lambda: not [process for process in below if is_alive(process)], LIMIT, "the end of the node")
+        assert launch.interrupted() == 0, launch.output
 
 
 def test_without_autostart_the_node_waits_unconfigured(peer: RosPeer, tmp_path: Path) -> None:
     with launched(tmp_path, "dysl_vla.launch.py", "autostart:=false") as launch:
         assert peer.state("/dysl_vla", LIMIT) == "unconfigured"
-        assert launch.ctrl_c() == 0
+        assert launch.interrupted() == 0
         assert "configure" not in launch.output
 
 
@@ -220,7 +138,7 @@ def test_a_node_that_went_to_unconfigured_by_itself_is_never_brought_back(
             assert not newcomer.change_state("/dysl_vla", "configure", CONFIGURE_LIMIT)
             assert newcomer.state("/dysl_vla", LIMIT) == "unconfigured"
         assert launch.process.poll() is None
-        assert launch.ctrl_c() == 0
+        assert launch.interrupted() == 0
 
 
 def test_a_replay_runs_on_the_recordings_time_in_a_namespace_of_its_own(
@@ -230,7 +148,7 @@ def test_a_replay_runs_on_the_recordings_time_in_a_namespace_of_its_own(
         wait_for_state(peer, "active", "/replay/dysl_vla")
         assert peer.get_parameter("/replay/dysl_vla", "use_sim_time", LIMIT) is True
         assert peer.node.count_subscribers("/image") == 1
-        assert launch.ctrl_c() == 0
+        assert launch.interrupted() == 0
 
 
 def test_the_demo_moves_the_simulated_arm(peer: RosPeer, tmp_path: Path, checkpoint: Path) -> None:
@@ -244,7 +162,7 @@ def test_the_demo_moves_the_simulated_arm(peer: RosPeer, tmp_path: Path, checkpo
         wait_for_state(peer, "active", "/arm/dysl_vla")
         state = peer.wait_for("/arm/sim/state", lambda state: state.commanded, LIMIT, "a commanded arm")
         assert state.task == "push"
-        assert launch.ctrl_c() == 0
+        assert launch.interrupted() == 0
     with BagReader(tmp_path / "bag") as bag:
         recorded = {topic for topic, info in bag.topics.items() if info.count}
         assert not bag.damage

@@ -1,6 +1,8 @@
 """A living node of our name is told from a dead one, which stays in the graph, and from ourselves."""
 
+import contextlib
 import signal
+import threading
 import time
 
 import pytest
@@ -58,3 +60,26 @@ def test_a_living_one_is_found_in_another_state_and_in_ours_a_dead_one_is_not(ro
         began = time.monotonic()
         assert living_namesake(ours.node, "unconfigured") == ""
         assert time.monotonic() - began < ASK_LIMIT + 1.0
+
+
+def test_a_node_that_is_told_to_end_while_it_asks_has_ended_before_it_would_have_had_its_answer(ros_domain):
+    """Else it would go on to load its policy, with the signal waiting for that."""
+    with (
+        RosPeer() as peer,
+        NodeProcess("vla_node") as dead,
+        NodeProcess("vla_node", {"model.checkpoint": "/nowhere"}) as node,
+    ):
+        wait_until(lambda: peer.node.get_node_names().count("dysl_vla") == 2, LIMIT, "both nodes")
+        dead.process.send_signal(signal.SIGKILL)
+        dead.wait(LIMIT)
+
+        def configure():
+            with contextlib.suppress(AssertionError):  # nobody answers: the node ends
+                peer.change_state("/dysl_vla", "configure", LIMIT)
+
+        asking = threading.Thread(target=configure)
+        asking.start()
+        wait_until(lambda: "dysl_vla_namesake_probe" in peer.node.get_node_names(), LIMIT, "the question")
+        assert node.stop(signal.SIGINT, ASK_LIMIT - 1.0) == 0
+        assert "configure was broken off" in node.output and "ERROR" not in node.output, node.output
+        asking.join(2 * LIMIT)

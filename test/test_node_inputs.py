@@ -113,7 +113,7 @@ def test_another_size_in_between_is_taken_and_guidance_begins_afresh(rig, raw_ch
     )
     assert action.episode == episode + 1
     assert rig.state() == "active"
-    assert "pictures are 80x60 rgb8 now, they were 48x48 rgb8" in rig.node.output
+    rig.node.wait_for_output("pictures are 80x60 rgb8 now, they were 48x48 rgb8", LIMIT)
 
 
 def test_a_bayer_picture_is_interpolated_beside_the_loop(rig, raw_chunk):
@@ -151,7 +151,7 @@ def test_another_type_on_a_camera_topic_is_named_with_its_node_and_both_types(ri
     finally:
         rig.robot.silent.clear()
     rig.wait_for_motion()
-    assert "wrong_camera" in rig.node.output
+    rig.node.wait_for_output("wrong_camera", LIMIT)
 
 
 def test_an_instruction_that_qos_keeps_from_us_is_named_with_policy_and_both_values(rig, raw_chunk):

@@ -61,7 +61,7 @@ def test_a_failed_configure_says_why_and_works_once_mended_while_services_answer
     assert not rig.change("configure")
     assert rig.state() == "unconfigured"
     rig.wait_for_error("worker", missing)
-    assert missing in rig.node.output
+    rig.node.wait_for_output(missing, LIMIT)
     assert rig.set(model__checkpoint=str(checkpoint)) == (True, "")
 
     outcome: list[bool] = []

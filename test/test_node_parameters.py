@@ -36,7 +36,7 @@ def next_report(rig: Rig, fits, what: str):
 
 
 def test_a_misspelt_name_in_a_file_is_told_with_the_nearest_one(rig):
-    assert "parameter guidance.stepp is unknown and has no effect; did you mean guidance.step?" in rig.node.output
+    rig.node.wait_for_output("guidance.stepp is unknown and has no effect; did you mean guidance.step?", LIMIT)
 
 
 def test_what_is_in_effect_for_as_calibrated_is_shown(rig):

@@ -65,6 +65,12 @@ def rig(module_rig: Rig, faulty: FaultyWorker) -> Iterator[Rig]:
     assert {pair.key: pair.value for pair in status.values}["failures"] == "0"
 
 
+def warned_once(rig: Rig, text: str) -> bool:
+    """Whether, once a line of that text is there, it is one WARN and nothing else."""
+    rig.node.wait_for_output(text, LIMIT)
+    return len(lines(rig, "WARN", text)) == 1 and not lines(rig, "ERROR", text)
+
+
 def lines(rig: Rig, level: str, text: str) -> list[str]:
     return [line for line in rig.node.output.splitlines() if f"[{level}]" in line and text in line]
 
@@ -108,7 +114,7 @@ def test_a_text_that_cannot_be_read_stops_the_arm_once_and_the_next_good_one_mov
         assert rig.state() == "active"
         rig.instruct()
         rig.wait_for_motion()
-        assert len(lines(rig, "WARN", told)) == 1 and not lines(rig, "ERROR", told)
+        assert warned_once(rig, told)
         assert worst_level(rig, reports, told) == WARN
 
 
@@ -122,7 +128,7 @@ def test_words_that_are_not_known_beside_known_ones_are_named_once_and_the_instr
     rig.wait_for_stop("/image has stopped")
     rig.robot.silent.clear()
     rig.wait_for_motion()
-    assert len(lines(rig, "WARN", told)) == 1 and not lines(rig, "ERROR", told)
+    assert warned_once(rig, told)
     rig.instruct()
     rig.wait_for_status("inputs", lambda status: status.message == "fresh", "fresh")
 
@@ -138,7 +144,7 @@ def test_a_parameter_that_the_policy_cannot_read_is_refused_alike_and_one_that_n
             rig, "knows no word", lambda: rig.set(control__instruction="halt"), PERIOD + MARGIN + LIMIT
         )
         assert stop.startswith("control.instruction: 'halt'")
-        assert len(lines(rig, "WARN", "control.instruction: 'halt'")) == 1
+        assert warned_once(rig, "control.instruction: 'halt'")
     finally:
         assert rig.set(control__instruction="") == (True, "")
     rig.instruct("open the drawer")
@@ -168,7 +174,7 @@ def test_an_observation_that_the_policy_cannot_use_is_told_once_and_counts_as_no
     assert rig.wait_for_status("inputs", lambda status: told in status.message, "the refusal").level == WARN
     faulty.set("none")
     rig.wait_for_motion()
-    assert len(lines(rig, "WARN", told)) == 1 and not lines(rig, "ERROR", told)
+    assert warned_once(rig, told)
     assert worst_level(rig, reports, told) == WARN
 
 

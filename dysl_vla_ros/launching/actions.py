@@ -4,19 +4,21 @@ import os
 from collections.abc import Mapping
 
 from launch import LaunchContext
-from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable, Shutdown
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
 from launch.event import Event
 from launch.launch_description_entity import LaunchDescriptionEntity
-from launch_ros.actions import LifecycleNode, Node
+from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from dysl_vla_ros.launching.arguments import PACKAGE, Argument, Program, number, truth
+from dysl_vla_ros.launching.processes import ended_with_the_launch, waiting_for_signals
+from dysl_vla_ros.launching.signals import end_in_order
 from dysl_vla_ros.launching.supervisor import LaunchFailed, Supervisor
 from dysl_vla_ros.transport import environment_for_images
 
-# s from the end of the launch to SIGTERM, and from there to SIGKILL. A node ends at the first signal, within about a
-# second; SIGTERM is for a launch that was told by `kill -INT` and not by Ctrl-C, of which its nodes hear nothing.
-TERMINATE_AFTER, KILL_AFTER = "2", "2.5"
+# s from the end of the launch, when a node is sent SIGINT, to SIGTERM, and from there to SIGKILL. A node ends at the
+# first signal, within about a second; SIGTERM means the same to it, and brings an ERROR of the launch.
+TERMINATE_AFTER, KILL_AFTER = "4", "0.5"
 RESPAWN_DELAY = 1.0  # s; launch then learns of a wanted end before it starts the process again
 
 
@@ -44,7 +46,14 @@ def transport() -> list[SetEnvironmentVariable]:
     return [SetEnvironmentVariable(name, wanted[name]) for name in wanted if wanted[name] != os.environ.get(name)]
 
 
-def supervised(program: Program, values: Mapping[str, str]) -> list[LaunchDescriptionEntity]:
+def orderly_end() -> OpaqueFunction:
+    """Have signals to the launch end it in order; stands before everything else."""
+    return OpaqueFunction(function=end_in_order)
+
+
+def supervised(
+    context: LaunchContext, program: Program, values: Mapping[str, str]
+) -> list[LaunchDescriptionEntity]:
     """Return a lifecycle node with what configures, activates and, if so wanted, respawns it.
 
     Raises:
@@ -52,17 +61,17 @@ def supervised(program: Program, values: Mapping[str, str]) -> list[LaunchDescri
     """
     respawns = number(values, "respawn_max", int, low=0) if truth(values, "respawn") else 0
     supervisor = Supervisor(program.name, truth(values, "autostart"), respawns)
-    node = LifecycleNode(
-        **_options(program),
+    node = Node(
+        **_options(context, program),
         respawn=respawns > 0,
         respawn_delay=RESPAWN_DELAY,
         respawn_max_retries=respawns,
         on_exit=supervisor.on_exit,
     )
-    return [*supervisor.handlers(node), node]
+    return [*supervisor.handlers(node), *ended_with_the_launch(node)]
 
 
-def plain(program: Program) -> Node:
+def plain(context: LaunchContext, program: Program) -> list[LaunchDescriptionEntity]:
     """Return a node without a lifecycle; when it ends, the launch ends."""
 
     def on_exit(event: Event, context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -72,14 +81,15 @@ def plain(program: Program) -> Node:
             return [Shutdown(reason=f"the node {program.name} has ended")]
         raise LaunchFailed(f"{program.executable} ended with exit code {event.returncode}: see its error above")
 
-    return Node(**_options(program), on_exit=on_exit)
+    return ended_with_the_launch(Node(**_options(context, program), on_exit=on_exit))
 
 
-def _options(program: Program) -> dict[str, object]:
+def _options(context: LaunchContext, program: Program) -> dict[str, object]:
     own = {name: _typed(value) for name, value in program.parameters.items()}
     return {
         "package": PACKAGE,
         "executable": program.executable,
+        "exec_name": program.executable,
         "name": program.name,
         "namespace": program.namespace,
         "parameters": [*program.parameter_files, own],
@@ -88,6 +98,7 @@ def _options(program: Program) -> dict[str, object]:
         "output": "screen",
         "sigterm_timeout": TERMINATE_AFTER,
         "sigkill_timeout": KILL_AFTER,
+        **waiting_for_signals(context),
     }
 
 

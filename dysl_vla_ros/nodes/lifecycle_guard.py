@@ -33,7 +33,10 @@ Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
 
 
 def transition(on_exception: TransitionCallbackReturn) -> Callable[[Transition], Transition]:
-    """Wrap a transition callback: an exception is logged, kept as the cause, and leads to ``on_exception``."""
+    """Wrap a transition callback: an exception is logged, kept as the cause, and leads to ``on_exception``.
+
+    One that the end of the node has broken off is none: that was wanted.
+    """
 
     def wrap(callback: Transition) -> Transition:
         @functools.wraps(callback)
@@ -41,7 +44,11 @@ def transition(on_exception: TransitionCallbackReturn) -> Callable[[Transition],
             try:
                 return callback(node, state)
             except Exception as error:
-                node.note_cause(f"{callback.__name__.removeprefix('on_')}: {describe(error)}")
+                name = callback.__name__.removeprefix("on_")
+                if node.ending and name == "configure":
+                    node.get_logger().info("configure was broken off: the node is ending")
+                else:
+                    node.note_cause(f"{name}: {describe(error)}")
                 return on_exception
 
         return guarded_transition
@@ -76,6 +83,7 @@ class GuardedLifecycleNode(LifecycleNodeMixin, Node):
     def __init__(self, name: str, **node_arguments: Any) -> None:
         """Create the node; its lifecycle services are answered while a transition runs."""
         self.transition_running = threading.Lock()
+        self.ending = False  # for good: by a signal, or by the transition shutdown
         self._fatal_cause = ""
         self._last_log: dict[str, float] = {}
         self.last_cause = ""
@@ -124,7 +132,12 @@ class GuardedLifecycleNode(LifecycleNodeMixin, Node):
         return wrap
 
     def report_fault(self, where: str, error: BaseException) -> None:
-        """Count and log a fault of the named callback, then let the node stop the arm."""
+        """Count and log a fault of the named callback, then let the node stop the arm.
+
+        None is what a callback finds that still runs while the node ends: what it was using is gone, as it should be.
+        """
+        if self.ending and isinstance(error, InvalidHandle):
+            return
         self.faults[where] = self.faults.get(where, 0) + 1
         self.log_throttled(where, f"{where}: {describe(error)}")
         try:

@@ -7,6 +7,7 @@ configuring, is the other one's.
 
 import threading
 import time
+from collections.abc import Callable
 
 from lifecycle_msgs.srv import GetState
 from rclpy.node import Node
@@ -16,7 +17,7 @@ ASK_PERIOD = 0.1  # s; a server drops its answer to a client that it does not kn
 TAKE_PERIOD = 0.01  # s
 
 
-def living_namesake(node: Node, own_state: str) -> str:
+def living_namesake(node: Node, own_state: str, ending: Callable[[], bool] = lambda: False) -> str:
     """Return what gives away another living node of ``node``'s fully qualified name, or "".
 
     Takes no time where the graph has no second node of that name, else up to ``ASK_LIMIT``.
@@ -24,6 +25,7 @@ def living_namesake(node: Node, own_state: str) -> str:
     Args:
         node: it must be spinning in another thread.
         own_state: label of its lifecycle state during this call.
+        ending: whether nobody wants to know any more; the answer is "" then.
     """
     name = node.get_fully_qualified_name()
     names = [f"{space.rstrip('/')}/{each}" for each, space in node.get_node_names_and_namespaces()]
@@ -42,7 +44,7 @@ def living_namesake(node: Node, own_state: str) -> str:
         client = asking.create_client(GetState, f"{name}/get_state")
         answers: dict[int, int] = {}
         end, next_question = time.monotonic() + ASK_LIMIT, 0.0
-        while time.monotonic() < end:
+        while time.monotonic() < end and not ending():
             if time.monotonic() >= next_question:
                 client.call_async(GetState.Request())
                 next_question = time.monotonic() + ASK_PERIOD

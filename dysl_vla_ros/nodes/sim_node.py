@@ -299,7 +299,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(stop: StopRequest, console: Console) -> int:
-    node = SimNode()
+    with stop.ending_at_once():  # importing the simulator and building the scene
+        node = SimNode()
     run(node, stop)
     node.destroy_node()
     return 0

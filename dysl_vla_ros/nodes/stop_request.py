@@ -1,7 +1,10 @@
 """A stop signal as a wish to end: what every program of this package that spins does with it."""
 
+import contextlib
+import os
 import signal
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from dysl_vla_ros import stop_signals
@@ -18,10 +21,24 @@ class StopRequest(threading.Event):
         """Install the handlers; call it in the main thread."""
         super().__init__()
         self._asked = False
+        self._at_once = False
         for number in stop_signals.heeded():
             signal.signal(number, self._on_signal)
 
+    @contextlib.contextmanager
+    def ending_at_once(self) -> Iterator[None]:
+        """End the process, with 0, upon a stop signal: around what takes seconds while nothing moves or is recorded."""
+        self._at_once = True
+        if self._asked:
+            os._exit(0)
+        try:
+            yield
+        finally:
+            self._at_once = False
+
     def _on_signal(self, *_: Any) -> None:
+        if self._at_once:
+            os._exit(0)
         if self._asked:
             return
         self._asked = True

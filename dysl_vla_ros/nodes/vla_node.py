@@ -25,7 +25,7 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
-from dysl_vla_ros.errors import SettingError
+from dysl_vla_ros.errors import DyslVlaError, SettingError
 from dysl_vla_ros.nodes.console import Console
 from dysl_vla_ros.nodes.diagnostics import Diagnostics
 from dysl_vla_ros.nodes.executor import PatientExecutor, lanes
@@ -89,7 +89,7 @@ class VlaNode(GuardedLifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the policy; services are answered meanwhile."""
         self._parameters_of_node.require_valid()
-        if other := living_namesake(self, self.state):
+        if other := living_namesake(self, self.state, lambda: self.ending):
             raise SettingError(
                 f"{other}: both would command one arm; end it, or start this one with another name "
                 "(-r __node:=NAME) or namespace"
@@ -97,6 +97,8 @@ class VlaNode(GuardedLifecycleNode):
         session = Session(self, self._parameters_of_node)
         self._session = session
         try:
+            if self.ending:  # `end` closes a session that it finds here; one that it could not find ends now
+                raise DyslVlaError("the node is ending")
             session.open()
         except BaseException:
             self._session = None
@@ -139,6 +141,7 @@ class VlaNode(GuardedLifecycleNode):
     @transition(ERROR)
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop the arm, end the worker, leave the graph but for what rclpy itself publishes."""
+        self.ending = True
         self._leave_active("shut down")
         self._close_session()
         self._publish_diagnostics()
@@ -235,6 +238,7 @@ class VlaNode(GuardedLifecycleNode):
 
     def end(self) -> None:
         """Go to finalized from any state, for a signal: a configure that runs is broken off."""
+        self.ending = True
         session = self._session
         if session is not None and not session.is_open:
             session.client.close()
