@@ -1,13 +1,15 @@
 """ROS 2 parameter files outside ROS: what ``params_file:=`` gives the node, for replay, evaluation and tuning alike.
 
-Read as rcl does: entries whose node name matches, wildcards included, later ones over earlier ones; names nested or
-with dots. Stricter than ROS in one thing: a name that the node does not have is refused, where rclpy ignores it.
+Read as rcl does: sections whose node name fits, wildcards included, later ones over earlier ones; names nested or
+with dots. Stricter than ROS in two things: a file of which no section fits the node is refused, and so is a name that
+the node does not have; ROS ignores both in silence.
 """
 
 import dataclasses
 import difflib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,31 +47,17 @@ class FileSettings:
 
 
 def read_params_file(path: Path, node: str = NODE) -> FileSettings:
-    """Read the parameters that ``path`` gives a node of name ``node``, in whatever namespace.
+    """Read the parameters that ``path`` gives a node of name ``node``, in the namespace that the file names.
 
     Raises:
-        SettingError: the file cannot be read, is no parameter file, has nothing for this node, or has names and values
-            that the node would not take; all faults at once.
+        SettingError: the file cannot be read, is no parameter file, has nothing for this node or for several of the
+            name, or has names and values that the node would not take; all faults at once.
     """
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingError(f"{path} cannot be read: {error.strerror or error}; name a parameter file") from error
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        found = " ".join(str(error).split())
-        raise SettingError(f"{path} cannot be read as YAML: {found}; name a ROS 2 parameter file") from error
-    entries = _entries(document, path)
-    values: dict[str, Any] = {}
-    for name, parameters in entries.items():
-        if name.rsplit("/", 1)[-1] in (node, "*", "**"):
-            values |= _flat(parameters)
-    if not entries:
-        raise SettingError(
-            f"{path} has no ros__parameters; expected a ROS 2 parameter file, such as `ros2 param dump /{node}` writes"
-        )
+    sections = read_sections(path)
+    full_name = _only_name(sections, node, path)
+    values = fitting(sections, full_name)
     if not values:
-        heard = ", ".join(name.removeprefix("/") for name in entries)
-        raise SettingError(f"{path} has parameters for {heard}, none for the node {node}; name it, or /**")
+        raise SettingError(f"{path} {_names(sections)}, none for the node {node}; name it, or /**")
     faults, grouped = [], {group.group: {} for group in GROUPS}  # type: tuple[list[str], dict[str, dict[str, Any]]]
     for name, value in values.items():
         group, _, key = name.partition(".")
@@ -86,6 +74,73 @@ def read_params_file(path: Path, node: str = NODE) -> FileSettings:
     if faults:
         raise SettingError(f"{path}: {'; '.join(faults)}")
     return FileSettings(built, tuple(name for name in values if name in FIELDS))
+
+
+Sections = Mapping[str, Mapping[str, Any]]  # "/left/dysl_vla", wildcards included -> what stands below ros__parameters
+
+
+def read_sections(path: Path) -> Sections:
+    """Read a parameter file's sections, for whatever nodes.
+
+    Raises:
+        SettingError: the file cannot be read, or has none.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingError(f"{path} cannot be read: {error.strerror or error}; name a parameter file") from error
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        found = " ".join(str(error).split())
+        raise SettingError(f"{path} cannot be read as YAML: {found}; name a ROS 2 parameter file") from error
+    if sections := _entries(document, path):
+        return sections
+    raise SettingError(
+        f"{path} has no ros__parameters; expected a ROS 2 parameter file, such as `ros2 param dump /{NODE}` writes"
+    )
+
+
+def fits(section: str, full_name: str) -> bool:
+    """Whether a section is for the node of that name, namespace included: * stands for one part of it, ** for any."""
+    pattern = re.escape(section).replace(r"/\*\*", r"(/\w+)*").replace(r"/\*", r"/\w+")
+    return re.fullmatch(pattern, full_name) is not None
+
+
+def fitting(sections: Sections, full_name: str) -> dict[str, Any]:
+    """Return the parameters of a node, "guidance.step": 0.1; none where nothing fits it."""
+    values: dict[str, Any] = {}
+    for section, parameters in sections.items():
+        if fits(section, full_name):
+            values |= _flat(parameters)
+    return values
+
+
+def misfit(path: Path, sections: Sections, full_name: str) -> str:
+    """Say that no section of a file fits a node, what it names and what would fit; "" where one does."""
+    if any(fits(section, full_name) for section in sections):
+        return ""
+    return (
+        f"{path} {_names(sections)}, none for the node {full_name}, so that it would have no effect; "
+        f"name {full_name}, or /**/{full_name.rsplit('/', 1)[-1]} for every namespace"
+    )
+
+
+def _names(sections: Sections) -> str:
+    return f"has parameters for {', '.join(sections)}"
+
+
+def _only_name(sections: Iterable[str], node: str, path: Path) -> str:
+    """Return the full name of the one node of that name which a file is about: outside ROS nobody gives a namespace."""
+    named = [name for name in sections if name.rsplit("/", 1)[-1] == node]
+    exact = [name for name in named if "*" not in name]
+    if len(exact) > 1:
+        raise SettingError(
+            f"{path} has parameters for {', '.join(exact)}, and nothing says which of them is meant; "
+            "keep one of them, or name a file of its own"
+        )
+    anywhere = [name.rpartition("/")[0] for name in sections if name.rsplit("/", 1)[-1] in (node, "*", "**")]
+    spaces = ["", *(space.replace("/**", "").replace("*", "any") for space in anywhere)]
+    candidates = [*exact, *(f"{space}/{node}" for space in spaces)]
+    return next((name for name in candidates if any(fits(section, name) for section in sections)), f"/{node}")
 
 
 def nearest(name: str) -> str:

@@ -13,6 +13,12 @@ Made from `dysl_vla_ros/settings.py` by `python -m dysl_vla_ros.settings_table`;
 node runs and acts on the next step; a set of several is taken whole or not at all, and a refusal says why. 0.0, or an
 empty choice, stands for "as calibrated" where the meaning says so: the DySL folder's own value is used, and shown in
 `/diagnostics`. Write `1.0`, not `1`, where a number has a point.
+
+A parameter file counts for the nodes that its sections name: `/**/dysl_vla:` in every namespace, `/left/dysl_vla:`, as
+`ros2 param dump /left/dysl_vla` writes it, in that one alone. A launch whose node no section fits is refused, and so is
+such a file by `dysl_vla evaluate`, `replay` and `tune`; a node that is started by itself warns. An argument of a launch
+file that is not given overrides nothing of `params_file`, `use_sim_time` included; only `replay.launch.py` is on the
+time of `/clock` whatever the file says.
 """
 
 

@@ -24,5 +24,5 @@ def generate_launch_description() -> LaunchDescription:
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Make the nodes from the arguments, which are known by now."""
     values = values_of(context, demo_arguments())
-    others, policy = demo_programs(values)
+    others, policy = demo_programs(values, context.launch_configurations.get("ros_namespace", ""))
     return [entity for program in others for entity in plain(context, program)] + supervised(context, policy, values)

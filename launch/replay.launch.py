@@ -24,4 +24,5 @@ def generate_launch_description() -> LaunchDescription:
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Make the node from the arguments, which are known by now."""
     values = values_of(context, REPLAY_ARGUMENTS)
-    return supervised(context, vla_program(values, use_sim_time=True), values)
+    pushed = context.launch_configurations.get("ros_namespace", "")
+    return supervised(context, vla_program(values, use_sim_time=True, pushed=pushed), values)

@@ -93,10 +93,20 @@ def test_behind_a_delay_of_whole_ticks_the_chunk_before_is_played_on(runtime, sc
     steady = play(1, 0.15)
     assert [round(i.time / 0.05) for i in steady.inferences] == [0, 4, 8, 12, 16, 20]
     assert steady.stops.total() == 3, "only until the first answer"
-    # 4 actions played, 3 more during the computation, of a chunk of 8 that began at its 4th: every other time two lack
-    dry = play(4, 0.15, ticks=36)
-    assert [round(i.time / 0.05) for i in dry.inferences] == [0, 7, 14, 21, 28]
-    assert dry.stops.total() == 3 + 2 + 2
+    # of a chunk of 8 that is entered at its 4th action, 3 must be left for the computation: 2 are played, not m
+    for m, asked in ((4, [0, 7, 12, 17, 22, 27, 32]), (8, [0, 8, 13, 18, 23, 28])):
+        early = play(m, 0.15, ticks=36)
+        assert [round(i.time / 0.05) for i in early.inferences] == asked
+        assert early.stops.total() == 3, "only until the first answer"
+    # 5 actions of 8 during the computation: 2 lack each time, whatever m is
+    dry = play(1, 0.25, ticks=36)
+    assert dry.stops.total() > 5
+
+
+def test_an_evaluation_plays_no_more_actions_than_a_chunk_has(runtime, scene):
+    settings = EvaluationSettings(RuntimeSettings(actions_per_inference=9))
+    with pytest.raises(SettingError, match="actions_per_inference is 9, but the policy's chunks have 8 actions"):
+        play_episode(runtime, scene, 7, settings, instruction="push the puck")
 
 
 @pytest.mark.slow

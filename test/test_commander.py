@@ -1,12 +1,14 @@
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dysl_vla_ros.control.commander import Command, Commander, ticks_per_action
+from dysl_vla_ros.control.chunk_time import latency_fault, ticks_per_action
+from dysl_vla_ros.control.commander import Command, Commander
 from dysl_vla_ros.errors import NonFiniteActionError, SettingError
 from dysl_vla_ros.interfaces import ActionChunk, ActionSpec
 from dysl_vla_ros.settings import ControlSettings, SafetySettings
@@ -161,6 +163,17 @@ def test_a_rate_that_is_no_whole_multiple_is_refused_and_changes_nothing(rate: f
     assert played(ours, 3) == [1, 2, 2]
 
 
+def test_everything_that_contradicts_the_policy_is_refused_together_and_changes_nothing() -> None:
+    ours = commander()
+    with pytest.raises(SettingError) as refused:
+        ours.configure(ControlSettings(rate=30.0, actions_per_inference=64), SAFETY)
+    text = str(refused.value)
+    assert "for 30 Hz the policy's time_step would have to be 0.0666666667 s" in text
+    assert "control.actions_per_inference is 64, but the policy's chunks have 4 actions: it must be from 1 to 4" in text
+    ours.offer(chunk(1, 2, 3, 4), 0, 0, None)
+    assert played(ours, 2) == [1, 2]
+
+
 def test_a_repeated_action_counts_once_at_its_first_tick() -> None:
     ours = commander(rate=60.0)
     ours.offer(chunk(1, 2), 0, 0, None)
@@ -205,11 +218,53 @@ def test_inference_is_due_once_m_actions_of_the_chunk_were_played() -> None:
 
 
 def test_inference_is_due_when_fewer_than_m_actions_are_left() -> None:
-    ours = commander(actions_per_inference=5)
+    ours = commander(actions_per_inference=4)
     ours.offer(chunk(1), 0, 0, None)
     assert not ours.due
     played(ours, 1)
     assert ours.due
+
+
+def test_inference_is_due_earlier_where_the_answer_takes_the_actions_that_are_left() -> None:
+    ours = commander(actions_per_inference=4)
+    ours.latency = 0.1  # two actions
+    ours.offer(chunk(1, 2, 3, 4), 0, 0, None)
+    assert [ours.due, played(ours, 1) and ours.due, played(ours, 1) and ours.due] == [False, False, True]
+    ours = commander(actions_per_inference=1)
+    ours.latency = 0.1
+    ours.offer(chunk(1, 2, 3, 4), 0, 0, None)
+    assert [ours.due, played(ours, 1) and ours.due] == [False, True], "m is never exceeded"
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 12), st.sampled_from([0.0, 0.3]))
+def test_no_tick_is_without_an_action_once_the_latency_is_known_and_fits(
+    horizon: int, m: int, late: int, part: float
+) -> None:
+    """``late`` whole actions and a part of one from request to answer; requests follow the tick."""
+    latency = (late + part) * 0.05
+    spec = dataclasses.replace(SPEC, horizon=horizon)
+    ours = Commander(spec, control_settings(actions_per_inference=min(m, horizon)), SAFETY)
+    ours.latency = latency
+    observed, answer_at, dry, ours_begun = 0, 0.0, 0, False
+    waiting = False
+    for tick in range(80):
+        if waiting and answer_at <= tick:
+            ours.offer(chunk(*range(1, horizon + 1)), observed, tick, None)
+            waiting = False
+        command = ours.tick()
+        ours_begun = ours_begun or command is not None
+        dry += command is None and ours_begun
+        if not waiting and ours.due:
+            observed, answer_at, waiting = ours.actions_played, tick + max(late + part, 0.01), True
+    assert bool(latency_fault(latency, spec)) == bool(dry or not ours_begun), (dry, ours_begun)
+
+
+@given(st.integers(1, 64), st.floats(0.001, 5.0), st.sampled_from([0.02, 0.0333, 0.05, 0.1]))
+def test_at_the_rate_that_is_said_to_fit_the_latency_fits(horizon: int, latency: float, time_step: float) -> None:
+    fault = latency_fault(latency, dataclasses.replace(SPEC, horizon=horizon, time_step=time_step))
+    if fault:
+        rate = float(re.search(r"At most ([\d.]+) actions a second fit", fault)[1])  # type: ignore[index]
+        assert not latency_fault(latency, dataclasses.replace(SPEC, horizon=horizon, time_step=1.0 / rate))
 
 
 # Gaps
@@ -301,7 +356,11 @@ def test_after_an_underrun_motion_starts_from_rest_without_a_ramp() -> None:
     ours.offer(moving, 0, 0, None)
     commands = [ours.tick() for _ in range(4)]
     assert commands[3] is None
-    assert is_zero(ours.hold("waiting for the model"))
+    braked = [ours.brake("waiting for the model") for _ in range(3)]
+    # 2 m/s^2 over one tick
+    assert [command.linear[0] for command in braked] == pytest.approx([0.1, 0.0, 0.0])
+    assert [command.limits for command in braked] == [("safety.max_linear_acceleration",), (), ()]
+    assert is_zero(braked[1]) and braked[1].still and not braked[0].still
     ours.offer(moving, 3, 1, None)
     again = ours.tick()
     assert again is not None

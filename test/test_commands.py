@@ -139,6 +139,15 @@ def test_a_parameter_file_that_the_node_would_refuse_is_refused(capsys, tmp_path
     assert "did you mean guidance.step" in refusal(capsys, "evaluate", checkpoint, "--params", path)
 
 
+def test_settings_that_contradict_the_policy_are_refused_together(capsys, tmp_path, checkpoint):
+    path = tmp_path / "robot.yaml"
+    path.write_text("/**: {ros__parameters: {control.rate: 30.0, control.actions_per_inference: 64}}")
+    said = refusal(capsys, "evaluate", checkpoint, "--tasks", "reach", "--params", path)
+    assert "control.rate is 30 Hz" in said and "actions_per_inference is 64, but the policy's chunks have 8" in said
+    said = refusal(capsys, "evaluate", checkpoint, "--tasks", "reach", "--actions-per-inference", 9)
+    assert "actions_per_inference is 9" in said
+
+
 @pytest.mark.parametrize("verb", ["demo", "demonstrations", "train", "calibrate", "distill", "evaluate"])
 def test_help_names_the_sets_of_tasks(capsys, verb):
     with pytest.raises(SystemExit) as ended:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.launching.arguments import (
@@ -144,7 +145,8 @@ def test_programs_and_parameters_exist(file: str, tmp_path: Path) -> None:
 def test_the_shipped_checkpoint_is_where_the_demo_looks() -> None:
     files = [shipped_checkpoint() / name for name in ("config.json", "model.safetensors", "dysl/adapters.safetensors")]
     assert all(file.is_file() and not file.is_symlink() for file in files), "links: a checkpoint refuses them"
-    assert demo_arguments()["checkpoint"].default == str(shipped_checkpoint())
+    _, policy = demo_programs(defaults(demo_arguments()))
+    assert policy.parameters["model.checkpoint"] == str(shipped_checkpoint())
 
 
 def test_the_demo_takes_the_tasks_own_instruction_unless_one_is_given() -> None:
@@ -201,6 +203,56 @@ def test_a_wrong_argument_is_refused_by_name() -> None:
         number({"respawn_max": "-1"}, "respawn_max", int, low=0)
     with pytest.raises(SettingError, match="seed must be a whole number, not 'x'"):
         demo_programs({**defaults(demo_arguments()), "seed": "x"})
+
+
+def parameters_in(folder: Path, section: str, **values: Any) -> str:
+    """Write a parameter file with one section; ``group__name=value``."""
+    path = folder / "own.yaml"
+    named = {name.replace("__", "."): value for name, value in values.items()}
+    path.write_text(yaml.safe_dump({section: {"ros__parameters": named}}))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("section", "namespace", "pushed", "node"),
+    [
+        ("dysl_vla", "left", "", "/left/dysl_vla"),
+        ("/dysl_vla", "left", "", "/left/dysl_vla"),
+        ("/left/dysl_vla", "", "", "/dysl_vla"),
+        ("/left/dysl_vla", "left", "cell", "/cell/left/dysl_vla"),
+        ("/cell/left/dysl_vla", "/left", "cell", "/left/dysl_vla"),
+        ("camera", "", "", "/dysl_vla"),
+    ],
+)
+def test_a_params_file_for_no_node_of_the_launch_is_refused_with_what_would_fit(
+    tmp_path: Path, section: str, namespace: str, pushed: str, node: str
+) -> None:
+    values = {**defaults(VLA_ARGUMENTS), "namespace": namespace}
+    file = parameters_in(tmp_path, section, safety__max_linear_speed=0.05)
+    with pytest.raises(SettingError) as refused:
+        vla_program({**values, "params_file": file}, pushed=pushed)
+    for part in ("params_file: ", file, f"/{section.strip('/')}", f"name {node}, or /**/dysl_vla"):
+        assert part in str(refused.value)
+    for fitting in (node, "/**/dysl_vla", "/**"):
+        file = parameters_in(tmp_path, fitting, safety__max_linear_speed=0.05)
+        assert vla_program({**values, "params_file": file}, pushed=pushed).parameter_files == (file,)
+
+
+def test_what_ros2_param_dump_wrote_is_refused_under_the_replay_s_namespace(tmp_path: Path) -> None:
+    values = {**defaults(REPLAY_ARGUMENTS), "params_file": parameters_in(tmp_path, "/dysl_vla", guidance__step=0.1)}
+    with pytest.raises(SettingError, match="name /replay/dysl_vla, or"):
+        vla_program(values, use_sim_time=True)
+
+
+@pytest.mark.parametrize("file", sorted(set(ARGUMENTS) - {"replay.launch.py"}))
+def test_an_argument_that_was_not_given_overrides_nothing_of_the_file(file: str, tmp_path: Path) -> None:
+    written = {"use_sim_time": True, "model__checkpoint": "/own", "control__instruction": "open the drawer"}
+    own = parameters_in(tmp_path, "/**/dysl_vla", **written)
+    program = programs(file, {**defaults(ARGUMENTS[file]), "params_file": own})[-1]
+    assert program.parameters == {}
+    chosen = {"checkpoint": "/other", "instruction": "press the button"}
+    program = programs(file, {**defaults(ARGUMENTS[file]), "params_file": own, **chosen})[-1]
+    assert program.parameters == {"model.checkpoint": "/other", "control.instruction": "press the button"}
 
 
 # -- with real nodes -------------------------------------------------------------------------------------------------
@@ -272,3 +324,11 @@ def test_arguments_reach_the_node(peer: RosPeer, checkpoint: Path) -> None:
             assert peer.get_parameter("/dysl_vla", name, LIMIT) == value
         declared = set(topics.values()) - {"/arm/joint_states"}  # the tiny policy declares no joints
         wait_until(lambda: declared <= endpoints(peer, "")[0], LIMIT, f"{declared} among the node's topics")
+
+
+def test_the_node_warns_of_a_parameter_file_of_which_nothing_reached_it(tmp_path: Path) -> None:
+    file = parameters_in(tmp_path, "/left/dysl_vla", safety__max_linear_speed=0.05)
+    with NodeProcess("vla_node", {"model.threads": 1}, parameter_file=Path(file)) as node:
+        node.wait_for_output("so that it would have no effect", LIMIT)
+        assert f"{file} has parameters for /left/dysl_vla, none for the node /dysl_vla" in node.output
+        assert node.output.count("no effect") == 1, "the other file reaches it"

@@ -14,7 +14,7 @@ import pytest
 
 from faulty_worker import FaultyWorker
 from harness import wait_until
-from vla_rig import ACTION, LIMIT, REPORT, Rig, gentle, running_rig
+from vla_rig import ACTION, LIMIT, REPORT, TWIST, Rig, gentle, running_rig
 
 pytestmark = pytest.mark.ros
 
@@ -47,7 +47,11 @@ def rig(module_rig: Rig, faulty: FaultyWorker) -> Iterator[Rig]:
     faulty.set("delay", seconds=STEADY)
     module_rig.robot.silent.clear()
     module_rig.bring_to("inactive")
-    assert module_rig.set(control__actions_per_inference=1, control__max_linear_seam=BOUND)[0]
+    assert module_rig.set(
+        control__actions_per_inference=1,
+        control__max_linear_seam=BOUND,
+        safety__max_linear_acceleration=1000.0,
+    )[0]
     begun = module_rig.heard(ACTION)
     module_rig.move()
     yield module_rig
@@ -70,7 +74,9 @@ def judge(rig: Rig, begun: int) -> None:
     counts: Counter[int] = Counter()  # actions played of each episode
     observed_at: dict[tuple[int, int], int] = {}
     for action in (action for action in actions if action.stop_reason or action.first_tick):
-        if action.stop_reason:
+        if WAITING in action.stop_reason:  # slowing down
+            assert np.linalg.norm(velocity(action)) <= np.linalg.norm(before)
+        elif action.stop_reason:
             assert not velocity(action).any()
         else:
             if last is None or last.stop_reason or inference_of(last) != inference_of(action):
@@ -139,6 +145,48 @@ def test_a_queue_that_runs_dry_again_and_again_starts_gently_each_time(rig, faul
     assert all(WAITING in action.stop_reason for action in told if action.stop_reason)
 
 
+def test_with_m_as_long_as_the_chunk_no_tick_stands_still_once_the_latency_is_known(rig, faulty):
+    faulty.set("delay", seconds=1.5 * TICK)
+    assert rig.set(control__actions_per_inference=HORIZON)[0]
+    wait_for_inferences(rig, 4)
+    begun = rig.heard(ACTION)
+
+    def in_a_row() -> int:
+        """Longest run of chunks without a tick that stands still; an answer may be late on a busy machine."""
+        longest, chunks = 0, set()
+        for action in after(rig, begun):
+            chunks = set() if action.stop_reason else chunks | {inference_of(action)}
+            longest = max(longest, len(chunks))
+        return longest
+
+    wait_until(lambda: in_a_row() >= 6, LIMIT, "6 chunks in a row that none ran dry of")
+
+
+def test_where_the_latency_exceeds_the_chunk_the_arm_slows_down_and_the_rate_that_fits_is_named(rig, faulty):
+    change = 0.5 * TICK  # m/s a tick
+    assert rig.set(safety__max_linear_acceleration=0.5)[0]
+    rig.wait_for_motion()
+    faulty.set("delay", seconds=12 * TICK)
+    begun, begun_twists = rig.heard(ACTION), rig.heard(TWIST)
+
+    def named(status: Any) -> float:
+        """The rate that would fit; a busy machine may have exceeded the chunk before the delay did."""
+        told = status.message.partition("At most ")[2]
+        return float(told.split()[0]) if told and status.level == status.ERROR else np.inf
+
+    fits = (HORIZON // 2) / (12 * TICK)
+    rig.wait_for_status("inference", lambda status: 0.0 < named(status) <= fits, f"ERROR with at most {fits:g}")
+
+    def slowing() -> list[Any]:
+        return [a for a in after(rig, begun) if WAITING in a.stop_reason and velocity(a).any()]
+
+    wait_until(lambda: len(slowing()) >= 2, LIMIT, "two ticks of slowing down")
+    twists = [twist.twist.linear for twist in rig.peer.received(TWIST)[begun_twists:]]
+    steps = np.diff([[twist.x, twist.y, twist.z] for twist in twists], axis=0)
+    assert np.linalg.norm(steps, axis=1).max() <= change + 1e-9
+    assert {action.stop_reason for action in slowing()} == {slowing()[0].stop_reason}
+
+
 @pytest.mark.parametrize("delay", [0.0, STEADY], ids=["within the tick", "three ticks"])
 def test_a_new_instruction_in_the_middle_of_a_chunk_plays_nothing_of_the_old_one(rig, faulty, delay):
     faulty.set("delay", seconds=delay)
@@ -175,3 +223,16 @@ def test_a_pause_by_a_silent_camera_resumes_with_a_new_chunk(rig):
     resumed = rig.wait_for_motion()
     assert resumed.episode >= stop.episode and resumed.inference == 1 and resumed.chunk_index == 0
     assert not any(action.stop_reason == "" and action.episode < resumed.episode for action in after(rig, begun))
+
+
+def test_numbers_that_contradict_the_policy_are_refused_together_where_they_are_set(rig):
+    wanted = {"control__actions_per_inference": 64, "control__rate": 30.0}
+    accepted, reason = rig.set(**wanted)
+    assert not accepted
+    for part in ("control.rate is 30 Hz", "time_step in the", "is 64, but the policy's chunks have 8 actions"):
+        assert part in reason
+    rig.bring_to("unconfigured")
+    assert rig.set(**wanted)[0], "no policy is loaded that they could contradict"
+    assert not rig.change("configure")
+    rig.wait_for_error("worker", reason)
+    assert rig.set(control__actions_per_inference=1, control__rate=20.0)[0]

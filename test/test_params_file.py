@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dysl_vla_ros.errors import SettingError
-from dysl_vla_ros.params_file import params_text, read_params_file
+from dysl_vla_ros.params_file import fits, params_text, read_params_file
 
 CONFIG = Path(__file__).parents[1] / "config"
 
@@ -50,7 +50,7 @@ def test_a_later_entry_counts_over_an_earlier_one(tmp_path):
         ("", "has no ros__parameters"),
         ("guidance:\n  step: 1.0\n", "has no ros__parameters"),
         ("dysl_vla:\n  ros__parameters: 3\n", "ros__parameters of /dysl_vla holds 3"),
-        ("sim:\n  ros__parameters:\n    a: 1\n", "parameters for sim, none for the node dysl_vla"),
+        ("sim:\n  ros__parameters:\n    a: 1\n", "parameters for /sim, none for the node dysl_vla"),
         ("/**:\n  ros__parameters:\n    guidance.stepp: 0.1\n", "did you mean guidance.step"),
         ("/**:\n  ros__parameters:\n    guidance.step: 1\n", "write 1.0, not 1"),
         ("/**:\n  ros__parameters:\n    skipping.threshold: .nan\n", "skipping.threshold must be from 0 to 1"),
@@ -84,6 +84,44 @@ def test_what_is_written_reads_back_to_the_last_bit(tmp_path_factory, step, wind
     assert (guidance.step, guidance.window, guidance.stride) == (step, window, stride)
     assert set(read.given) == set(values)
     assert type(next(iter(yaml.safe_load(text).values()))["ros__parameters"]["guidance"]["step"]) is float
+
+
+def test_a_file_for_several_nodes_of_the_name_is_refused_and_wildcards_go_with_the_one_that_is_named(tmp_path):
+    left = "/left/dysl_vla: {ros__parameters: {guidance.step: 0.5}}\n"
+    with pytest.raises(SettingError, match="/left/dysl_vla, /right/dysl_vla, and nothing says which"):
+        read_params_file(written(tmp_path, left + "/right/dysl_vla: {ros__parameters: {guidance.step: 0.7}}\n"))
+    other = "/right/*: {ros__parameters: {guidance.step: 0.7}}\n/*/*: {ros__parameters: {guidance.window: 7}}\n"
+    read = read_params_file(written(tmp_path, left + other))
+    assert (read.runtime.guidance.step, read.runtime.guidance.window) == (0.5, 7)
+
+
+SECTIONS = (
+    "dysl_vla", "/dysl_vla", "/left/dysl_vla", "/**", "/*", "/**/dysl_vla", "/*/dysl_vla", "/left/*", "/left/**",
+    "/*/*", "/**/left/dysl_vla", "/dysl", "/other",
+)  # fmt: skip
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("namespace", ["", "/left", "/arms/left"])
+def test_a_section_fits_a_node_exactly_where_ros_gives_it_the_parameters(tmp_path, namespace):
+    rclpy = pytest.importorskip("rclpy")
+    from rclpy.context import Context
+    from rclpy.node import Node
+
+    context = Context()
+    rclpy.init(context=context, domain_id=0)
+    try:
+        for section in SECTIONS:
+            path = written(tmp_path, f"{section}:\n  ros__parameters:\n    guidance.step: 0.5\n")
+            arguments = ["--ros-args", "--params-file", str(path)]
+            node = Node(
+                "dysl_vla", namespace=namespace, cli_args=arguments, context=context, start_parameter_services=False
+            )
+            reached = "guidance.step" in node._parameter_overrides
+            node.destroy_node()
+            assert fits(f"/{section.strip('/')}", f"{namespace}/dysl_vla") == reached, section
+    finally:
+        rclpy.shutdown(context=context)
 
 
 def test_nothing_is_written_that_the_node_would_refuse():

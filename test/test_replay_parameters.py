@@ -54,7 +54,7 @@ def test_every_fault_is_named_at_once_with_the_nearest_name(tmp_path):
 
 def test_what_is_no_parameter_file_is_said(tmp_path):
     assert "has no ros__parameters" in refusal(tmp_path, "guidance:\n  step: 1.0\n")
-    assert "parameters for camera, none for the node dysl_vla" in refusal(
+    assert "parameters for /camera, none for the node dysl_vla" in refusal(
         tmp_path, "camera:\n  ros__parameters:\n    rate: 1\n"
     )
     assert "cannot be read as YAML" in refusal(tmp_path, "a: [1\n")

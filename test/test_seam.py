@@ -91,14 +91,14 @@ def test_from_rest_and_after_an_underrun_speed_grows_from_zero() -> None:
     ours.offer(chunk(0.25, 0.25, 0.25), 0, 0, None)
     np.testing.assert_allclose(speeds(ours, 3), [0.1, 0.2, 0.25], atol=1e-6)
     assert ours.tick() is None
-    ours.hold("no chunk")
+    ours.brake("no chunk")
     ours.offer(chunk(0.25, 0.25, 0.25), 3, 1, None)
     np.testing.assert_allclose(speeds(ours, 3), [0.1, 0.2, 0.25], atol=1e-6)
 
 
-def test_a_chunk_that_goes_on_after_the_arm_was_held_still_grows_from_zero_too() -> None:
+def test_a_chunk_that_goes_on_after_the_arm_was_braked_to_rest_grows_from_zero_too() -> None:
     ours = moving(commander())
-    ours.hold("held")
+    ours.brake("waiting")
     np.testing.assert_allclose(speeds(ours, 2), [0.1, 0.2], atol=1e-6)
 
 
@@ -149,7 +149,7 @@ events = st.lists(
 
 
 def play(ours: Commander, happens: list) -> list[tuple[Command, int]]:
-    """Every command with the number of offers before it; a tick with nothing to play holds."""
+    """Every command with the number of offers before it; a tick with nothing to play brakes."""
     told, offered = [], 0
     for event in happens:
         if event[0] == "offer":
@@ -157,7 +157,7 @@ def play(ours: Commander, happens: list) -> list[tuple[Command, int]]:
             actions = np.array([[x, y, 0.0, 0.5] for x, y in event[1]], np.float32)
             ours.offer(ActionChunk(actions, 0.05), max(ours.actions_played - event[2], 0), offered, None)
         elif event[0] == "tick":
-            told += [(ours.tick() or ours.hold("dry"), offered) for _ in range(event[1])]
+            told += [(ours.tick() or ours.brake("dry"), offered) for _ in range(event[1])]
         elif event[0] == "stop":
             told.append((ours.stop("test"), offered))
         else:
@@ -171,7 +171,7 @@ def test_commands_around_a_seam_never_differ_by_more_than_the_bound(happens: lis
     told = [command for command, _ in play(ours, happens)]
     before = np.zeros(3)
     for last, command in itertools.pairwise([None, *told]):
-        if command.reason:  # standing still is at once
+        if command.reason:  # with this acceleration limit the arm stands still at once
             assert not command.linear.any()
         elif last is None or last.reason or last.inference != command.inference:
             assert np.linalg.norm(command.linear - before) <= bound + SLACK

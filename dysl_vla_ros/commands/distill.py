@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dysl_vla_ros.commands.calibrate import add_threshold_arguments, read_choice, search_thresholds
 from dysl_vla_ros.commands.training_data import WHAT, open_data
+from dysl_vla_ros.control.chunk_time import require_actions
 from dysl_vla_ros.errors import DataError
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ def run(arguments: argparse.Namespace) -> int:
     torch.manual_seed(arguments.seed)
     folder = arguments.adapters or arguments.checkpoint / "dysl"
     policy = load_policy(arguments.checkpoint)
+    require_actions(arguments.actions_per_inference, policy.action.horizon)
     goes_on = arguments.go_on_from
     begun = trained_modules(goes_on, policy) if goes_on else _new_modules(arguments, folder, policy)
     require_writable(folder)

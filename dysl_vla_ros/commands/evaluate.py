@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dysl_vla_ros.commands import method_comparison
+from dysl_vla_ros.control.chunk_time import require_actions, require_playable
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.conditions import CONDITION_CHOICES, Condition, condition_named
 from dysl_vla_ros.params_file import read_params_file
@@ -84,6 +85,7 @@ def evaluation_settings(arguments: argparse.Namespace) -> "EvaluationSettings":
         tasks = tasks_named(arguments.tasks)
     else:
         tasks = tasks_under(condition, trained_tasks(arguments.checkpoint))
+    require_deployable(arguments, runtime.actions_per_inference)
     return EvaluationSettings(
         runtime=runtime,
         control=build(ControlSettings, {"max_linear_seam": arguments.max_linear_seam}),
@@ -96,6 +98,22 @@ def evaluation_settings(arguments: argparse.Namespace) -> "EvaluationSettings":
         tasks=tuple(tasks),
         condition=condition.name,
     )
+
+
+def require_deployable(arguments: argparse.Namespace, actions_per_inference: int) -> None:
+    """Refuse what a node with these settings and this checkpoint would refuse.
+
+    Raises:
+        CheckpointError: the folder is no checkpoint.
+        SettingError: --params or the number of actions contradicts what the policy gives.
+    """
+    from dysl_vla_ros.policies.registry import load_policy
+
+    action = load_policy(arguments.checkpoint).action
+    if arguments.params:
+        control = read_params_file(arguments.params).control
+        require_playable(replace(control, actions_per_inference=actions_per_inference), action)
+    require_actions(actions_per_inference, action.horizon)
 
 
 def trained_tasks(checkpoint: Path) -> list[Task]:

@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Take full-depth runs, measure the machine, search, write; 1 where the target cannot be met."""
+    from dysl_vla_ros.control.chunk_time import require_playable
     from dysl_vla_ros.distillation.cost_model import measure_cost
     from dysl_vla_ros.distillation.remembered_passes import RememberedPasses
     from dysl_vla_ros.distillation.splitting import split_runs, thin_out
@@ -68,7 +69,11 @@ def run(arguments: argparse.Namespace) -> int:
     runtime = Runtime.load(str(arguments.checkpoint), arguments.adapters, threads=arguments.threads)
     if runtime.dysl is None:
         raise DataError(f"{arguments.checkpoint} has no adapters, so nothing can be skipped; run `dysl_vla distill`")
-    start = read_params_file(arguments.params).runtime if arguments.params else RuntimeSettings()
+    start = RuntimeSettings()
+    if arguments.params:
+        given = read_params_file(arguments.params)
+        require_playable(given.control, runtime.policy.action)
+        start = given.runtime
     before = _resolved(start, runtime.dysl.calibrated)
     require_new(arguments.out, arguments.force)
     require_writable(arguments.out)

@@ -2,7 +2,8 @@
 
 Time is counted, never guessed: an action lasts ``control.rate * time_step`` ticks, and a new chunk is joined by the
 number of actions played since its observation was taken; those before that place are dropped. An action counts as
-played at its first tick. No clock, no ROS, no threads: node, demonstration and evaluation use this same class.
+played at its first tick. Where a chunk is used up before the next one comes, the arm slows down. No clock, no ROS, no
+threads: node, demonstration and evaluation use this same class.
 """
 
 import math
@@ -12,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dysl_vla_ros.control.chunk_time import actions_during, require_playable, ticks_per_action
 from dysl_vla_ros.control.limits import Limiter
 from dysl_vla_ros.control.played import PlayedActions
 from dysl_vla_ros.control.workspace import Place
-from dysl_vla_ros.errors import NonFiniteActionError, SettingError
+from dysl_vla_ros.errors import NonFiniteActionError
 from dysl_vla_ros.interfaces import ActionChunk, ActionSpec, FloatArray
 from dysl_vla_ros.settings import ControlSettings, SafetySettings
 
@@ -40,6 +42,11 @@ class Command:
     limits: tuple[str, ...]  # names of the settings that changed the action
     reason: str  # why nothing is played; "" while playing
 
+    @property
+    def still(self) -> bool:
+        """Whether the arm is told to stand still because nothing is played."""
+        return bool(self.reason) and not (self.linear.any() or self.angular.any())
+
 
 @dataclass(frozen=True, eq=False)
 class _Chunk:
@@ -53,12 +60,13 @@ class _Chunk:
 class Commander:
     """Plays the current chunk. Not thread-safe: its owner calls every method under one lock.
 
-    Once a control tick: ``tick``; where it gives None, ``hold`` (nothing fresh to play) or ``stop`` (something is
+    Once a control tick: ``tick``; where it gives None, ``brake`` (nothing fresh to play) or ``stop`` (something is
     wrong). For an inference: note ``actions_played`` with the observation, hand ``take_played`` to the runtime, and
     ``offer`` its chunk.
 
     Attributes:
         place: where the end effector is, as known for the next ``tick``; only ``safety.workspace_box`` asks.
+        latency: s from picture to chunk that the next inference is expected to take at most; 0.0: unknown.
         late_chunks: chunks offered too late to play any of their actions, since construction.
         image_stamp: as given to ``offer``, of the action being played; None while nothing plays.
     """
@@ -73,6 +81,7 @@ class Commander:
         self._limiter = Limiter(action)
         self._played = PlayedActions(action.dimensions)
         self.place: Place | None = None
+        self.latency = 0.0
         self.late_chunks = 0
         self.configure(control, safety)
         self.reset()
@@ -81,8 +90,10 @@ class Commander:
         """Take settings over from the next tick on.
 
         Raises:
-            SettingError: control.rate is no whole multiple of the policy's action rate; nothing is changed.
+            SettingError: control.rate is no whole multiple of the policy's action rate, or
+                control.actions_per_inference is more than its chunks have; nothing is changed.
         """
+        require_playable(control, self._action)
         self._ticks_per_action = ticks_per_action(control.rate, self._action.time_step)
         self._control = control
         self._safety = safety
@@ -90,7 +101,7 @@ class Commander:
     def reset(self) -> None:
         """Begin an episode: forget everything, ``actions_played`` included, but the last command to arm and gripper.
 
-        The arm goes on at its last speed until ``tick`` or ``hold`` say otherwise; motion ramps in again.
+        The arm goes on at its last speed until ``tick``, ``brake`` or ``stop`` say otherwise; motion ramps in again.
         """
         self._chunk: _Chunk | None = None  # where the next action comes from
         self._playing: tuple[_Chunk, int] | None = None  # the action at hand
@@ -175,25 +186,13 @@ class Commander:
             reason="",
         )
 
-    def hold(self, reason: str) -> Command:
-        """Return a zero twist for a tick with nothing to play; nothing is dropped, the gripper holds."""
-        self._limiter.rest()
-        zero = np.zeros(3)
-        return Command(
-            linear=zero,
-            angular=zero.copy(),
-            gripper=None,
-            translation=zero.copy(),
-            rotation=zero.copy(),
-            action=None,
-            index=0,
-            chunk_length=0,
-            inference=0,
-            first_tick=False,
-            verified=False,
-            limits=(),
-            reason=reason,
-        )
+    def brake(self, reason: str) -> Command:
+        """Slow down for a tick with nothing to play, to a zero twist in the end; nothing is dropped, the gripper holds.
+
+        The change of speed is within ``safety.max_linear_acceleration`` and ``max_angular_acceleration``.
+        """
+        linear, angular, limits = self._limiter.brake(self._control, self._safety, self.place)
+        return self._unplayed(linear, angular, limits, reason)
 
     def stop(self, reason: str) -> Command:
         """Drop chunk and action at hand, ramp in at the next motion, and return a zero twist: at once, no braking ramp.
@@ -204,7 +203,25 @@ class Commander:
         self._chunk_played = 0
         self._interrupted()
         self._limiter.ramp_again()
-        return self.hold(reason)
+        self._limiter.rest()
+        return self._unplayed(np.zeros(3), np.zeros(3), (), reason)
+
+    def _unplayed(self, linear: Vector, angular: Vector, limits: tuple[str, ...], reason: str) -> Command:
+        return Command(
+            linear=linear,
+            angular=angular,
+            gripper=None,
+            translation=linear * self._action.time_step,
+            rotation=angular * self._action.time_step,
+            action=None,
+            index=0,
+            chunk_length=0,
+            inference=0,
+            first_tick=False,
+            verified=False,
+            limits=limits,
+            reason=reason,
+        )
 
     def take_played(self) -> tuple[FloatArray, tuple[int, ...]]:
         """Hand over, once, the actions played since the last call, as the policy gave them.
@@ -228,11 +245,16 @@ class Commander:
 
     @property
     def due(self) -> bool:
-        """Whether the next inference is due: m actions of the chunk were played, or it is exhausted or absent."""
+        """Whether the next inference is due.
+
+        It is where m actions of the chunk were played, or it is exhausted or absent; earlier where no more are left
+        than begin within ``latency``: the answer then comes before they are used up.
+        """
         if self._chunk is None:
             return True
         left = self._chunk.observed_at + len(self._chunk.actions) - self.actions_played
-        return left <= 0 or self._chunk_played >= self._control.actions_per_inference
+        needed = actions_during(self.latency, self._action.time_step)
+        return left <= needed or self._chunk_played >= self._control.actions_per_inference
 
     @property
     def _repeating(self) -> tuple[_Chunk, int] | None:
@@ -249,20 +271,4 @@ class Commander:
         self._played.interrupt()
         self._last = None
         self.image_stamp = None
-        self._limiter.rest()
 
-
-def ticks_per_action(rate: float, time_step: float) -> int:
-    """Return for how many control ticks one action is played.
-
-    Raises:
-        SettingError: it is no whole number; names rates that are possible.
-    """
-    ticks = round(rate * time_step)
-    if ticks < 1 or not math.isclose(ticks, rate * time_step, rel_tol=1e-6):
-        own = 1.0 / time_step
-        raise SettingError(
-            f"control.rate is {rate:g} Hz, but the policy gives an action each {time_step:g} s: it must be a whole "
-            f"multiple of {own:g} Hz, such as {own:g}, {2 * own:g} or {3 * own:g}"
-        )
-    return ticks

@@ -4,7 +4,8 @@ Order: ``action_scale`` and ramp-in make the motion smaller, then the speed limi
 joined to the command before (``seam``), then the acceleration limit bounds the change from one tick to the next;
 directions are kept by shortening vectors, not single axes. Last, the workspace box clips single axes (``workspace``).
 A speed limit that is lowered during motion, and a wall of the box, hold at once, also where that brakes harder than the
-other limits allow. A stop is a zero twist at once: braking is never limited.
+other limits allow. Where nothing is there to play it shrinks to zero within the acceleration limit (``brake``); a
+stop is a zero twist at once.
 
 The gripper is not blended at a seam: its action is a position to go to, mostly open or closed, and a half-way one would
 be a loosened grasp that no chunk asked for. ``safety.max_gripper_speed`` alone says how fast it gets there.
@@ -45,7 +46,7 @@ class Limiter:
         """The arm was told to stand still for this tick: the next motion starts from rest."""
         self._linear_part.rest()
         self._angular_part.rest()
-        self._resting = True
+        self._interrupted = True
 
     def ramp_again(self) -> None:
         """Ramp in from here. The last command stays known: only a zero twist (``rest``) brings the arm to rest."""
@@ -83,7 +84,7 @@ class Limiter:
         values = np.asarray(action, dtype=np.float64)
         velocity = factor * values[:-1] / self._action.time_step
         linear, angular = velocity[:3], velocity[3:] if self._action.has_rotation else np.zeros(3)
-        joint = new_chunk or self._resting
+        joint = new_chunk or self._interrupted
         linear_bounds = (safety.max_linear_speed, control.max_linear_seam, safety.max_linear_acceleration * tick)
         linear = self._linear_part.limit(linear, *linear_bounds, joint, acted)
         linear, walls = kept_inside(linear, place, tick, safety)
@@ -100,9 +101,29 @@ class Limiter:
                 acted.append("safety.max_gripper_speed")
             gripper = reachable
         self._gripper = gripper
-        self._resting = False
+        self._interrupted = False
         self._moving_for += tick
         return LimitedMotion(linear.copy(), angular.copy(), gripper, tuple(acted))
+
+    def brake(
+        self, control: ControlSettings, safety: SafetySettings, place: Place | None
+    ) -> tuple[Vector, Vector, tuple[str, ...]]:
+        """Shrink the last command towards zero for one tick, and remember that.
+
+        Returns:
+            Linear (3,) m/s and angular velocity (3,) rad/s, and the names of the settings that kept them from zero or
+            changed them.
+        """
+        tick = 1.0 / control.rate  # s
+        acted: list[str] = []
+        linear = self._linear_part.brake(safety.max_linear_speed, safety.max_linear_acceleration * tick, acted)
+        linear, walls = kept_inside(linear, place, tick, safety)
+        if walls:
+            acted += walls
+            self._linear_part.commanded(linear)
+        angular = self._angular_part.brake(safety.max_angular_speed, safety.max_angular_acceleration * tick, acted)
+        self._interrupted = True
+        return linear.copy(), angular.copy(), tuple(acted)
 
     def _factor(self, control: ControlSettings, tick: float, acted: list[str]) -> float:
         """Return the factor on translation and rotation; the first tick of a ramp already moves a little."""
@@ -143,6 +164,15 @@ class _Part:
         # Between two velocities within the speed limit lies none above it, but an offset goes on beside a chunk that
         # moves on, and the limit may have been lowered since.
         self._before = shortened(velocity, speed)
+        return self._before
+
+    def brake(self, speed: float, change: float, acted: list[str]) -> Vector:
+        """Return the velocity before, at most ``change`` nearer to zero and within ``speed``."""
+        self._blend = SeamBlend()
+        slowed = shortened(self._before, change)
+        if slowed is not self._before:
+            acted.append(f"safety.max_{self._kind}_acceleration")
+        self._before = shortened(self._before - slowed, speed)
         return self._before
 
     def commanded(self, velocity: Vector) -> None:

@@ -2,7 +2,7 @@
 
 The simulator waits for the policy, so that a table says what the policy does and not how fast this machine is. A real
 robot does not wait: with a ``delay`` each answer comes that long after its picture, whole control ticks and a part of
-one; meanwhile the chunk before is played on, and where it has no more, the arm stands still.
+one; meanwhile the chunk before is played on, and where it has no more, the arm slows down.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -90,6 +90,7 @@ def _play(
     m = settings.runtime.actions_per_inference
     control = replace(settings.control, rate=1.0 / CONTROL_PERIOD, actions_per_inference=m)
     commander = Commander(runtime.policy.action, control, SIMULATED_ARM)
+    commander.latency = settings.delay
     record = EpisodeRecord(scene.task.name, instruction, seed, blocks=runtime.description.blocks)
     late_ticks, late_steps = divmod(round(settings.delay / SIMULATION_STEP), STEPS_PER_TICK)
     coming: _Answer | None = None  # the inference that is under way
@@ -110,7 +111,7 @@ def _play(
             )
             coming = None
         met.advance(late_steps)  # the command before still holds
-        command = commander.tick() or commander.hold(UNDERRUN)
+        command = commander.tick() or commander.brake(UNDERRUN)
         if command.reason:
             record.stops[command.reason] += 1
         left = max(command.chunk_length - command.index - 1, 0)

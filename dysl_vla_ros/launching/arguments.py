@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dysl_vla_ros.errors import SettingError
+from dysl_vla_ros.params_file import fitting, misfit, read_sections
 from dysl_vla_ros.simulation.tasks import TASKS, task_named
 
 PACKAGE = "dysl_vla_ros"
@@ -97,7 +98,7 @@ VLA_ARGUMENTS = {
     "joint_states": Argument("joint_states", "topic of the joints, if the policy declares them"),
     "twist": Argument("~/twist", "topic that the commanded twist goes to"),
     "gripper": Argument("~/gripper", "topic that the commanded opening of the gripper goes to"),
-    "use_sim_time": Argument("false", "take the time from /clock; wins over params_file", YES + NO),
+    "use_sim_time": Argument("", "take the time from /clock; empty: as params_file says, or false", ("", *YES, *NO)),
     **LIFE,
 }
 # A recording names its topics from the root; the node's own go into a namespace, where no arm listens.
@@ -119,9 +120,11 @@ def demo_arguments() -> dict[str, Argument]:
         "seed": Argument("10000", "which layout of the objects"),
         "scene_rate": Argument("10.0", "pictures a second on sim/scene_image, up to 20; 0: none"),
         **POLICY,
-        "checkpoint": Argument(str(shipped_checkpoint()), POLICY["checkpoint"].description),
+        "checkpoint": Argument(
+            "", "folder of the policy's checkpoint; empty: as params_file says, or the policy shipped with the package"
+        ),
         "params_file": Argument("simulated_arm.yaml", POLICY["params_file"].description),
-        "instruction": Argument("", "what to do, in words; empty: the task's own instruction"),
+        "instruction": Argument("", "what to do, in words; empty: as params_file says, or the task's own instruction"),
         "record": Argument("", "folder for a bag of everything a robot would record; new or empty; empty: none"),
         "namespace": Argument("", "ROS namespace of all nodes"),
         **LIFE,
@@ -143,16 +146,25 @@ def shipped_checkpoint() -> Path:
     return (share_folder() / "checkpoints" / "reference" / "config.json").resolve().parent
 
 
-def vla_program(values: Mapping[str, str], use_sim_time: bool | None = None) -> Program:
-    """Say how the node `dysl_vla` is started.
+def vla_program(
+    values: Mapping[str, str],
+    use_sim_time: bool | None = None,
+    pushed: str = "",
+    otherwise: Mapping[str, str] | None = None,
+) -> Program:
+    """Say how the node `dysl_vla` is started: an argument that was not given overrides nothing of params_file.
 
     Args:
         values: argument to text; those that a launch file does not have are absent.
-        use_sim_time: None: as the argument of that name says.
+        use_sim_time: None: as the argument of that name says, where there is one and it is given.
+        pushed: namespace that the launch files around this one have pushed.
+        otherwise: parameters that count where neither an argument nor params_file gives them.
 
     Raises:
-        SettingError: params_file does not exist, a truth value is none.
+        SettingError: params_file does not exist, cannot be read or has nothing for this node; a truth value is none.
     """
+    files = parameter_files(values.get("params_file", ""))
+    given = given_by(files, full_name(values.get("namespace", ""), pushed))
     parameters: dict[str, Any] = {
         parameter: value
         for parameter, value in (
@@ -163,12 +175,18 @@ def vla_program(values: Mapping[str, str], use_sim_time: bool | None = None) -> 
         )
         if value
     }
-    parameters["use_sim_time"] = truth(values, "use_sim_time") if use_sim_time is None else use_sim_time
+    for name, value in (otherwise or {}).items():
+        if not given.get(name):
+            parameters.setdefault(name, value)
+    if use_sim_time is None and values.get("use_sim_time"):
+        use_sim_time = truth(values, "use_sim_time")
+    if use_sim_time is not None:
+        parameters["use_sim_time"] = use_sim_time
     return Program(
         executable="vla_node",
         name=VLA,
         namespace=values.get("namespace", ""),
-        parameter_files=parameter_files(values.get("params_file", "")),
+        parameter_files=files,
         parameters=parameters,
         remappings=tuple(
             (topic, values[name]) for name, topic in TOPICS.items() if values.get(name, topic) not in ("", topic)
@@ -208,18 +226,42 @@ def recorder_program(values: Mapping[str, str]) -> Program:
     )
 
 
-def demo_programs(values: Mapping[str, str]) -> tuple[tuple[Program, ...], Program]:
+def demo_programs(values: Mapping[str, str], pushed: str = "") -> tuple[tuple[Program, ...], Program]:
     """Return the simulated robot, with a recorder if so wanted, and the node that drives it.
 
-    No instruction stands for the task's own.
+    Where neither an argument nor params_file says so, it is the shipped policy and the task's own instruction.
 
     Raises:
         SettingError: an argument is wrong.
         DataError: there is no such task.
     """
-    instruction = values["instruction"] or task_named(values["task"]).instruction
+    otherwise = {
+        "model.checkpoint": str(shipped_checkpoint()),
+        "control.instruction": task_named(values["task"]).instruction,
+    }
     others = (sim_program(values), *([recorder_program(values)] if values["record"] else []))
-    return others, vla_program({**values, "instruction": instruction}, use_sim_time=False)
+    return others, vla_program(values, pushed=pushed, otherwise=otherwise)
+
+
+def full_name(namespace: str, pushed: str = "") -> str:
+    """Return the name of the node `dysl_vla` in a namespace, which lies in the one pushed unless it is absolute."""
+    parts = namespace if namespace.startswith("/") else f"{pushed}/{namespace}"
+    return "".join(f"/{part}" for part in [*parts.split("/"), VLA] if part)
+
+
+def given_by(files: tuple[str, ...], node: str) -> dict[str, Any]:
+    """Return what parameter files give a node of that full name.
+
+    Raises:
+        SettingError: one of them cannot be read, or gives it nothing.
+    """
+    given: dict[str, Any] = {}
+    for file in files:
+        sections = read_sections(Path(file))
+        if fault := misfit(Path(file), sections, node):
+            raise SettingError(f"params_file: {fault}")
+        given |= fitting(sections, node)
+    return given
 
 
 def truth(values: Mapping[str, str], name: str) -> bool:

@@ -5,7 +5,7 @@ One lock covers it all: the tick (a steady timer), images (executor threads), re
 that belongs to an earlier episode is recognised for certain. The file is as long as what that lock covers.
 
 An *episode* is what guidance and the policy's memory span: a stop, a new instruction or ``~/reset`` begins another
-one. An underrun with fresh inputs does not: it is a zero twist, and a gap in what guidance observes.
+one. An underrun with fresh inputs does not: the arm slows down, and guidance observes a gap.
 """
 
 import threading
@@ -292,7 +292,7 @@ class ControlLoop:
         command = self._commander.tick()
         if command is None:  # an underrun: inputs are fresh, so guidance goes on after the gap
             self._statistics.action_ticks += 1
-            return self._commander.hold(WAITING_FOR_POLICY)
+            return self._commander.brake(WAITING_FOR_POLICY)
         self._stopped = False
         self._inferences.played(command)
         self._statistics.action_ticks += command.first_tick
@@ -334,7 +334,7 @@ class ControlLoop:
     # -- inference -----------------------------------------------------------------------------------------------------
 
     def _request_if_due(self) -> None:
-        """Start an inference: worker idle, a newer image than the last request's, m actions of the chunk played."""
+        """Start an inference: worker idle, a newer image than the last request's, and one is due."""
         if not self._active or self._fatal or self._client.busy or not self._commander.due:
             return
         stamp = self._inputs.newest_stamp()
@@ -404,6 +404,7 @@ class ControlLoop:
         self._fault = ""
         self._failures = {kind: count for kind, count in self._failures.items() if kind == "tick"}
         self._statistics.inferred(record)
+        self._commander.latency = self._statistics.long_latency()
         self._outputs.inference(record)
 
     def _count_failure(self, kind: str, text: str) -> None:

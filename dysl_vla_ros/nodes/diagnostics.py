@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from dysl_vla_ros.control.chunk_time import actions_during, latency_fault
 from dysl_vla_ros.interfaces import PolicyDescription
 from dysl_vla_ros.nodes.levels import SteadyLevels
 from dysl_vla_ros.nodes.parameters import Settings
@@ -97,7 +98,9 @@ def _inference(node_name: str, settings: Settings, session: "Session") -> Diagno
     if (seams := statistics.seams(window)) is not None:
         values |= {"seam p95": seams[0], "seam largest": seams[1]}
     missed = statistics.missed_share(window)
+    action, latency = session.description.action, statistics.long_latency()
     values |= {
+        "actions kept for the next answer": actions_during(latency, action.time_step),
         "share of missed deadlines": missed,
         "missed deadlines": statistics.missed_deadlines,
         "failures": statistics.failures,
@@ -109,6 +112,8 @@ def _inference(node_name: str, settings: Settings, session: "Session") -> Diagno
         return _status(node_name, "inference", ERROR, failure, values)
     if not session.loop.active:
         return _status(node_name, "inference", OK, "inactive", values)
+    if fault := latency_fault(latency, action):
+        return _status(node_name, "inference", ERROR, fault, values)
     if statistics.often_missed.exceeded(missed):
         message = (
             f"running; {missed:.0%} of the replies came after the tick that waited for them: the model is slower than "

@@ -3,7 +3,8 @@
 import time
 from typing import Any
 
-from dysl_vla_ros.control.commander import Commander, ticks_per_action
+from dysl_vla_ros.control.chunk_time import require_playable
+from dysl_vla_ros.control.commander import Commander
 from dysl_vla_ros.control.workspace import unsuitable_policy
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.interfaces import PolicyDescription
@@ -111,11 +112,12 @@ class Session:
         return time.monotonic()
 
     def _cross_check(self, settings: Settings) -> str:
+        faults = [unsuitable_policy(settings.safety, self.description.proprioception, self.description.action)]
         try:
-            ticks_per_action(settings.control.rate, self.description.action.time_step)
+            require_playable(settings.control, self.description.action)
         except SettingError as error:
-            return str(error)
-        return unsuitable_policy(settings.safety, self.description.proprioception, self.description.action)
+            faults.insert(0, str(error))
+        return "; ".join(fault for fault in faults if fault)
 
     def _on_reply(self, reply: StepReply) -> None:
         if self.is_open:

@@ -11,6 +11,7 @@ from dysl_vla_ros.nodes.outputs import InferenceRecord
 
 LONGEST_WINDOW = 10000  # inferences; the upper end of diagnostics.window
 LATENCY_SAMPLES = 5  # of the latest inferences that the next one is expected to take as long as
+LATENCY_WINDOW = 40  # latest inferences whose slowest ones the next one may be like
 FEWEST_LATENCIES = 3  # of which the median is still itself where one of them is an outlier
 LATE_TICK = 1.5  # periods between two ticks that count as an overrun
 FEWEST = 20  # samples that a share is judged by
@@ -25,7 +26,7 @@ class Statistics:
     def __init__(self) -> None:
         """Start at zero."""
         self._inferences: deque[tuple[float, ...]] = deque(maxlen=LONGEST_WINDOW)  # one value a part, ms
-        self._latencies: deque[float] = deque(maxlen=LATENCY_SAMPLES)  # ms
+        self._latencies: deque[float] = deque(maxlen=LATENCY_WINDOW)  # ms
         self._seams: deque[float] = deque(maxlen=LONGEST_WINDOW)  # one an inference, NaN: none
         self._skipping: deque[tuple[int, int, bool]] = deque(maxlen=LONGEST_WINDOW)  # layer calls, layers, verified
         self._missed: deque[bool] = deque(maxlen=LONGEST_WINDOW)
@@ -96,7 +97,7 @@ class Statistics:
     def commanded(self, command: Command) -> None:
         """Count a published command."""
         self.commands += 1
-        self.zero_commands += bool(command.reason)
+        self.zero_commands += command.still
         self.limits.update(command.limits)
         self._unreported_walls |= {name for name in command.limits if name.startswith(WALLS)}
 
@@ -132,7 +133,20 @@ class Statistics:
         The first inference of an episode does not count, and one that took ten times as long moves the median to a
         neighbour: neither a cold start nor an outlier is taken for what is usual.
         """
-        return float(np.median(self._latencies)) * 1e-3 if len(self._latencies) >= FEWEST_LATENCIES else 0.0
+        if len(self._latencies) < FEWEST_LATENCIES:
+            return 0.0
+        latest = list(self._latencies)[-LATENCY_SAMPLES:]
+        return float(np.median(latest)) * 1e-3
+
+    def long_latency(self) -> float:
+        """Return the 95th percentile of the time of the latest inferences in seconds, 0.0 while there are too few.
+
+        Of those as :meth:`typical_latency` counts them. It is a time that was met, the lower of two: one outlier among
+        up to :data:`FEWEST` inferences is not taken for it.
+        """
+        if len(self._latencies) < FEWEST_LATENCIES:
+            return 0.0
+        return float(np.percentile(self._latencies, 95, method="lower")) * 1e-3
 
     def _count(self, window: int) -> int:
         return min(window, len(self._inferences))

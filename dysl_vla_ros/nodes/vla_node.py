@@ -32,6 +32,7 @@ from dysl_vla_ros.nodes.executor import PatientExecutor, lanes
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode, spin, transition
 from dysl_vla_ros.nodes.namesake import living_namesake
 from dysl_vla_ros.nodes.outputs import RELIABLE
+from dysl_vla_ros.nodes.parameter_files import without_effect
 from dysl_vla_ros.nodes.parameters import INSTRUCTION, NodeParameters, Settings
 from dysl_vla_ros.nodes.program import REFUSED, run_program
 from dysl_vla_ros.nodes.service_queue import DEEP
@@ -65,7 +66,8 @@ class VlaNode(GuardedLifecycleNode):
         self._parameters_of_node = NodeParameters(
             self, lambda: self.state != "unconfigured", self._on_parameters_changed
         )
-        for warning in self._parameters_of_node.unknown_names():
+        files = without_effect(sys.argv, self.get_fully_qualified_name())
+        for warning in [*self._parameters_of_node.unknown_names(), *files]:
             self.get_logger().warning(warning)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         for kind, name, answer in ((Trigger, "~/reset", self._on_reset), (SetBool, "~/hold", self._on_hold)):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dysl_vla_ros.control.chunk_time import require_playable
 from dysl_vla_ros.errors import BagError
 from dysl_vla_ros.interfaces import PolicyDescription
 from dysl_vla_ros.policies.checkpoint import read_config
@@ -79,6 +80,7 @@ def load_against(path: Path, runtime: Runtime, settings: ReplaySettings, threads
         return Against("DySL folder", name, [Side(OTHER, Runtime(policy, dysl), settings.runtime)])
     if path.suffix in (".yaml", ".yml"):
         other_settings = read_parameters(path)
+        require_playable(other_settings.control, runtime.description.action)
         side = Side(OTHER, Runtime(runtime.policy, runtime.dysl), other_settings.runtime)
         return Against("parameter file", name, [side])
     if path.suffix == ".json" and path.is_file():

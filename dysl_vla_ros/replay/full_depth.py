@@ -8,6 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dysl_vla_ros.bags.reader import BagReader
+from dysl_vla_ros.control.chunk_time import require_actions
 from dysl_vla_ros.errors import NonFiniteActionError, ObservationError
 from dysl_vla_ros.interfaces import FloatArray, Observation, PolicyDescription
 from dysl_vla_ros.replay.instructions import instruction_judge
@@ -46,7 +47,9 @@ def full_depth_runs(
 
     Raises:
         BagError: a bag cannot serve.
+        SettingError: the policy's chunks have fewer than ``m`` actions.
     """
+    require_actions(m, runtime.description.action.horizon)
     choice = choice or Choice()
     spaced = dataclasses.replace(choice, actions_between=m, unreadable=instruction_judge(runtime.policy))
     settings = dataclasses.replace(FULL_DEPTH, actions_per_inference=m)

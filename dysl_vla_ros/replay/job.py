@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 import dysl_vla_ros
 from dysl_vla_ros.bags.reader import BagReader
+from dysl_vla_ros.control.chunk_time import require_playable
 from dysl_vla_ros.errors import BagError
 from dysl_vla_ros.evaluation.machine import processor
 from dysl_vla_ros.files import require_writable, sha256
@@ -85,6 +86,8 @@ def run_replay(options: ReplayOptions) -> Outcome:
     require_writable(options.output, "name another folder with --out")
     settings = read_parameters(options.parameters) if options.parameters else ReplaySettings()
     runtime = Runtime.load(str(options.checkpoint), options.adapters, threads=options.threads)
+    if options.parameters:
+        require_playable(settings.control, runtime.description.action)
     compared = others.load_against(options.against, runtime, settings, options.threads) if options.against else None
     sides = [
         Side(FULL, Runtime(runtime.policy, runtime.dysl), settings.full_depth),
