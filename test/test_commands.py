@@ -52,6 +52,7 @@ def test_weights_outside_the_folder_and_pickles_are_refused(capsys, checkpoint):
     config = json.loads((checkpoint / "config.json").read_text())
     for name, said in (
         ("../model.safetensors", "must lie in the folder itself"),
+        (str(checkpoint / "model.safetensors"), "must lie in the folder itself"),
         ("model.pt", "pickles could run code"),
     ):
         (checkpoint / "config.json").write_text(json.dumps(config | {"files": {name: "0"}}))

@@ -63,6 +63,9 @@ def total_training(training: Any) -> tuple[int | None, float | None]:
 def read_checkpoint(folder: Path, what: str = "checkpoint") -> dict[str, Any]:
     """Read ``config.json`` and check every file that it names against its hash.
 
+    A file may be a link to anywhere, as `colcon build --symlink-install` and download caches lay them: its hash says
+    whether it is the one that is meant. A name may not lead out of the folder.
+
     Raises:
         CheckpointError: as :func:`read_config`; a file missing, outside the folder, or other than it was written.
     """
@@ -72,12 +75,12 @@ def read_checkpoint(folder: Path, what: str = "checkpoint") -> dict[str, Any]:
         raise CheckpointError(f"{folder / 'config.json'} names no files with their hashes; {MEND}")
     for name, expected in files.items():
         path = folder / str(name)
-        if Path(name).name != name or path.is_symlink():
+        if Path(name).name != name:
             raise CheckpointError(f"{folder / 'config.json'}: file '{name}' must lie in the folder itself; refused")
         if not name.endswith((".safetensors", ".json")):
             raise CheckpointError(f"{path}: only .safetensors and .json are read; pickles could run code")
         if not path.is_file():
-            raise CheckpointError(f"{path} is missing; {MEND}")
+            raise CheckpointError(f"{path} {_why_missing(path)}; {MEND}")
         found = sha256(path)
         if found != expected:
             raise CheckpointError(
@@ -85,6 +88,12 @@ def read_checkpoint(folder: Path, what: str = "checkpoint") -> dict[str, Any]:
                 f"its SHA-256 begins {found[:12]}, config.json says {str(expected)[:12]}; {MEND}"
             )
     return config
+
+
+def _why_missing(path: Path) -> str:
+    if path.is_symlink():
+        return f"is a link to {path.readlink()}, where no file is"
+    return "is missing"
 
 
 def looks_like(path: Path) -> str:
