@@ -39,6 +39,7 @@ from dysl_vla_ros.worker.messages import (
 DESCRIPTION = PolicyDescription(
     family="reference",
     model_hash="ab" * 32,
+    weights_hash="ab" * 32,
     cameras=("image", "wrist_image"),
     proprioception=ProprioceptionSpec(("ee.x", "gripper.opening"), ("m", ""), "base"),
     action=ActionSpec(8, 0.05, False, (0.0, 0.0, 0.0, 0.5), (1.0, 1.0, 1.0, 0.5)),

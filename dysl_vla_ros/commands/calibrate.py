@@ -82,7 +82,7 @@ def choose_layers(arguments: argparse.Namespace, folder: Path) -> int:
     write_json(
         folder / STATIC_LAYERS,
         {
-            "base_sha256": policy.model_hash,
+            "base_sha256": policy.weights_hash,
             "choice": choice.choice,
             "static": list(choice.partition.static),
             "similarity": list(choice.similarity),
@@ -97,7 +97,7 @@ def choose_layers(arguments: argparse.Namespace, folder: Path) -> int:
     return 0
 
 
-def read_choice(folder: Path, model_hash: str) -> dict[str, Any]:
+def read_choice(folder: Path, weights_hash: str) -> dict[str, Any]:
     """Read what :func:`choose_layers` wrote.
 
     Raises:
@@ -112,9 +112,9 @@ def read_choice(folder: Path, model_hash: str) -> dict[str, Any]:
         raise CheckpointError(f"{path} is missing; run `dysl_vla calibrate` first") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error!r}; run `dysl_vla calibrate` again") from error
-    if found != model_hash:
+    if found != weights_hash:
         raise CheckpointError(
-            f"{path} was made for the base {str(found)[:12]}, this one is {model_hash[:12]}; "
+            f"{path} was made for the base {str(found)[:12]}, this one is {weights_hash[:12]}; "
             "run `dysl_vla calibrate` again"
         )
     return choice
@@ -141,7 +141,7 @@ def search_thresholds(arguments: argparse.Namespace, folder: Path, data: Trainin
         runtime.dysl.partition,
         runtime.dysl.modules,
         family=runtime.policy.family,
-        base_sha256=runtime.policy.model_hash,
+        base_sha256=runtime.policy.weights_hash,
         choice=config["partition"]["choice"],
         module_sizes=runtime.dysl.module_sizes,
         calibration={

@@ -99,7 +99,7 @@ def write_folder(folder: Path, job: Distillation, records: Sequence[Record], beg
         job.partition,
         job.modules,
         family=policy.family,
-        base_sha256=policy.model_hash,
+        base_sha256=policy.weights_hash,
         choice=begun.choice,
         module_sizes=begun.sizes,
         calibration={"guidance": UNCALIBRATED, "actions_per_inference": m},

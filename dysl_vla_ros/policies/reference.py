@@ -23,7 +23,9 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMS
 
 from dysl_vla_ros.errors import CheckpointError, InstructionError, ObservationError
 from dysl_vla_ros.interfaces import ActionSpec, Observation, ProprioceptionSpec
+from dysl_vla_ros.policies.action_statistics import action_faults
 from dysl_vla_ros.policies.checkpoint import load_exactly, read_config, read_tensors, write_checkpoint
+from dysl_vla_ros.policies.identity import base_hash
 from dysl_vla_ros.policies.last_layer import LastLayer
 from dysl_vla_ros.skipping.stack import Layer
 
@@ -65,12 +67,8 @@ class ReferenceConfig:
             config = ReferenceConfig(**_with_tuples(values) | {"action": action, "proprioception": proprioception})
         except (KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{source}: 'model' is not a reference policy's: {error}") from error
-        spec = config.action
-        if not len(spec.center) == len(spec.scale) == spec.dimensions or min(spec.scale, default=0.0) <= 0.0:
-            raise CheckpointError(
-                f"{source}: action statistics center {spec.center} and scale {spec.scale} must each have "
-                f"{spec.dimensions} values, scale above 0; train again or restore the file"
-            )
+        if faults := action_faults(config.action, "model.action"):
+            raise CheckpointError(f"{source}: {'; '.join(faults)}; train again or restore the file")
         if not len(config.proprioception_mean) == len(config.proprioception_std) == len(config.proprioception.names):
             raise CheckpointError(f"{source}: proprioception_mean and _std must have a value for each declared name")
         return config
@@ -250,10 +248,11 @@ class ReferencePolicy:
 
     family = "reference"
 
-    def __init__(self, network: ReferenceNetwork, model_hash: str) -> None:
+    def __init__(self, network: ReferenceNetwork, weights_hash: str) -> None:
         self.network = network.eval().requires_grad_(False)
-        self.model_hash = model_hash
         config = network.config
+        self.weights_hash = weights_hash
+        self.base_hash = base_hash(self.family, config.to_json(), weights_hash)
         self.config = config
         self.cameras = tuple(config.cameras)
         self.proprioception = config.proprioception

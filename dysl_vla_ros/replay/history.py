@@ -57,7 +57,7 @@ class History:
         return self._scenes[place - 1][1] if place else None
 
     def executed(self, stamp: int) -> tuple[bool, ...] | None:
-        """Return which layers the recorded run executed on a frame, where its base weights were this policy's."""
+        """Return which layers the recorded run executed on a frame, where its model was this one."""
         return self._executed.get(stamp)
 
     def action(self, stamp: int, time: int) -> RecordedAction | None:
@@ -126,7 +126,8 @@ def _take_own(history: History, role: str, message: Any, description: PolicyDesc
         return  # a stop answers no image
     history._episodes.setdefault(stamp, int(message.episode))
     if role == "skip_report":
-        if message.model_hash == description.model_hash:
+        # earlier releases named the base weights alone
+        if message.model_hash in (description.model_hash, description.weights_hash):
             history._executed.setdefault(stamp, tuple(map(bool, message.executed)))
     elif role == "action_chunk":
         if not math.isclose(message.time_step, action.time_step) or bool(len(message.rotation)) != action.has_rotation:

@@ -16,6 +16,7 @@ import dysl_vla_ros
 from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.files import write_json
 from dysl_vla_ros.policies.checkpoint import load_exactly, read_checkpoint, read_tensors, write_checkpoint
+from dysl_vla_ros.policies.identity import hash_of
 from dysl_vla_ros.settings import WARMUP, GuidanceSettings, check
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
@@ -45,6 +46,13 @@ class DyslFolder:
         """What ``modules`` were made with, as :func:`save_dysl` takes it; of a folder that was read."""
         return {name: self.config["modules"][name] for name in MODULE_SIZES}
 
+    @property
+    def motion_hash(self) -> str:
+        """SHA-256 of all of the folder that decides the motion: skip points, weights, guidance values."""
+        partition = dataclasses.asdict(self.partition)
+        weights = self.config.get("files", {}).get(WEIGHTS, "")  # "": made here, not read
+        return hash_of({"partition": partition, "weights": weights, "guidance": dict(self.calibrated)})
+
 
 def save_dysl(
     folder: Path,
@@ -65,7 +73,7 @@ def save_dysl(
         partition: of the base's stack.
         modules: made for ``partition``.
         family: of the base policy.
-        base_sha256: hash of the base's weights, as ``PolicyDescription.model_hash`` has it.
+        base_sha256: hash of the base's weights, as ``PolicyDescription.weights_hash`` has it.
         choice: how the static layers were chosen, ``spread`` or ``informative``.
         module_sizes: ``bottleneck``, ``queries`` and ``controller_width`` that ``modules`` were made with.
         calibration: what ``calibration.json`` will hold: ``guidance`` (see CALIBRATED), ``actions_per_inference``,
@@ -96,12 +104,12 @@ def adapter_kind(queries: int) -> str:
     return "pooled" if queries else "token"
 
 
-def load_dysl(folder: Path, model_hash: str | None, num_layers: int, width: int) -> DyslFolder:
+def load_dysl(folder: Path, weights_hash: str | None, num_layers: int, width: int) -> DyslFolder:
     """Read a DySL folder and check that it belongs to a base with ``num_layers`` layers of hidden ``width``.
 
     Args:
         folder: to read.
-        model_hash: SHA-256 of the base's weights; None: of any base with as many layers of this width. Then it is no
+        weights_hash: SHA-256 of the base's weights; None: of any base with as many layers of this width. Then it is no
             more than a beginning to train from.
         num_layers: of the base.
         width: of its hidden states.
@@ -113,10 +121,10 @@ def load_dysl(folder: Path, model_hash: str | None, num_layers: int, width: int)
     config = read_checkpoint(folder, "DySL folder")
     path = folder / CONFIG
     base = _entry(config, "base", dict, path)
-    if model_hash is not None and base.get("sha256") != model_hash:
+    if weights_hash is not None and base.get("sha256") != weights_hash:
         raise CheckpointError(
             f"{path}: made for a base of family {base.get('family')!r} with SHA-256 {base.get('sha256')}, "
-            f"this checkpoint has {model_hash}; {REMAKE}"
+            f"this checkpoint has {weights_hash}; {REMAKE}"
         )
     if WEIGHTS not in _entry(config, "files", dict, path):
         raise CheckpointError(f"{path}: files names {', '.join(config['files'])}, expected {WEIGHTS}; {REMAKE}")

@@ -31,7 +31,7 @@ from dysl_vla_ros.errors import WorkerError
 from dysl_vla_ros.interfaces import FloatArray, PolicyDescription, StepResult
 from dysl_vla_ros.settings import RuntimeSettings
 
-PROTOCOL = 4  # raised by every change of a message
+PROTOCOL = 5  # raised by every change of a message
 MESSAGE_LIMIT = 1 << 20  # bytes; the largest real one, a description, has a few thousand
 LENGTH = struct.Struct("<I")
 
