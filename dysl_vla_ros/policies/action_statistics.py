@@ -34,7 +34,7 @@ def action_faults(spec: ActionSpec, where: str = "action") -> list[str]:
         faults.append(f"{where}.horizon is {spec.horizon}, expected 1 to {LARGEST_HORIZON}")
     sizes = {name: len(values) for name, values in (("center", spec.center), ("scale", spec.scale))}
     faults += [
-        f"{where}.{name} has {size} values, expected {spec.dimensions}"
+        f"{where}.{name} has {size} values, expected {spec.dimensions} where has_rotation is {spec.has_rotation}"
         for name, size in sizes.items()
         if size != spec.dimensions
     ]
