@@ -114,6 +114,20 @@ def test_a_choice_made_for_another_base_is_refused(capsys, tmp_path, checkpoint)
     assert "was made for the base ffffffffffff" in refusal(capsys, "distill", checkpoint, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [({"static": "x"}, "static must be a list of int"), ({"static": [0, "5"]}, "static[1] must be int, not '5'"),
+     ({"choice": None}, "choice must be str"), ({"base_sha256": 1}, "base_sha256 must be str")],
+)  # fmt: skip
+def test_a_choice_of_another_kind_is_refused_by_file_and_key(capsys, tmp_path, checkpoint, changed, said):
+    written = json.loads((checkpoint / "config.json").read_text())["files"]["model.safetensors"]
+    (checkpoint / "dysl").mkdir()
+    chosen = {"base_sha256": written, "choice": "spread", "static": [0, 5]} | changed
+    (checkpoint / "dysl" / "static_layers.json").write_text(json.dumps(chosen))
+    line = refusal(capsys, "distill", checkpoint, tmp_path)
+    assert "static_layers.json" in line and said in line
+
+
 def test_numbers_that_make_no_sense_are_refused(capsys, tmp_path, checkpoint):
     assert "--seeds" in refusal(capsys, "evaluate", checkpoint, "--seeds", 0)
     assert "--steps" in refusal(capsys, "train", tmp_path, tmp_path / "out", "--steps", 0)

@@ -11,6 +11,10 @@ import numpy as np
 import pytest
 
 from dysl_vla_ros.commands.main import main
+from dysl_vla_ros.doctor.checks import checkpoint as checks
+from dysl_vla_ros.doctor.examination import Examination, Options
+from dysl_vla_ros.doctor.finding import Level
+from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.interfaces import Observation
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import RuntimeSettings
@@ -114,3 +118,20 @@ def test_every_value_of_another_kind_is_taken_or_refused_by_file_and_key(
                 faults.append(f"{shown}: {type(error).__name__}: {error}")
     assert not faults, "\n".join(faults)
     assert refused or name == "dysl/distillation.json", "nothing was refused: nothing is tested"
+
+
+@pytest.mark.parametrize("name", FILES[:2])
+def test_the_doctor_fails_where_the_command_refuses(name: str, whole: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(whole, tmp_path / "copy"))
+    values = json.loads((folder / name).read_text())
+    examination = Examination(Options(checkpoint=folder))
+    for number, key in enumerate(values):
+        for by in REPLACEMENTS[number % 4 :: 4]:
+            (folder / name).write_text(json.dumps(replaced(values, (key,), by)))
+            refused = False
+            try:
+                Runtime.load(str(folder), "")
+            except CheckpointError:
+                refused = True
+            findings = [*checks.base(examination), *checks.dysl_folder(examination)]
+            assert any(finding.level is Level.FAIL for finding in findings) is refused, (key, by, findings)

@@ -1,9 +1,8 @@
 """``dysl_vla calibrate``: which layers stay; and, once adapters are trained, which thresholds."""
 
 import argparse
-import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dysl_vla_ros.commands.training_data import (
     WHAT,
@@ -14,6 +13,7 @@ from dysl_vla_ros.commands.training_data import (
     simulated_runs,
 )
 from dysl_vla_ros.errors import CheckpointError, DataError
+from dysl_vla_ros.json_files import build_from, read_object
 
 STATIC_LAYERS = "static_layers.json"
 HELD_OUT = 256  # frames that both floors are judged on
@@ -97,25 +97,30 @@ def choose_layers(arguments: argparse.Namespace, folder: Path) -> int:
     return 0
 
 
-def read_choice(folder: Path, weights_hash: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class StaticChoice:
+    """Of ``static_layers.json`` what distillation needs."""
+
+    base_sha256: str
+    choice: str
+    static: tuple[int, ...]
+
+
+def read_choice(folder: Path, weights_hash: str) -> StaticChoice:
     """Read what :func:`choose_layers` wrote.
 
     Raises:
-        CheckpointError: it is not there, or was made for another base.
+        CheckpointError: it is not there, cannot be read, or was made for another base.
     """
-    path = folder / STATIC_LAYERS
+    path, again = folder / STATIC_LAYERS, "run `dysl_vla calibrate` again"
     try:
-        choice = json.loads(path.read_text(encoding="utf-8"))
-        found = choice["base_sha256"]
-        choice["choice"], choice["static"]
+        values = read_object(path, again)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing; run `dysl_vla calibrate` first") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error!r}; run `dysl_vla calibrate` again") from error
-    if found != weights_hash:
+    choice: StaticChoice = build_from(StaticChoice, values, "", path, again, lenient=True)
+    if choice.base_sha256 != weights_hash:
         raise CheckpointError(
-            f"{path} was made for the base {str(found)[:12]}, this one is {weights_hash[:12]}; "
-            "run `dysl_vla calibrate` again"
+            f"{path} was made for the base {choice.base_sha256[:12]}, this one is {weights_hash[:12]}; {again}"
         )
     return choice
 

@@ -179,9 +179,9 @@ def _new_modules(arguments: argparse.Namespace, folder: Path, policy: "VlaPolicy
     from dysl_vla_ros.skipping.partition import LayerPartition
 
     sizes, choice = module_sizes(arguments, arguments.adapter), read_choice(folder, policy.weights_hash)
-    partition = LayerPartition(len(policy.layers), tuple(choice["static"]), arguments.adapters_per_block)
+    partition = LayerPartition(len(policy.layers), choice.static, arguments.adapters_per_block)
     if not partition.blocks:
         raise DataError(
             f"{folder}: all layers were chosen as static, so there is nothing to skip; calibrate with fewer"
         )
-    return new_modules(partition, policy, sizes, choice["choice"])
+    return new_modules(partition, policy, sizes, choice.choice)
