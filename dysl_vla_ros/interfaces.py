@@ -69,7 +69,8 @@ class PolicyDescription:
     """What a loaded policy tells the outside: which inputs it wants, what it gives, what may be skipped."""
 
     family: str
-    model_hash: str  # SHA-256 of the base weights
+    model_hash: str  # SHA-256 of everything in checkpoint and DySL folder that decides the motion
+    weights_hash: str  # SHA-256 of the base weights alone
     cameras: tuple[str, ...]  # topic names, the first one paces inference
     proprioception: ProprioceptionSpec
     action: ActionSpec

@@ -17,7 +17,8 @@ class StatefulPolicy:
     """Patches of one camera, hashed words (padded), proprioception; the head reads a decaying mean of past outputs."""
 
     family = "stateful"
-    model_hash = "5" * 64
+    weights_hash = "5" * 64
+    base_hash = "7" * 64
     cameras = ("image",)
     proprioception = ProprioceptionSpec(("ee.x", "ee.y"), ("m", "m"))
     action = ActionSpec(5, 0.1, True, (0.01,) * 6 + (0.5,), (0.02,) * 6 + (0.5,))

@@ -20,6 +20,7 @@ BASE = {
     "errors",
     "files",
     "interfaces",
+    "json_files",
     "params_file",
     "parent_process",
     "readings",
@@ -27,6 +28,7 @@ BASE = {
     "settings_table",
     "stop_signals",
     "transport",
+    "typed_values",
 }
 # Part -> the parts it may import; what those may import it may import as well. The longest matching name counts.
 ARROWS = {

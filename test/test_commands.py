@@ -52,6 +52,7 @@ def test_weights_outside_the_folder_and_pickles_are_refused(capsys, checkpoint):
     config = json.loads((checkpoint / "config.json").read_text())
     for name, said in (
         ("../model.safetensors", "must lie in the folder itself"),
+        (str(checkpoint / "model.safetensors"), "must lie in the folder itself"),
         ("model.pt", "pickles could run code"),
     ):
         (checkpoint / "config.json").write_text(json.dumps(config | {"files": {name: "0"}}))
@@ -111,6 +112,20 @@ def test_a_choice_made_for_another_base_is_refused(capsys, tmp_path, checkpoint)
     chosen = {"base_sha256": "f" * 64, "choice": "spread", "static": [0, 5]}
     (checkpoint / "dysl" / "static_layers.json").write_text(json.dumps(chosen))
     assert "was made for the base ffffffffffff" in refusal(capsys, "distill", checkpoint, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [({"static": "x"}, "static must be a list of int"), ({"static": [0, "5"]}, "static[1] must be int, not '5'"),
+     ({"choice": None}, "choice must be str"), ({"base_sha256": 1}, "base_sha256 must be str")],
+)  # fmt: skip
+def test_a_choice_of_another_kind_is_refused_by_file_and_key(capsys, tmp_path, checkpoint, changed, said):
+    written = json.loads((checkpoint / "config.json").read_text())["files"]["model.safetensors"]
+    (checkpoint / "dysl").mkdir()
+    chosen = {"base_sha256": written, "choice": "spread", "static": [0, 5]} | changed
+    (checkpoint / "dysl" / "static_layers.json").write_text(json.dumps(chosen))
+    line = refusal(capsys, "distill", checkpoint, tmp_path)
+    assert "static_layers.json" in line and said in line
 
 
 def test_numbers_that_make_no_sense_are_refused(capsys, tmp_path, checkpoint):

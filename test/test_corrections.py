@@ -147,7 +147,7 @@ def test_training_goes_on_from_the_bases_weights_with_its_words_and_statistics(
     assert all(torch.equal(base[name], made[name]) for name in base)
     old, new = (json.loads((folder / "config.json").read_text()) for folder in (checkpoint, tmp_path / "out"))
     assert old["model"] == new["model"]
-    assert new["training"]["base"] == load_policy(checkpoint).model_hash
+    assert new["training"]["base"] == load_policy(checkpoint).weights_hash
     assert new["training"]["base_steps"] == old["training"]["steps"]
     assert new["training"]["base_seconds"] == old["training"]["seconds"]
 

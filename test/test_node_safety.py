@@ -37,10 +37,14 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> FaultyWorker:
 
 
 @pytest.fixture(scope="module")
-def module_rig(ros_domain: int, faulty: FaultyWorker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_checkpoint import make_tiny_checkpoint
 
-    checkpoint: Path = make_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+    return make_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="module")
+def module_rig(ros_domain: int, faulty: FaultyWorker, checkpoint: Path) -> Iterator[Rig]:
     parameters = gentle(checkpoint) | {"model.python": faulty.python, "safety.max_arrival_age": ARRIVAL_AGE}
     with running_rig(parameters) as rig:
         yield rig
@@ -169,13 +173,16 @@ def test_a_slow_answer_is_an_underrun_and_no_new_episode(rig, faulty):
     assert rig.wait_for_motion().episode == episode
 
 
-def test_a_new_instruction_begins_an_episode_and_its_hash_is_reported(rig):
+def test_a_new_instruction_begins_an_episode_and_its_hash_is_reported(rig, checkpoint):
+    from dysl_vla_ros.runtime.step import Runtime
+
     episode = rig.peer.received(ACTION)[-1].episode
     rig.instruct("open the drawer")
     wanted = hashlib.sha256(b"open the drawer").hexdigest()
     after = rig.heard(REPORT)
     report = rig.peer.wait_for(REPORT, lambda report: report.instruction_hash == wanted, LIMIT, "its report", after)
     assert report.episode > episode and report.inference == 1
+    assert report.model_hash == Runtime.load(str(checkpoint), "").description.model_hash
     rig.instruct("open the drawer")  # again: nothing happens
     later = rig.peer.wait_for(REPORT, lambda report: report.inference > 3, LIMIT, "later reports", rig.heard(REPORT))
     assert later.episode == report.episode

@@ -21,6 +21,7 @@ TEXT = "push the puck"
 DESCRIPTION = PolicyDescription(
     family="test",
     model_hash="0",
+    weights_hash="0",
     cameras=("image", "wrist_image"),
     proprioception=ProprioceptionSpec(("ee.x", "ee.y", "ee.z", "gripper.opening"), ("m", "m", "m", "")),
     action=ActionSpec(8, 0.05, False, (0.0,) * 4, (1.0,) * 4),

@@ -18,6 +18,7 @@ def described(*cameras, proprioception=("ee.x", "ee.y", "ee.z", "gripper.opening
     return PolicyDescription(
         family="test",
         model_hash="0",
+        weights_hash="0",
         cameras=cameras or ("image",),
         proprioception=ProprioceptionSpec(proprioception, ("",) * len(proprioception)),
         action=ActionSpec(8, 0.05, False, (0.0,) * 4, (1.0,) * 4),

@@ -416,4 +416,4 @@ def test_the_description_says_what_may_be_skipped(family: str) -> None:
     assert (said.layers_total, said.static_layers, said.blocks) == (8, (0, 4, 7), ((1, 4), (5, 7)))
     assert (bare.layers_total, bare.static_layers, bare.blocks) == (8, tuple(range(8)), ())
     assert said.calibrated == CALIBRATED and bare.calibrated == {}
-    assert (said.family, said.model_hash, said.action) == (policy.family, policy.model_hash, policy.action)
+    assert (said.family, said.weights_hash, said.action) == (policy.family, policy.weights_hash, policy.action)

@@ -132,7 +132,7 @@ def test_what_was_computed_is_read_again_and_only_for_this_teacher_and_data(teac
     written = path.stat().st_mtime_ns
     np.testing.assert_array_equal(teacher_chunks(policy, episodes, accelerator, path), first)
     assert path.stat().st_mtime_ns == written
-    policy.model_hash = "f" * 64
+    policy.weights_hash = "f" * 64
     np.testing.assert_array_equal(teacher_chunks(policy, episodes, accelerator, path), first)
     assert path.stat().st_mtime_ns > written, "another teacher's are computed anew"
     path.write_bytes(b"half")

@@ -39,6 +39,7 @@ from dysl_vla_ros.worker.messages import (
 DESCRIPTION = PolicyDescription(
     family="reference",
     model_hash="ab" * 32,
+    weights_hash="ab" * 32,
     cameras=("image", "wrist_image"),
     proprioception=ProprioceptionSpec(("ee.x", "gripper.opening"), ("m", ""), "base"),
     action=ActionSpec(8, 0.05, False, (0.0, 0.0, 0.0, 0.5), (1.0, 1.0, 1.0, 0.5)),
@@ -171,12 +172,14 @@ def changed(path: str, value: object) -> bytes:
 ARRAY = {"shape": [1], "dtype": "float32", "bytes": b"\0" * 4}
 WRONG = {
     "an unknown field": (changed("more", 1), "step must have the fields episode, sequence"),
+    "an unknown field by its name": (changed("more", 1), "; unknown: more"),
     "a text for a number": (changed("episode", "3"), "step.episode must be int, not '3'"),
     "a number for a flag": (changed("settings.guidance.prior", 1), "step.settings.guidance.prior must be bool, not 1"),
     "a nested wrong type": (changed("settings.guidance.window", 1.5), "step.settings.guidance.window must be int"),
-    "a pair of three": (changed("frames", {"image": [1, 2, 3]}), "step.frames must be"),
+    "a pair of three": (changed("frames", {"image": [1, 2, 3]}), "step.frames.image must be"),
     "another dtype": (changed("played", ARRAY | {"dtype": "uint8", "bytes": b"\0"}), "array of float32, not of uint8"),
     "a dtype that runs code": (changed("played", ARRAY | {"dtype": "object"}), "step.played must be an array"),
+    "a dtype that is no text": (changed("played", ARRAY | {"dtype": []}), "step.played must be an array"),
     "too few bytes": (changed("played", ARRAY | {"shape": [2]}), "does not go with its bytes"),
     "a negative size": (changed("played", ARRAY | {"shape": [-1]}), "does not go with its bytes"),
     "no array": (changed("played", [1.0]), "step.played must be an array"),

@@ -1,9 +1,8 @@
 """``dysl_vla calibrate``: which layers stay; and, once adapters are trained, which thresholds."""
 
 import argparse
-import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dysl_vla_ros.commands.recording_options import recording_words
 from dysl_vla_ros.commands.training_data import (
@@ -16,6 +15,7 @@ from dysl_vla_ros.commands.training_data import (
     simulated_runs,
 )
 from dysl_vla_ros.errors import CheckpointError, DataError
+from dysl_vla_ros.json_files import build_from, read_object
 
 STATIC_LAYERS = "static_layers.json"
 HELD_OUT = 256  # frames that both floors are judged on
@@ -84,7 +84,7 @@ def choose_layers(arguments: argparse.Namespace, folder: Path) -> int:
     write_json(
         folder / STATIC_LAYERS,
         {
-            "base_sha256": policy.model_hash,
+            "base_sha256": policy.weights_hash,
             "choice": choice.choice,
             "static": list(choice.partition.static),
             "similarity": list(choice.similarity),
@@ -101,25 +101,30 @@ def choose_layers(arguments: argparse.Namespace, folder: Path) -> int:
     return 0
 
 
-def read_choice(folder: Path, model_hash: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class StaticChoice:
+    """Of ``static_layers.json`` what distillation needs."""
+
+    base_sha256: str
+    choice: str
+    static: tuple[int, ...]
+
+
+def read_choice(folder: Path, weights_hash: str) -> StaticChoice:
     """Read what :func:`choose_layers` wrote.
 
     Raises:
-        CheckpointError: it is not there, or was made for another base.
+        CheckpointError: it is not there, cannot be read, or was made for another base.
     """
-    path = folder / STATIC_LAYERS
+    path, again = folder / STATIC_LAYERS, "run `dysl_vla calibrate` again"
     try:
-        choice = json.loads(path.read_text(encoding="utf-8"))
-        found = choice["base_sha256"]
-        choice["choice"], choice["static"]
+        values = read_object(path, again)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing; run `dysl_vla calibrate` first") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error!r}; run `dysl_vla calibrate` again") from error
-    if found != model_hash:
+    choice: StaticChoice = build_from(StaticChoice, values, "", path, again, lenient=True)
+    if choice.base_sha256 != weights_hash:
         raise CheckpointError(
-            f"{path} was made for the base {str(found)[:12]}, this one is {model_hash[:12]}; "
-            "run `dysl_vla calibrate` again"
+            f"{path} was made for the base {choice.base_sha256[:12]}, this one is {weights_hash[:12]}; {again}"
         )
     return choice
 
@@ -147,7 +152,7 @@ def search_thresholds(arguments: argparse.Namespace, folder: Path, data: Trainin
         runtime.dysl.partition,
         runtime.dysl.modules,
         family=runtime.policy.family,
-        base_sha256=runtime.policy.model_hash,
+        base_sha256=runtime.policy.weights_hash,
         choice=config["partition"]["choice"],
         module_sizes=runtime.dysl.module_sizes,
         calibration={

@@ -140,7 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
     begun = trained_modules(goes_on, policy) if goes_on else _new_modules(arguments, folder, policy)
     require_writable(folder)
     partition, modules = begun.partition, begun.modules
-    if begun.gone_on_from and begun.gone_on_from["base_sha256"] != policy.model_hash:
+    if begun.gone_on_from and begun.gone_on_from["base_sha256"] != policy.weights_hash:
         print(f"{goes_on} was made for another checkpoint: its adapters are where training begins", flush=True)
     print(f"static layers {list(partition.static)}; {stage_report.size_sentence(modules, policy)}", flush=True)
 
@@ -165,7 +165,7 @@ def run(arguments: argparse.Namespace) -> int:
         compile=arguments.compile,
     )
     job = Distillation(partition, modules, activations, settings, held_out)
-    plan = [asdict(settings), dict(begun.sizes), list(partition.static), partition.per_block, policy.model_hash]
+    plan = [asdict(settings), dict(begun.sizes), list(partition.static), partition.per_block, policy.weights_hash]
     plan += [dict(begun.gone_on_from)] if begun.gone_on_from else []
     unfinished = Unfinished(folder, plan, activations.actions)
     records = stage_report.run_stages(stage_report.stages_of(job), unfinished, modules)
@@ -180,10 +180,10 @@ def _new_modules(arguments: argparse.Namespace, folder: Path, policy: "VlaPolicy
     from dysl_vla_ros.distillation.beginning import new_modules
     from dysl_vla_ros.skipping.partition import LayerPartition
 
-    sizes, choice = module_sizes(arguments, arguments.adapter), read_choice(folder, policy.model_hash)
-    partition = LayerPartition(len(policy.layers), tuple(choice["static"]), arguments.adapters_per_block)
+    sizes, choice = module_sizes(arguments, arguments.adapter), read_choice(folder, policy.weights_hash)
+    partition = LayerPartition(len(policy.layers), choice.static, arguments.adapters_per_block)
     if not partition.blocks:
         raise DataError(
             f"{folder}: all layers were chosen as static, so there is nothing to skip; calibrate with fewer"
         )
-    return new_modules(partition, policy, sizes, choice["choice"])
+    return new_modules(partition, policy, sizes, choice.choice)

@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     data = [str(path.resolve()) for path in arguments.data]
     plan = {
-        "base_sha256": policy.model_hash, "data": data, "tasks": arguments.tasks, "topic": arguments.topic,
+        "base_sha256": policy.weights_hash, "data": data, "tasks": arguments.tasks, "topic": arguments.topic,
         "instruction": arguments.instruction, "observations": arguments.observations, "sizes": sizes,
         "settings": asdict(settings),
     }  # fmt: skip

@@ -100,6 +100,7 @@ def _tables(found: Mapping[str, Any]) -> list["Table"]:
     about = {
         "family": found["family"],
         "model hash": found["model_hash"],
+        "base weights": found["weights_hash"],
         "layers": f"{layers['total']} of width {layers['width']}, of which {dynamic} may be skipped",
         "static layers": ", ".join(map(str, layers["static"])) if dynamic else "all",
         "blocks": blocks,

@@ -51,8 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dysl_vla_ros.replay.topics import remaps
 
     _check(arguments)
-    # resolved: `colcon build --symlink-install` lays links, and a checkpoint's files must lie in its folder themselves
-    shipped = shared("checkpoints/reference/config.json").resolve().parent
+    shipped = shared("checkpoints/reference")
     outcome = run_replay(
         ReplayOptions(
             bag=arguments.bag,

@@ -98,7 +98,8 @@ def train_floor(
     torch.manual_seed(settings.seed)
     begun = new_modules(partition, policy, own_sizes, floor.choices[0])
     job = Distillation(partition, begun.modules, data, settings, held_out)
-    unfinished = Unfinished(folder, [asdict(settings), own_sizes, list(floor.static), policy.model_hash], data.actions)
+    plan = [asdict(settings), own_sizes, list(floor.static), policy.weights_hash]
+    unfinished = Unfinished(folder, plan, data.actions)
     records = stage_report.run_stages(stage_report.stages_of(job)[:2], unfinished, begun.modules)
     report = stage_report.write_folder(folder, job, records, begun, m=1)
     unfinished.remove()

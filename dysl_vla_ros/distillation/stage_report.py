@@ -109,7 +109,7 @@ def write_folder(
         job.partition,
         job.modules,
         family=policy.family,
-        base_sha256=policy.model_hash,
+        base_sha256=policy.weights_hash,
         choice=begun.choice,
         module_sizes=begun.sizes,
         calibration={"guidance": UNCALIBRATED, "actions_per_inference": m},

@@ -139,11 +139,8 @@ def share_folder() -> Path:
 
 
 def shipped_checkpoint() -> Path:
-    """Return the folder of the shipped policy.
-
-    `colcon build --symlink-install` puts links into the share folder, and a checkpoint's files must lie in its folder.
-    """
-    return (share_folder() / "checkpoints" / "reference" / "config.json").resolve().parent
+    """Return the folder of the shipped policy."""
+    return share_folder() / "checkpoints" / "reference"
 
 
 def vla_program(

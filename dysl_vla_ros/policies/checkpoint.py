@@ -3,7 +3,7 @@
 A flipped bit or a NaN in a safetensors file loads without a word; hence the hashes and one look at every value.
 """
 
-import json
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,28 @@ from torch import Tensor
 
 from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.files import sha256, write_atomically, write_json
+from dysl_vla_ros.json_files import build_from, read_object
 
 FORMAT_VERSION = 1
 MEND = "name another folder, or get the files again (with git: `git lfs pull` where they are LFS pointers)"
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a model was trained with, where a folder's ``config.json`` says it; there may be more."""
+
+    steps: int | None = None
+    seconds: int | float | None = None
+    base_steps: int = 0
+    base_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Noted:
+    """What the ``config.json`` of either kind of folder may say beside what is loaded."""
+
+    training: Spent = Spent()
+    package_version: str = ""
 
 
 def read_config(folder: Path, what: str = "checkpoint") -> dict[str, Any]:
@@ -30,18 +49,17 @@ def read_config(folder: Path, what: str = "checkpoint") -> dict[str, Any]:
     if not str(folder) or not folder.is_dir():
         raise CheckpointError(f"{what} '{folder}' is not a folder; {MEND}")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_object(path, MEND)
     except FileNotFoundError as error:
         other = ", ".join(sorted(entry.name for entry in folder.iterdir())[:5]) or "nothing"
         raise CheckpointError(f"{what} '{folder}' has no config.json (there is {other}); {MEND}") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}; {MEND}") from error
-    version = config.get("format_version") if isinstance(config, dict) else None
-    if version != FORMAT_VERSION:
+    version = config.get("format_version")
+    if type(version) is not int or version != FORMAT_VERSION:
         raise CheckpointError(
             f"{path}: format_version is {version!r}, this version reads {FORMAT_VERSION}; "
             "use the release that wrote it, or make the files again"
         )
+    build_from(Noted, config, "", path, MEND, lenient=True)
     return config
 
 
@@ -63,6 +81,9 @@ def total_training(training: Any) -> tuple[int | None, float | None]:
 def read_checkpoint(folder: Path, what: str = "checkpoint") -> dict[str, Any]:
     """Read ``config.json`` and check every file that it names against its hash.
 
+    A file may be a link to anywhere, as `colcon build --symlink-install` and download caches lay them: its hash says
+    whether it is the one that is meant. A name may not lead out of the folder.
+
     Raises:
         CheckpointError: as :func:`read_config`; a file missing, outside the folder, or other than it was written.
     """
@@ -72,19 +93,28 @@ def read_checkpoint(folder: Path, what: str = "checkpoint") -> dict[str, Any]:
         raise CheckpointError(f"{folder / 'config.json'} names no files with their hashes; {MEND}")
     for name, expected in files.items():
         path = folder / str(name)
-        if Path(name).name != name or path.is_symlink():
+        if Path(name).name != name:
             raise CheckpointError(f"{folder / 'config.json'}: file '{name}' must lie in the folder itself; refused")
         if not name.endswith((".safetensors", ".json")):
             raise CheckpointError(f"{path}: only .safetensors and .json are read; pickles could run code")
+        if not isinstance(expected, str):
+            said = f"files.{name} is {expected!r:.60}, expected a SHA-256"
+            raise CheckpointError(f"{folder / 'config.json'}: {said}; {MEND}")
         if not path.is_file():
-            raise CheckpointError(f"{path} is missing; {MEND}")
+            raise CheckpointError(f"{path} {_why_missing(path)}; {MEND}")
         found = sha256(path)
         if found != expected:
             raise CheckpointError(
                 f"{path} ({path.stat().st_size} bytes, {looks_like(path)}) is not the file that was written: "
-                f"its SHA-256 begins {found[:12]}, config.json says {str(expected)[:12]}; {MEND}"
+                f"its SHA-256 begins {found[:12]}, {folder / 'config.json'} says {expected[:12]}; {MEND}"
             )
     return config
+
+
+def _why_missing(path: Path) -> str:
+    if path.is_symlink():
+        return f"is a link to {path.readlink()}, where no file is"
+    return "is missing"
 
 
 def looks_like(path: Path) -> str:

@@ -18,7 +18,8 @@ class VlaPolicy(Protocol):
     """A vision-language-action model that can be run layer by layer. Batch is 1 in deployment."""
 
     family: str
-    model_hash: str  # SHA-256 of the base weights
+    weights_hash: str  # SHA-256 of the base weights: what a DySL folder belongs to
+    base_hash: str  # SHA-256 of all of the base that decides the motion, see policies.identity
     cameras: tuple[str, ...]  # the first one paces inference
     proprioception: ProprioceptionSpec
     action: ActionSpec

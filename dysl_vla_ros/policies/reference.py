@@ -23,13 +23,19 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMS
 
 from dysl_vla_ros.errors import CheckpointError, InstructionError, ObservationError
 from dysl_vla_ros.interfaces import ActionSpec, Observation, ProprioceptionSpec
+from dysl_vla_ros.json_files import build_from
+from dysl_vla_ros.policies.action_statistics import action_faults
 from dysl_vla_ros.policies.checkpoint import load_exactly, read_config, read_tensors, write_checkpoint
+from dysl_vla_ros.policies.identity import base_hash
 from dysl_vla_ros.policies.last_layer import LastLayer
 from dysl_vla_ros.skipping.stack import Layer
 
 WEIGHTS = "model.safetensors"
 PADDING, UNKNOWN = 0, 1  # word ids below the vocabulary's
 QUERIES = 2
+LARGEST_SIZE = 4096  # of a model's sides: a damaged number must not become an allocation
+LARGEST_STATISTIC, SMALLEST_DEVIATION = 1e6, 1e-9  # of proprioception, in its units: what float32 can compute with
+RESTORE = "train again or restore the file"
 STEM_STRIDE = 24  # px of a camera picture that become one token, each way
 
 
@@ -53,35 +59,56 @@ class ReferenceConfig:
     )
 
     @staticmethod
-    def from_json(values: dict[str, Any], source: Path) -> "ReferenceConfig":
+    def from_json(values: Any, source: Path) -> "ReferenceConfig":
         """Read what :meth:`to_json` wrote.
 
         Raises:
-            CheckpointError: a field is missing, unknown or of the wrong shape; action statistics above all.
+            CheckpointError: a field is missing, unknown, of the wrong type, or has a value that no model has; names it.
         """
-        try:
-            action = ActionSpec(**_with_tuples(values["action"]))
-            proprioception = ProprioceptionSpec(**_with_tuples(values["proprioception"]))
-            config = ReferenceConfig(**_with_tuples(values) | {"action": action, "proprioception": proprioception})
-        except (KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{source}: 'model' is not a reference policy's: {error}") from error
-        spec = config.action
-        if not len(spec.center) == len(spec.scale) == spec.dimensions or min(spec.scale, default=0.0) <= 0.0:
-            raise CheckpointError(
-                f"{source}: action statistics center {spec.center} and scale {spec.scale} must each have "
-                f"{spec.dimensions} values, scale above 0; train again or restore the file"
-            )
-        if not len(config.proprioception_mean) == len(config.proprioception_std) == len(config.proprioception.names):
-            raise CheckpointError(f"{source}: proprioception_mean and _std must have a value for each declared name")
+        config: ReferenceConfig = build_from(ReferenceConfig, values, "model", source, RESTORE)
+        if faults := [*config.faults(), *action_faults(config.action, "model.action")]:
+            raise CheckpointError(f"{source}: {'; '.join(faults)}; {RESTORE}")
         return config
+
+    def faults(self) -> list[str]:
+        """Return which values no model has, by their keys: sizes, lengths, statistics of proprioception."""
+        sizes = {
+            "layers": (self.layers, 1), "width": (self.width, 1), "heads": (self.heads, 1),
+            "feed_forward": (self.feed_forward, 1), "max_words": (self.max_words, 1),
+        }  # fmt: skip
+        sizes |= {f"cameras.{name}": (pixels, STEM_STRIDE) for name, pixels in self.cameras.items()}
+        found = [
+            f"model.{name} is {size}, expected {least} to {LARGEST_SIZE}"
+            for name, (size, least) in sizes.items()
+            if not least <= size <= LARGEST_SIZE
+        ]
+        names = ("vocabulary", "instructions", "cameras")
+        found += [f"model.{name} is empty" for name in names if not getattr(self, name)]
+        if not found and self.width % (2 * self.heads):
+            found.append(f"model.width is {self.width}, no even number for each of the {self.heads} model.heads")
+        wanted = len(self.proprioception.names)
+        lengths = {
+            "proprioception.units": self.proprioception.units,
+            "proprioception_mean": self.proprioception_mean,
+            "proprioception_std": self.proprioception_std,
+        }
+        found += [
+            f"model.{name} has {len(values)} values, model.proprioception.names {wanted}"
+            for name, values in lengths.items()
+            if len(values) != wanted
+        ]
+        limits = (("mean", self.proprioception_mean, 0.0), ("std", self.proprioception_std, SMALLEST_DEVIATION))
+        for name, values, least in limits:
+            found += [
+                f"model.proprioception_{name}[{index}] is {value:g}, expected {least:g} to {LARGEST_STATISTIC:g}"
+                for index, value in enumerate(values)
+                if not least <= (abs(value) if name == "mean" else value) <= LARGEST_STATISTIC
+            ]
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for ``config.json``."""
         return asdict(self)
-
-
-def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -250,10 +277,11 @@ class ReferencePolicy:
 
     family = "reference"
 
-    def __init__(self, network: ReferenceNetwork, model_hash: str) -> None:
+    def __init__(self, network: ReferenceNetwork, weights_hash: str) -> None:
         self.network = network.eval().requires_grad_(False)
-        self.model_hash = model_hash
         config = network.config
+        self.weights_hash = weights_hash
+        self.base_hash = base_hash(self.family, config.to_json(), weights_hash)
         self.config = config
         self.cameras = tuple(config.cameras)
         self.proprioception = config.proprioception
@@ -265,9 +293,17 @@ class ReferencePolicy:
     def load(cls, checkpoint: Path, device: str = "cpu") -> "ReferencePolicy":
         """Load a folder whose hashes were checked."""
         values = read_config(checkpoint)
-        config = ReferenceConfig.from_json(values.get("model", {}), checkpoint / "config.json")
+        config = ReferenceConfig.from_json(values.get("model"), checkpoint / "config.json")
+        if WEIGHTS not in values["files"]:
+            raise CheckpointError(f"{checkpoint / 'config.json'}: files has no {WEIGHTS}; {RESTORE}")
+        tensors = read_tensors(checkpoint / WEIGHTS, device)
+        if "words.weight" in tensors and (words := len(tensors["words.weight"]) - 2) != len(config.vocabulary):
+            raise CheckpointError(
+                f"{checkpoint / 'config.json'}: model.vocabulary has {len(config.vocabulary)} words, {WEIGHTS} was "
+                f"trained with {words}; {RESTORE}"
+            )
         network = ReferenceNetwork(config)
-        load_exactly(network, read_tensors(checkpoint / WEIGHTS, device), checkpoint / WEIGHTS)
+        load_exactly(network, tensors, checkpoint / WEIGHTS)
         return cls(network.to(device), values["files"][WEIGHTS])
 
     @property

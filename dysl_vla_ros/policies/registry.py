@@ -24,7 +24,7 @@ def load_policy(checkpoint: Path, device: str = "cpu") -> VlaPolicy:
     """
     config = read_checkpoint(checkpoint)
     name = config.get("family")
-    if name not in FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:
         raise CheckpointError(
             f"{checkpoint / 'config.json'}: unknown family {name!r}; this version knows {', '.join(FAMILIES)}"
         )

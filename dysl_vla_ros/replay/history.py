@@ -64,7 +64,7 @@ class History:
         return self._scenes[place - 1][1] if place and self._scenes[place - 1][0].segment == frame.segment else None
 
     def executed(self, frame: FrameKey) -> tuple[bool, ...] | None:
-        """Return which layers the recorded run executed on a frame, where its base weights were this policy's."""
+        """Return which layers the recorded run executed on a frame, where its model was this one."""
         return self._executed.get(frame)
 
     def action(self, frame: FrameKey, time: int) -> RecordedAction | None:
@@ -140,7 +140,8 @@ def _take_own(history: History, role: str, segment: int, message: Any, descripti
         return  # a stop answers no image
     history._episodes.setdefault(frame, int(message.episode))
     if role == "skip_report":
-        if message.model_hash == description.model_hash:
+        # earlier releases named the base weights alone
+        if message.model_hash in (description.model_hash, description.weights_hash):
             history._executed.setdefault(frame, tuple(map(bool, message.executed)))
     elif role == "action_chunk":
         if not math.isclose(message.time_step, action.time_step) or bool(len(message.rotation)) != action.has_rotation:

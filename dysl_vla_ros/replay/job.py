@@ -206,6 +206,7 @@ def _policy_entry(options: ReplayOptions, runtime: Runtime) -> dict[str, Any]:
         "checkpoint": str(options.checkpoint),
         "family": description.family,
         "model_hash": description.model_hash,
+        "weights_hash": description.weights_hash,
         "adapters": adapters,
         "cameras": description.cameras,
         "layers_total": description.layers_total,

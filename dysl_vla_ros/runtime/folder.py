@@ -6,7 +6,7 @@ settings' 0.0 and "" stand for. Whatever does not fit is refused; nothing is gue
 """
 
 import dataclasses
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +15,12 @@ from typing import Any
 import dysl_vla_ros
 from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.files import write_json
+from dysl_vla_ros.json_files import build_from, read_object
 from dysl_vla_ros.policies.checkpoint import load_exactly, read_checkpoint, read_tensors, write_checkpoint
+from dysl_vla_ros.policies.identity import hash_of
 from dysl_vla_ros.settings import WARMUP, GuidanceSettings, check
 from dysl_vla_ros.skipping.modules import DyslModules
-from dysl_vla_ros.skipping.partition import LayerPartition
+from dysl_vla_ros.skipping.partition import PER_BLOCK, LayerPartition
 
 CONFIG, WEIGHTS, CALIBRATION = "config.json", "adapters.safetensors", "calibration.json"
 CALIBRATED = ("step", "verify_threshold", "dead_band", "stride", "verify_on", "warmup")  # fields of GuidanceSettings
@@ -29,6 +31,38 @@ UNCALIBRATED = {
 }  # fmt: skip
 LARGEST_SIZE = 65536  # of a module: a damaged number must not become an allocation
 REMAKE = "name another DySL folder, or make this one again with `dysl_vla calibrate` and `dysl_vla distill`"
+
+
+@dataclass(frozen=True)
+class TrialGuidance:
+    """Of a trial's guidance what is shown."""
+
+    step: float = math.nan
+    verify_threshold: float = math.nan
+
+
+@dataclass(frozen=True)
+class TrialNotes:
+    """What ``calibration.json`` says of one trial of the search."""
+
+    tolerated_error: float | None = None
+    layers: float = math.nan
+    error: float = math.nan
+    worst_error: float = math.nan
+    verified_share: float = math.nan
+    guidance: TrialGuidance = TrialGuidance()
+
+
+@dataclass(frozen=True)
+class CalibrationNotes:
+    """What ``calibration.json`` may say beside the guidance values: how they were found. There may be more."""
+
+    actions_per_inference: int = 1
+    runs: int = 0
+    inferences: int = 0
+    chosen: TrialNotes = TrialNotes()
+    front: tuple[TrialNotes, ...] = ()
+    signals: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -44,6 +78,13 @@ class DyslFolder:
     def module_sizes(self) -> dict[str, int]:
         """What ``modules`` were made with, as :func:`save_dysl` takes it; of a folder that was read."""
         return {name: self.config["modules"][name] for name in MODULE_SIZES}
+
+    @property
+    def motion_hash(self) -> str:
+        """SHA-256 of all of the folder that decides the motion: skip points, weights, guidance values."""
+        partition = dataclasses.asdict(self.partition)
+        weights = self.config.get("files", {}).get(WEIGHTS, "")  # "": made here, not read
+        return hash_of({"partition": partition, "weights": weights, "guidance": dict(self.calibrated)})
 
 
 def save_dysl(
@@ -65,7 +106,7 @@ def save_dysl(
         partition: of the base's stack.
         modules: made for ``partition``.
         family: of the base policy.
-        base_sha256: hash of the base's weights, as ``PolicyDescription.model_hash`` has it.
+        base_sha256: hash of the base's weights, as ``PolicyDescription.weights_hash`` has it.
         choice: how the static layers were chosen, ``spread`` or ``informative``.
         module_sizes: ``bottleneck``, ``queries`` and ``controller_width`` that ``modules`` were made with.
         calibration: what ``calibration.json`` will hold: ``guidance`` (see CALIBRATED), ``actions_per_inference``,
@@ -96,12 +137,12 @@ def adapter_kind(queries: int) -> str:
     return "pooled" if queries else "token"
 
 
-def load_dysl(folder: Path, model_hash: str | None, num_layers: int, width: int) -> DyslFolder:
+def load_dysl(folder: Path, weights_hash: str | None, num_layers: int, width: int) -> DyslFolder:
     """Read a DySL folder and check that it belongs to a base with ``num_layers`` layers of hidden ``width``.
 
     Args:
         folder: to read.
-        model_hash: SHA-256 of the base's weights; None: of any base with as many layers of this width. Then it is no
+        weights_hash: SHA-256 of the base's weights; None: of any base with as many layers of this width. Then it is no
             more than a beginning to train from.
         num_layers: of the base.
         width: of its hidden states.
@@ -113,10 +154,11 @@ def load_dysl(folder: Path, model_hash: str | None, num_layers: int, width: int)
     config = read_checkpoint(folder, "DySL folder")
     path = folder / CONFIG
     base = _entry(config, "base", dict, path)
-    if model_hash is not None and base.get("sha256") != model_hash:
+    family, sha256 = (_entry(base, name, str, path, "base.") for name in ("family", "sha256"))
+    if weights_hash is not None and sha256 != weights_hash:
         raise CheckpointError(
-            f"{path}: made for a base of family {base.get('family')!r} with SHA-256 {base.get('sha256')}, "
-            f"this checkpoint has {model_hash}; {REMAKE}"
+            f"{path}: base.sha256 is {sha256} (of family {family!r}), this checkpoint's weights have {weights_hash}; "
+            f"{REMAKE}"
         )
     if WEIGHTS not in _entry(config, "files", dict, path):
         raise CheckpointError(f"{path}: files names {', '.join(config['files'])}, expected {WEIGHTS}; {REMAKE}")
@@ -128,21 +170,25 @@ def load_dysl(folder: Path, model_hash: str | None, num_layers: int, width: int)
     return DyslFolder(partition, modules.eval().requires_grad_(False), config, calibrated)
 
 
-def _entry(values: Mapping[str, Any], name: str, kind: type[Any], path: Path) -> Any:
+def _entry(values: Mapping[str, Any], name: str, kind: type[Any], path: Path, parent: str = "") -> Any:
     if type(values.get(name)) is not kind:
-        found = repr(values[name]) if name in values else "nothing"
-        raise CheckpointError(f"{path}: {name} is {found}, expected a JSON {kind.__name__}; {REMAKE}")
+        found = f"{values[name]!r:.60}" if name in values else "nothing"
+        raise CheckpointError(f"{path}: {parent}{name} is {found}, expected a JSON {kind.__name__}; {REMAKE}")
     return values[name]
 
 
 def _partition(values: Mapping[str, Any], num_layers: int, path: Path) -> LayerPartition:
-    found = _entry(values, "num_layers", int, path)
+    found = _entry(values, "num_layers", int, path, "partition.")
     if found != num_layers:
-        raise CheckpointError(f"{path}: partition of {found} layers, this checkpoint has {num_layers}; {REMAKE}")
-    static = _entry(values, "static", list, path)
+        raise CheckpointError(f"{path}: partition.num_layers is {found}, this checkpoint has {num_layers}; {REMAKE}")
+    _entry(values, "choice", str, path, "partition.")
+    static = _entry(values, "static", list, path, "partition.")
     if not all(type(layer) is int for layer in static):
-        raise CheckpointError(f"{path}: static is {static}, expected whole numbers; {REMAKE}")
+        raise CheckpointError(f"{path}: partition.static is {static!s:.60}, expected whole numbers; {REMAKE}")
     per_block = values.get("per_block", "all")  # as folders before this entry were made
+    if per_block not in PER_BLOCK:
+        expected = " or ".join(PER_BLOCK)
+        raise CheckpointError(f"{path}: partition.per_block is {per_block!r:.60}, expected {expected}; {REMAKE}")
     try:
         return LayerPartition(num_layers, tuple(static), per_block)
     except CheckpointError as error:
@@ -150,7 +196,7 @@ def _partition(values: Mapping[str, Any], num_layers: int, path: Path) -> LayerP
 
 
 def _module_sizes(values: Mapping[str, Any], path: Path) -> dict[str, int]:
-    sizes = {name: _entry(values, name, int, path) for name in MODULE_SIZES}
+    sizes = {name: _entry(values, name, int, path, "modules.") for name in MODULE_SIZES}
     smallest = {"bottleneck": 1, "queries": 0, "controller_width": 1}
     faults = [
         f"{name} is {size}, expected {smallest[name]} to {LARGEST_SIZE}"
@@ -167,13 +213,10 @@ def _module_sizes(values: Mapping[str, Any], path: Path) -> dict[str, int]:
 
 def _read_calibration(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_object(path, REMAKE)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing, so nothing is calibrated; {REMAKE}") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}; {REMAKE}") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: holds {values!r:.60}, expected a JSON object; {REMAKE}")
+    build_from(CalibrationNotes, values, "", path, REMAKE, lenient=True)
     return values
 
 

@@ -55,6 +55,7 @@ def facts(runtime: Runtime, checkpoint: Path, adapters: Path | None) -> dict[str
         "checkpoint": str(checkpoint),
         "family": described.family,
         "model_hash": described.model_hash,
+        "weights_hash": described.weights_hash,
         "parameters": parameters,
         "parts": parts,
         "memory_bytes": {name: size * parameters for name, size in BYTES.items()},

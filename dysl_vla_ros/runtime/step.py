@@ -23,6 +23,7 @@ from dysl_vla_ros.interfaces import (
     StepResult,
     Timings,
 )
+from dysl_vla_ros.policies.identity import model_hash
 from dysl_vla_ros.policies.interface import VlaPolicy
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.runtime.folder import DyslFolder, load_dysl
@@ -74,7 +75,7 @@ class Runtime:
         folder = Path(adapters) if adapters else Path(checkpoint) / "dysl"
         if not adapters and not folder.exists():
             return cls(policy, None)
-        dysl = load_dysl(folder, policy.model_hash, len(policy.layers), policy.width)
+        dysl = load_dysl(folder, policy.weights_hash, len(policy.layers), policy.width)
         dysl.modules.to(device)
         return cls(policy, dysl)
 
@@ -94,7 +95,8 @@ class Runtime:
         policy = self.policy
         return PolicyDescription(
             family=policy.family,
-            model_hash=policy.model_hash,
+            model_hash=model_hash(policy.base_hash, self.dysl.motion_hash if self.dysl else None),
+            weights_hash=policy.weights_hash,
             cameras=policy.cameras,
             proprioception=policy.proprioception,
             action=policy.action,

@@ -15,8 +15,10 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
+from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable
 from dysl_vla_ros.interfaces import ActionSpec
+from dysl_vla_ros.policies.action_statistics import action_faults
 from dysl_vla_ros.policies.reference import ReferenceConfig
 from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, Task
 from dysl_vla_ros.training.batches import Batches, BatchesAhead
@@ -30,16 +32,23 @@ from dysl_vla_ros.training.teacher import CHUNKS, load_origin, teacher_chunks
 
 
 def configure_model(episodes: Episodes, settings: TrainingSettings) -> ReferenceConfig:
-    """Take vocabulary and statistics from the data, sizes from the settings."""
+    """Take vocabulary and statistics from the data, sizes from the settings.
+
+    Raises:
+        DataError: the actions are such that no checkpoint with their statistics would be loaded.
+    """
     low, high = episodes.action.min(0), episodes.action.max(0)
     reach = np.maximum(high[:3], -low[:3])
     center = (0.0, 0.0, 0.0, float(low[3] + high[3]) / 2)
     spread = float(high[3] - low[3]) / 2
     scale = (*(float(value) for value in reach), spread if spread > 0 else 0.5)  # one task may never move the gripper
     texts = [text for task in episodes.tasks for text in task.instructions]
+    action = ActionSpec(settings.horizon, CONTROL_PERIOD, False, center, scale)
+    if faults := action_faults(action):
+        raise DataError(f"nothing can be learned from these demonstrations' actions: {'; '.join(faults)}")
     return ReferenceConfig(
         vocabulary=tuple(sorted({word for text in texts for word in text.split()})),
-        action=ActionSpec(settings.horizon, CONTROL_PERIOD, False, center, scale),
+        action=action,
         proprioception_mean=tuple(float(value) for value in episodes.proprioception.mean(0)),
         proprioception_std=tuple(max(float(value), 0.01) for value in episodes.proprioception.std(0)),
         instructions=tuple(task.instruction for task in episodes.tasks),

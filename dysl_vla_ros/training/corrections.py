@@ -39,7 +39,7 @@ class Actor:
         else:
             self._runtime, self._settings = Runtime.load_base(checkpoint), FULL_DEPTH
         dysl = self._runtime.dysl
-        weights = str(dysl.config["files"][WEIGHTS]) if dysl else self._runtime.policy.model_hash
+        weights = str(dysl.config["files"][WEIGHTS]) if dysl else self._runtime.policy.weights_hash
         self.name = weights[:8]  # of these weights, in the names of files
 
     def action(self, seen: Observation) -> FloatArray:

@@ -72,7 +72,7 @@ class Origin(NamedTuple):
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the weights of what there is, by its role."""
         there = {"teacher": self.teacher, "base": self.base}
-        return {role: policy.model_hash for role, policy in there.items() if policy}
+        return {role: policy.weights_hash for role, policy in there.items() if policy}
 
     def first_weights(self) -> dict[str, Tensor] | None:
         """Return the state that the student's network begins with; None: it is drawn."""
@@ -180,7 +180,7 @@ def teacher_chunks(
 
 
 def _identity(teacher: ReferencePolicy, episodes: Episodes) -> str:
-    digest = hashlib.sha256(teacher.model_hash.encode())
+    digest = hashlib.sha256(teacher.weights_hash.encode())
     for part in ("\n".join(episodes.instructions).encode(), episodes.proprioception.tobytes(), episodes.end.tobytes()):
         digest.update(part)
     return digest.hexdigest()

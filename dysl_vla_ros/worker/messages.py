@@ -15,11 +15,8 @@ strictly: unknown or missing fields, wrong types and arrays of another dtype are
 """
 
 import dataclasses
-import math
 import socket
 import struct
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +27,9 @@ import numpy as np
 from dysl_vla_ros.errors import WorkerError
 from dysl_vla_ros.interfaces import FloatArray, PolicyDescription, StepResult
 from dysl_vla_ros.settings import RuntimeSettings
+from dysl_vla_ros.typed_values import DTYPES, WrongValueError, build
 
-PROTOCOL = 4  # raised by every change of a message
+PROTOCOL = 5  # raised by every change of a message
 MESSAGE_LIMIT = 1 << 20  # bytes; the largest real one, a description, has a few thousand
 LENGTH = struct.Struct("<I")
 
@@ -93,7 +91,6 @@ KINDS: dict[str, type[Any]] = {
     "hello": Hello, "load": Load, "description": PolicyDescription, "step": Step, "answer": Answer, "fault": Fault,
 }  # fmt: skip
 NAMES = {kind: name for name, kind in KINDS.items()}
-DTYPES = {"float32": np.float32, "uint8": np.uint8}
 
 
 class MessageError(WorkerError):
@@ -125,7 +122,10 @@ def decode(payload: bytes) -> Any:
         raise MessageError(f"{len(payload)} bytes that are no msgpack: {error}") from error
     if not isinstance(parts, list) or len(parts) != 2 or not isinstance(parts[0], str) or parts[0] not in KINDS:
         raise MessageError(f"no message of this protocol; there are {', '.join(KINDS)}")
-    return _typed(KINDS[parts[0]], parts[1], parts[0])
+    try:
+        return build(KINDS[parts[0]], parts[1], parts[0])
+    except WrongValueError as error:
+        raise MessageError(str(error)) from error
 
 
 def receive(stream: socket.socket) -> Any | None:
@@ -173,59 +173,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return value
-
-
-def _typed(wanted: Any, value: Any, where: str) -> Any:
-    """Build a value of type ``wanted`` from msgpack's ``value``; ``where`` names it in errors."""
-    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
-    if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
-        hints = _hints(wanted)
-        if not isinstance(value, dict) or set(value) != set(hints):
-            raise MessageError(f"{where} must have the fields {', '.join(hints)}")
-        return wanted(**{name: _typed(hint, value[name], f"{where}.{name}") for name, hint in hints.items()})
-    if origin is np.ndarray:
-        return _array(np.dtype(typing.get_args(arguments[1])[0]), value, where)
-    if origin is tuple and isinstance(value, list):
-        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
-        if len(kinds) == len(value):
-            return tuple(_typed(kind, item, where) for kind, item in zip(kinds, value, strict=True))
-    if origin is Mapping and isinstance(value, dict):
-        return {_typed(arguments[0], key, where): _typed(arguments[1], item, where) for key, item in value.items()}
-    if origin is Mapping or origin is tuple:
-        raise MessageError(f"{where} must be {wanted}, not {_shown(value)}")
-    if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in arguments:
-            return None
-        plain = [kind for kind in arguments if kind in (bool, int, float, str)]
-        if plain:
-            if type(value) in plain:
-                return value
-            raise MessageError(f"{where} must be {wanted}, not {_shown(value)}")
-        return _typed(next(kind for kind in arguments if kind is not type(None)), value, where)
-    if wanted is float and type(value) is int:
-        return float(value)
-    if type(value) is not wanted:
-        raise MessageError(f"{where} must be {getattr(wanted, '__name__', wanted)}, not {_shown(value)}")
-    return value
-
-
-def _array(dtype: "np.dtype[Any]", value: Any, where: str) -> "np.ndarray[Any, Any]":
-    if not isinstance(value, dict) or set(value) != {"shape", "dtype", "bytes"} or value["dtype"] not in DTYPES:
-        raise MessageError(f"{where} must be an array of {dtype}, not {_shown(value)}")
-    shape, data = value["shape"], value["bytes"]
-    if value["dtype"] != dtype.name:
-        raise MessageError(f"{where} must be an array of {dtype}, not of {value['dtype']}")
-    sizes = isinstance(shape, list) and len(shape) <= 8 and all(type(size) is int and size >= 0 for size in shape)
-    if not sizes or not isinstance(data, bytes) or math.prod(shape) * dtype.itemsize != len(data):
-        raise MessageError(f"{where} has shape {_shown(shape)}, which does not go with its bytes")
-    return np.frombuffer(bytearray(data), dtype=dtype).reshape(shape)  # a bytearray: the array can be written to
-
-
-def _hints(kind: type[Any]) -> dict[str, Any]:
-    hints = typing.get_type_hints(kind)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from dysl_vla_ros.doctor.examination import Examination
 from dysl_vla_ros.doctor.finding import Finding, fail, ok, warn
@@ -44,33 +45,41 @@ def dysl_folder(examination: Examination) -> Iterator[Finding]:
         return
     base_hashes = _hashes(checkpoint)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    wanted = config.get("base", {}).get("sha256", "")
-    if base_hashes and wanted not in base_hashes.values():
+    wanted = _part(config, "base").get("sha256", "")
+    if base_hashes and wanted not in list(base_hashes.values()):
         found = ", ".join(f"{name} {digest[:12]}" for name, digest in base_hashes.items())
         yield fail("adapters", f"{folder}: made for the base {str(wanted)[:12]}, this checkpoint has {found}", REMAKE)
         return
     if fault := _load_fault(checkpoint, folder):
         yield fail("adapters", fault, REMAKE)
     else:
-        static = config.get("partition", {}).get("static", [])
-        yield ok("adapters", f"{folder}: belongs to this base, {len(static)} static layers")
+        static = _part(config, "partition").get("static")
+        count = len(static) if isinstance(static, list) else 0
+        yield ok("adapters", f"{folder}: belongs to this base, {count} static layers")
 
 
 def hash_fault(folder: Path) -> str:
     """Return why a folder's files are not those that its config.json names, "" where they are."""
     try:
         hashes = _hashes(folder)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return f"{folder / 'config.json'} cannot be read: {error}"
     if not hashes:
         return f"{folder / 'config.json'} names no files with their hashes"
     for name, wanted in hashes.items():
         path = folder / name
+        if Path(name).name != name:
+            return f"{folder / 'config.json'}: file '{name}' must lie in the folder itself; refused"
         if not path.is_file():
             return f"{path} is missing"
         if (found := sha256(path)) != wanted:
             return f"{path} is not the file that was written: its SHA-256 begins {found[:12]}, expected {wanted[:12]}"
     return ""
+
+
+def _part(config: dict[str, Any], name: str) -> dict[str, Any]:
+    part = config.get(name)
+    return part if isinstance(part, dict) else {}
 
 
 def _hashes(folder: Path) -> dict[str, str]:
