@@ -126,7 +126,7 @@ UNMOVED = {"guidance.verify_threshold": 100.0}  # no fall of continuity is verif
 
 EFFECTS: dict[str, Effect] = {
     "control.rate": Effect(40.0, ACTION, lambda action: not action.first_tick and not action.stop_reason),
-    "control.actions_per_inference": Effect(8, ACTION, lambda action: action.chunk_index >= 6),
+    "control.actions_per_inference": Effect(8, ACTION, lambda action: action.chunk_index >= 4),
     "control.action_scale": Effect(0.0, ACTION, lambda action: action.translation.x == 0.0, every=True),
     "control.ramp_in": Effect(10.0, ACTION, limited_by("control.ramp_in"), prepare=reset),
     "control.max_linear_seam": Effect(

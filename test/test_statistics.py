@@ -53,6 +53,17 @@ def test_the_estimate_follows_a_model_that_becomes_slower_within_three_inference
     assert told(statistics, 0.3, 0.3, 0.3, first=11).typical_latency() == pytest.approx(0.3)
 
 
+@given(st.integers(3, 60), st.data())
+def test_one_outlier_is_never_taken_for_a_latency_to_reckon_with_and_slower_answers_are_within_three(count, data):
+    place = data.draw(st.integers(0, count - 1))
+    statistics = told(Statistics(), 9.0)  # a cold start
+    told(statistics, *[2.0 if number == place else 0.1 for number in range(count)], first=2)
+    assert statistics.long_latency() == pytest.approx(0.1)
+    told(statistics, 0.3, 0.3, 0.3, first=2)
+    assert statistics.long_latency() >= 0.3 - 1e-9
+    assert told(Statistics(), 9.0, 0.1, 0.1).long_latency() == 0.0, "too few to tell"
+
+
 def test_seams_are_those_of_the_window_and_none_is_not_zero():
     statistics = told(Statistics(), 0.1, 0.1)
     assert statistics.seams(100) is None
