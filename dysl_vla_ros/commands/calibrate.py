@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dysl_vla_ros.commands.argument_checks import require_data, require_numbers, require_policy
 from dysl_vla_ros.commands.training_data import (
     WHAT,
     TrainingData,
@@ -14,6 +15,8 @@ from dysl_vla_ros.commands.training_data import (
     simulated_runs,
 )
 from dysl_vla_ros.errors import CheckpointError, DataError
+from dysl_vla_ros.simulation.seeds import calibration_seeds
+from dysl_vla_ros.simulation.tasks import tasks_named
 
 STATIC_LAYERS = "static_layers.json"
 HELD_OUT = 256  # frames that both floors are judged on
@@ -51,15 +54,41 @@ def add_threshold_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Choose static layers, or search thresholds where adapters are there."""
     folder = arguments.adapters or arguments.checkpoint / "dysl"
-    if (folder / "adapters.safetensors").exists():
+    if has_adapters(folder):
         return search_thresholds(arguments, folder)
     return choose_layers(arguments, folder)
 
 
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse numbers that make no sense, and what is not there."""
+    require_numbers(arguments, observations=1)
+    check_thresholds(arguments)
+    if not 0.0 < arguments.static_ratio <= 1.0:
+        raise DataError(f"--static-ratio must be above 0 and at most 1, not {arguments.static_ratio}")
+    require_policy(arguments.checkpoint)
+    folder = arguments.adapters or arguments.checkpoint / "dysl"
+    if not arguments.data and not has_adapters(folder):
+        raise DataError(f"{folder} has no adapters yet, so static layers are chosen first: name the data folder too")
+    if arguments.data:
+        require_data(arguments.data, arguments)
+
+
+def check_thresholds(arguments: argparse.Namespace) -> None:
+    """Refuse what the search for thresholds cannot take."""
+    require_numbers(arguments, actions_per_inference=1, jobs=1)
+    if not 0.0 < arguments.target_layers <= 1.0:
+        raise DataError(f"--target-layers is a share, above 0 and at most 1, not {arguments.target_layers}")
+    calibration_seeds(arguments.seeds)
+    tasks_named(arguments.tasks)
+
+
+def has_adapters(folder: Path) -> bool:
+    """Tell whether a DySL folder was distilled, or only its static layers are chosen."""
+    return (folder / "adapters.safetensors").exists()
+
+
 def choose_layers(arguments: argparse.Namespace, folder: Path) -> int:
     """Measure similarity, try both floors, write the choice."""
-    if not arguments.data:
-        raise DataError(f"{folder} has no adapters yet, so static layers are chosen first: name the data folder too")
     from dysl_vla_ros.distillation.activations import record_activations
     from dysl_vla_ros.distillation.static_choice import choose_static
     from dysl_vla_ros.files import require_writable, write_json
@@ -97,6 +126,16 @@ def choose_layers(arguments: argparse.Namespace, folder: Path) -> int:
     return 0
 
 
+def require_choice(folder: Path) -> None:
+    """Refuse a folder in which no static layers were chosen.
+
+    Raises:
+        CheckpointError: there is no choice.
+    """
+    if not (folder / STATIC_LAYERS).is_file():
+        raise CheckpointError(f"{folder / STATIC_LAYERS} is missing; run `dysl_vla calibrate` first")
+
+
 def read_choice(folder: Path, model_hash: str) -> dict[str, Any]:
     """Read what :func:`choose_layers` wrote.
 
@@ -104,12 +143,11 @@ def read_choice(folder: Path, model_hash: str) -> dict[str, Any]:
         CheckpointError: it is not there, or was made for another base.
     """
     path = folder / STATIC_LAYERS
+    require_choice(folder)
     try:
         choice = json.loads(path.read_text(encoding="utf-8"))
         found = choice["base_sha256"]
         choice["choice"], choice["static"]
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing; run `dysl_vla calibrate` first") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error!r}; run `dysl_vla calibrate` again") from error
     if found != model_hash:

@@ -25,14 +25,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse a time that is none."""
+    if not 0.0 <= arguments.live <= 3600.0:
+        raise SettingError(f"--live must be from 0 to 3600 s, not {arguments.live}")
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Print one line a check; return 1 where something is FAIL."""
     from dysl_vla_ros.doctor.examination import Examination, Options
     from dysl_vla_ros.doctor.registry import examine
     from dysl_vla_ros.doctor.report import show
 
-    if not 0.0 <= arguments.live <= 3600.0:
-        raise SettingError(f"--live must be from 0 to 3600 s, not {arguments.live}")
     images = tuple(topic if topic.startswith("/") else f"/{topic}" for topic in arguments.image)
     options = Options(arguments.checkpoint, arguments.adapters, images, arguments.live)
     with _progress(arguments.live) as progress:

@@ -1,7 +1,9 @@
 """``dysl_vla``: finds the verb's module, lets it declare its arguments, runs it, turns errors into one line.
 
-A verb is a module with ``add_arguments(parser)`` and ``run(arguments) -> int`` (the exit code). Only the module of the
-verb that was asked for is imported, so that ``dysl_vla --help`` needs neither torch nor ROS.
+A verb is a module with ``add_arguments(parser)``, ``check(arguments)`` and ``run(arguments) -> int`` (the exit code).
+Only the module of the verb that was asked for is imported, so that ``dysl_vla --help`` needs neither torch nor ROS.
+``check`` refuses arguments without importing torch or the simulator, which take many seconds: what is wrong with a
+command line is said at once.
 """
 
 import argparse
@@ -116,7 +118,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb = verbs[arguments.verb]
         if verb.needs and importlib.util.find_spec(verb.needs) is None:
             raise DyslVlaError(f"{verb.needs} is not installed here; {MENDS[verb.needs]}")
-        return int(importlib.import_module(verb.module).run(arguments))
+        module = importlib.import_module(verb.module)
+        module.check(arguments)
+        return int(module.run(arguments))
     except DyslVlaError as error:
         print(f"dysl_vla {chosen}: error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
