@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from dysl_vla_ros import __version__
 from dysl_vla_ros.errors import DyslVlaError
+from dysl_vla_ros.ros_environment import environment_fault
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
@@ -118,6 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb = verbs[arguments.verb]
         if verb.needs and importlib.util.find_spec(verb.needs) is None:
             raise DyslVlaError(f"{verb.needs} is not installed here; {MENDS[verb.needs]}")
+        if verb.needs == "rclpy" and (fault := environment_fault(os.environ)):
+            raise DyslVlaError(f"ROS cannot start: {fault}")
         module = importlib.import_module(verb.module)
         module.check(arguments)
         return int(module.run(arguments))
