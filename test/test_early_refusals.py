@@ -6,6 +6,7 @@ that make no sense. What was loaded by then is looked at after each; the first t
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -142,3 +143,20 @@ def test_help_and_every_refusal_come_before_torch_and_the_simulator(places: dict
     for (line, names), (code, said, _) in zip(wrong, told[helps:], strict=True):
         assert code == 2 and said.startswith(f"dysl_vla {line[0]}: error: ") and "\n" not in said, (line, said)
         assert names in said, (line, said)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_the_terminal_cannot_show_is_replaced_and_raises_nothing(places: dict[str, Path], encoding: str) -> None:
+    """In output, in errors and in what the user gave, on a terminal that knows no more than this encoding."""
+    folder = places["AT"] / "ordner_\u5341_\u2713"
+    folder.mkdir(exist_ok=True)
+    lines = [["inspect", str(folder / "\u65e0")]]
+    if encoding == "ascii":  # the doctor takes longer, and prints to stdout
+        lines.append(["doctor", "--checkpoint", str(folder)])
+    for line in lines:
+        done = subprocess.run(
+            [str(install_prefix() / "bin" / "dysl_vla"), *line], capture_output=True, timeout=60, check=False,
+            env=os.environ | {"PYTHONIOENCODING": f"{encoding}:strict", "PYTHONUTF8": "0"}, cwd=install_prefix(),
+        )  # fmt: skip
+        said = (done.stdout + done.stderr).decode(encoding)
+        assert "Traceback" not in said and "ordner_?_?" in said, said

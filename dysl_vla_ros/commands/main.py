@@ -9,6 +9,7 @@ command line is said at once.
 import argparse
 import importlib
 import importlib.util
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -111,6 +112,9 @@ def build_parser(verbs: dict[str, Verb], chosen: str | None = None) -> argparse.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``dysl_vla`` with these arguments (default: the process's own) and return the exit code."""
+    for stream in (sys.stdout, sys.stderr):  # what the terminal's encoding lacks is shown as ?, and raises nothing
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     arguments_given = list(sys.argv[1:] if argv is None else argv)
     verbs = available_verbs()
     chosen = next((word for word in arguments_given if not word.startswith("-")), None)
