@@ -24,6 +24,7 @@ BASE = {
     "params_file",
     "parent_process",
     "readings",
+    "ros_environment",
     "settings",
     "settings_table",
     "stop_signals",

@@ -111,7 +111,9 @@ def test_a_choice_made_for_another_base_is_refused(capsys, tmp_path, checkpoint)
     (checkpoint / "dysl").mkdir()
     chosen = {"base_sha256": "f" * 64, "choice": "spread", "static": [0, 5]}
     (checkpoint / "dysl" / "static_layers.json").write_text(json.dumps(chosen))
-    assert "was made for the base ffffffffffff" in refusal(capsys, "distill", checkpoint, tmp_path)
+    (tmp_path / "data" / "reach").mkdir(parents=True)
+    (tmp_path / "data" / "reach" / "000.npz").touch()
+    assert "was made for the base ffffffffffff" in refusal(capsys, "distill", checkpoint, tmp_path / "data")
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,6 @@ def test_an_interrupted_verb_ends_with_130(capsys: pytest.CaptureFixture[str], m
     def interrupted(arguments: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dysl_vla_ros.commands.inspect.run", interrupted)
+    monkeypatch.setattr("dysl_vla_ros.commands.inspect.check", interrupted)
     assert main.main(["inspect", "somewhere"]) == 130
     assert capsys.readouterr().err == "dysl_vla inspect: interrupted\n"

@@ -199,6 +199,20 @@ def test_reset_begins_an_episode(rig):
     assert rig.wait_for_motion().episode > episode
 
 
+def test_a_stop_is_logged_once_and_again_when_it_ends(rig):
+    rig.move()
+    before = len(rig.node.output)
+    rig.robot.silent.add("ee_pose")
+    rig.wait_for_stop("/ee_pose")
+    wait_steadily(1.0)
+    rig.robot.silent.clear()
+    rig.wait_for_motion()
+    wait_until(lambda: "moving again after" in rig.node.output[before:], LIMIT, "the end of the stop in the log")
+    said = [line for line in rig.node.output[before:].splitlines() if "stopped: " in line or "moving again" in line]
+    assert len(said) <= 4 and "/ee_pose" in said[0] and "stopped: " in said[0], said  # silent, then "has stopped"
+    assert "moving again after " in said[-1] and "/ee_pose" in said[-1], said
+
+
 def test_without_auto_resume_a_stop_holds_until_reset(rig):
     assert rig.set(safety__auto_resume=False) == (True, "")
     try:

@@ -3,7 +3,9 @@
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from dysl_vla_ros.commands.argument_checks import require_data, require_numbers, require_policy
 from dysl_vla_ros.commands.recording_options import recording_words
 from dysl_vla_ros.commands.training_data import (
     WHAT,
@@ -16,6 +18,8 @@ from dysl_vla_ros.commands.training_data import (
 )
 from dysl_vla_ros.errors import CheckpointError, DataError
 from dysl_vla_ros.json_files import build_from, read_object
+from dysl_vla_ros.simulation.seeds import calibration_seeds
+from dysl_vla_ros.simulation.tasks import tasks_named
 
 STATIC_LAYERS = "static_layers.json"
 HELD_OUT = 256  # frames that both floors are judged on
@@ -53,15 +57,41 @@ def add_threshold_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Choose static layers, or search thresholds where adapters are there."""
     folder = arguments.adapters or arguments.checkpoint / "dysl"
-    if (folder / "adapters.safetensors").exists():
+    if has_adapters(folder):
         return search_thresholds(arguments, folder)
     return choose_layers(arguments, folder)
 
 
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse numbers that make no sense, and what is not there."""
+    require_numbers(arguments, observations=1)
+    check_thresholds(arguments)
+    if not 0.0 < arguments.static_ratio <= 1.0:
+        raise DataError(f"--static-ratio must be above 0 and at most 1, not {arguments.static_ratio}")
+    require_policy(arguments.checkpoint)
+    folder = arguments.adapters or arguments.checkpoint / "dysl"
+    if not arguments.data and not has_adapters(folder):
+        raise DataError(f"{folder} has no adapters yet, so static layers are chosen first: name the data folder too")
+    if arguments.data:
+        require_data(arguments.data, arguments)
+
+
+def check_thresholds(arguments: argparse.Namespace) -> None:
+    """Refuse what the search for thresholds cannot take."""
+    require_numbers(arguments, actions_per_inference=1, jobs=1)
+    if not 0.0 < arguments.target_layers <= 1.0:
+        raise DataError(f"--target-layers is a share, above 0 and at most 1, not {arguments.target_layers}")
+    calibration_seeds(arguments.seeds)
+    tasks_named(arguments.tasks)
+
+
+def has_adapters(folder: Path) -> bool:
+    """Tell whether a DySL folder was distilled, or only its static layers are chosen."""
+    return (folder / "adapters.safetensors").exists()
+
+
 def choose_layers(arguments: argparse.Namespace, folder: Path) -> int:
     """Measure similarity, try both floors, write the choice."""
-    if not arguments.data:
-        raise DataError(f"{folder} has no adapters yet, so static layers are chosen first: name the data folder too")
     from dysl_vla_ros.distillation.activations import record_activations
     from dysl_vla_ros.distillation.static_choice import choose_static
     from dysl_vla_ros.files import require_writable, write_json
@@ -110,6 +140,16 @@ class StaticChoice:
     static: tuple[int, ...]
 
 
+def require_choice(folder: Path) -> None:
+    """Refuse a folder in which no static layers were chosen.
+
+    Raises:
+        CheckpointError: there is no choice.
+    """
+    if not (folder / STATIC_LAYERS).is_file():
+        raise CheckpointError(f"{folder / STATIC_LAYERS} is missing; run `dysl_vla calibrate` first")
+
+
 def read_choice(folder: Path, weights_hash: str) -> StaticChoice:
     """Read what :func:`choose_layers` wrote.
 
@@ -117,10 +157,8 @@ def read_choice(folder: Path, weights_hash: str) -> StaticChoice:
         CheckpointError: it is not there, cannot be read, or was made for another base.
     """
     path, again = folder / STATIC_LAYERS, "run `dysl_vla calibrate` again"
-    try:
-        values = read_object(path, again)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing; run `dysl_vla calibrate` first") from error
+    require_choice(folder)
+    values = read_object(path, again)
     choice: StaticChoice = build_from(StaticChoice, values, "", path, again, lenient=True)
     if choice.base_sha256 != weights_hash:
         raise CheckpointError(

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from dysl_vla_ros.commands.argument_checks import require_policy
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.simulation.tasks import EVALUATION_SEED, TASK_CHOICES, tasks_named
 
@@ -20,12 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-ticks", type=int, default=200, help="control ticks (50 ms) of an episode")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Play the demo; return 0."""
-    from dysl_vla_ros.demo.processes import share_folder
-    from dysl_vla_ros.demo.run import run_demo
-    from dysl_vla_ros.demo.session import DemoOptions
-
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse numbers out of range and a checkpoint that is not there."""
     faults = [
         f"{name} must be from {low} to {high}, not {value}"
         for name, value, low, high in (
@@ -37,6 +34,17 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     if faults:
         raise SettingError("; ".join(faults))
+    tasks_named(arguments.tasks)
+    if arguments.checkpoint is not None:
+        require_policy(arguments.checkpoint)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Play the demo; return 0."""
+    from dysl_vla_ros.demo.processes import share_folder
+    from dysl_vla_ros.demo.run import run_demo
+    from dysl_vla_ros.demo.session import DemoOptions
+
     run_demo(
         DemoOptions(
             tasks=tuple(tasks_named(arguments.tasks)),

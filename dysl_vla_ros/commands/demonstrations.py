@@ -5,7 +5,9 @@ import os
 from functools import partial
 from pathlib import Path
 
+from dysl_vla_ros.commands.argument_checks import require_policy
 from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.files import require_writable
 from dysl_vla_ros.simulation.seeds import DEMONSTRATION_SEEDS
 from dysl_vla_ros.simulation.tasks import TASK_CHOICES, tasks_named
 
@@ -33,11 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Record until every task has its episodes; interrupted, it goes on where it stopped."""
-    from dysl_vla_ros.simulation.demonstrations import record_all, record_task
-
-    tasks = tasks_named(arguments.tasks)
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse numbers that make no sense, and what is not there or cannot be written to."""
+    tasks_named(arguments.tasks)
     if arguments.episodes < 1 or arguments.jobs < 1:
         raise DataError("--episodes and --jobs must be at least 1")
     if arguments.episodes > len(DEMONSTRATION_SEEDS):
@@ -48,6 +48,16 @@ def run(arguments: argparse.Namespace) -> int:
     if first is not None and first not in DEMONSTRATION_SEEDS:
         least, most = DEMONSTRATION_SEEDS[0], DEMONSTRATION_SEEDS[-1]
         raise DataError(f"--first-scene {first}: the scenes for recording are {least} to {most}")
+    if arguments.policy:
+        require_policy(arguments.policy, arguments.adapters)
+    require_writable(arguments.folder)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Record until every task has its episodes; interrupted, it goes on where it stopped."""
+    from dysl_vla_ros.simulation.demonstrations import record_all, record_task
+
+    tasks, first = tasks_named(arguments.tasks), arguments.first_scene
     into = {"folder": arguments.folder, "episodes": arguments.episodes, "first": first}
     if arguments.policy:
         from dysl_vla_ros.training import corrections

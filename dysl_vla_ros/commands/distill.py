@@ -6,7 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dysl_vla_ros.commands.calibrate import add_threshold_arguments, read_choice, search_thresholds
+from dysl_vla_ros.commands.argument_checks import require_data, require_numbers, require_policy
+from dysl_vla_ros.commands.calibrate import (
+    add_threshold_arguments,
+    check_thresholds,
+    read_choice,
+    require_choice,
+    search_thresholds,
+)
 from dysl_vla_ros.commands.training_data import WHAT, open_data
 from dysl_vla_ros.control.chunk_time import require_actions
 from dysl_vla_ros.errors import DataError
@@ -107,6 +114,20 @@ def module_sizes(arguments: argparse.Namespace, adapter: str) -> dict[str, int]:
     return sizes | {"queries": sizes["queries"] if adapter == "pooled" else 0}
 
 
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse numbers that make no sense, and what is not there."""
+    numbers = ("hidden_steps", "action_steps", "joint_steps", "batch_size", "observations")
+    require_numbers(arguments, **dict.fromkeys(numbers, 1), variants=0, large_error=0, adapter_rate=0)
+    if not 0.0 < arguments.learning_rate < float("inf"):
+        raise DataError(f"--learning-rate must be above 0, not {arguments.learning_rate}")
+    module_sizes(arguments, arguments.adapter)
+    check_thresholds(arguments)
+    require_policy(arguments.checkpoint, arguments.go_on_from)
+    if not arguments.go_on_from:
+        require_choice(arguments.adapters or arguments.checkpoint / "dysl")
+    require_data(arguments.data, arguments)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Record the teacher, train both stages, search thresholds, write the DySL folder."""
     import torch
@@ -121,16 +142,6 @@ def run(arguments: argparse.Namespace) -> int:
     from dysl_vla_ros.runtime.step import Runtime
     from dysl_vla_ros.training.augmentation import with_variants
 
-    numbers = ("hidden_steps", "action_steps", "joint_steps", "batch_size", "observations")
-    if min(getattr(arguments, name) for name in numbers) < 1:
-        raise DataError(f"{', '.join('--' + name.replace('_', '-') for name in numbers)} must be at least 1")
-    if arguments.variants < 0:
-        raise DataError(f"--variants must be 0 or more, not {arguments.variants}")
-    for name in ("large_error", "adapter_rate"):
-        if not 0.0 <= getattr(arguments, name) < float("inf"):
-            raise DataError(f"--{name.replace('_', '-')} must be 0 or more, not {getattr(arguments, name)}")
-    if not 0.0 < arguments.learning_rate < float("inf"):
-        raise DataError(f"--learning-rate must be above 0, not {arguments.learning_rate}")
     torch.set_num_threads(THREADS)
     torch.manual_seed(arguments.seed)
     folder = arguments.adapters or arguments.checkpoint / "dysl"

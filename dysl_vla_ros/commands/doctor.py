@@ -2,12 +2,14 @@
 
 import argparse
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dysl_vla_ros.errors import SettingError
 
 LIVE = 5.0  # s
+TOPIC = re.compile(r"/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,14 +27,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse a time that is none."""
+    if not 0.0 <= arguments.live <= 3600.0:
+        raise SettingError(f"--live must be from 0 to 3600 s, not {arguments.live}")
+    for topic in arguments.image:
+        if not TOPIC.fullmatch(topic):
+            raise SettingError(f"--image {topic!r} is no name of a topic; expected one as /camera/color/image_raw")
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Print one line a check; return 1 where something is FAIL."""
     from dysl_vla_ros.doctor.examination import Examination, Options
     from dysl_vla_ros.doctor.registry import examine
     from dysl_vla_ros.doctor.report import show
 
-    if not 0.0 <= arguments.live <= 3600.0:
-        raise SettingError(f"--live must be from 0 to 3600 s, not {arguments.live}")
     images = tuple(topic if topic.startswith("/") else f"/{topic}" for topic in arguments.image)
     options = Options(arguments.checkpoint, arguments.adapters, images, arguments.live)
     with _progress(arguments.live) as progress:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dysl_vla_ros.commands import method_comparison
+from dysl_vla_ros.commands.argument_checks import require_numbers, require_policy
 from dysl_vla_ros.control.chunk_time import require_actions, require_playable
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.conditions import CONDITION_CHOICES, Condition, condition_named
@@ -67,13 +68,29 @@ def runtime_settings(arguments: argparse.Namespace) -> RuntimeSettings:
 
 def run(arguments: argparse.Namespace) -> int:
     """Play, show a bar while playing and a table at the end."""
-    if arguments.seeds < 1 or arguments.jobs < 1 or arguments.max_ticks < 1:
-        raise DataError("--seeds, --jobs and --max-ticks must be at least 1")
+    if arguments.methods:
+        return method_comparison.run(arguments, evaluation_settings(arguments))
+    return evaluate_one(arguments)
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse what does not go together, what is not there, and settings out of range."""
+    require_numbers(arguments, seeds=1, jobs=1, max_ticks=1, delay=0)
     if arguments.methods:
         method_comparison.check(arguments)
-        return method_comparison.run(arguments, evaluation_settings(arguments))
-    method_comparison.refuse_without_methods(arguments)
-    return evaluate_one(arguments)
+    else:
+        method_comparison.refuse_without_methods(arguments)
+    require_policy(arguments.checkpoint, arguments.adapters)
+    runtime_settings(arguments)
+    control_settings(arguments)
+    condition = condition_named(arguments.condition)
+    if arguments.tasks:
+        condition.require(*tasks_named(arguments.tasks))
+
+
+def control_settings(arguments: argparse.Namespace) -> ControlSettings:
+    """Return how chunks are joined."""
+    return build(ControlSettings, {"max_linear_seam": arguments.max_linear_seam})
 
 
 def evaluation_settings(arguments: argparse.Namespace) -> "EvaluationSettings":
@@ -88,7 +105,7 @@ def evaluation_settings(arguments: argparse.Namespace) -> "EvaluationSettings":
     require_deployable(arguments, runtime.actions_per_inference)
     return EvaluationSettings(
         runtime=runtime,
-        control=build(ControlSettings, {"max_linear_seam": arguments.max_linear_seam}),
+        control=control_settings(arguments),
         max_ticks=arguments.max_ticks,
         delay=arguments.delay,
         first_seed=arguments.first_seed,

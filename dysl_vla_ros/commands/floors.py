@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dysl_vla_ros.commands.argument_checks import require_data, require_numbers, require_policy, require_there
 from dysl_vla_ros.commands.distill import HELD_OUT, THREADS, add_compile_argument, add_module_arguments, module_sizes
 from dysl_vla_ros.commands.recording_options import add_recording_arguments, corrections
 from dysl_vla_ros.commands.training_data import WHAT, is_bag, open_data
@@ -75,7 +76,6 @@ def run(arguments: argparse.Namespace) -> int:
     from dysl_vla_ros.policies.registry import load_policy
     from dysl_vla_ros.skipping.importance import check_count
 
-    _check(arguments)
     tables = read_tables(arguments.beside or [])
     sizes = module_sizes(arguments, "pooled")
     torch.set_num_threads(THREADS)
@@ -219,24 +219,16 @@ def _draw(
     print(f"written: {write_floors_picture(out, floors, full_depth, layers, points)}")
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    least = {
-        "observations": 2,
-        "hidden_steps": 1,
-        "action_steps": 1,
-        "batch_size": 1,
-        "jobs": 1,
-        "max_ticks": 1,
-        "evaluate": 0,
-    }
-    faults = [
-        f"--{name.replace('_', '-')} must be at least {low}, not {getattr(arguments, name)}"
-        for name, low in least.items()
-        if getattr(arguments, name) < low
-    ]
-    if faults:
-        raise DataError("; ".join(faults))
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse numbers that make no sense, all at once, and what is not there."""
+    ones = dict.fromkeys(("hidden_steps", "action_steps", "batch_size", "jobs", "max_ticks"), 1)
+    require_numbers(arguments, observations=2, **ones, evaluate=0)
+    module_sizes(arguments, "pooled")
     if arguments.evaluate:
         calibration_seeds(arguments.evaluate)
         if any(is_bag(path) for path in arguments.data):
             raise DataError("--evaluate plays in the simulator, which knows nothing of bags; leave it out")
+    require_policy(arguments.checkpoint)
+    require_data(arguments.data, arguments)
+    for path in arguments.beside or []:
+        require_there(path, "--beside", "a table.json that `dysl_vla evaluate --methods` wrote")

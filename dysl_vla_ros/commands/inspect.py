@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dysl_vla_ros.commands.argument_checks import require_policy
 from dysl_vla_ros.errors import SettingError
 
 if TYPE_CHECKING:
@@ -26,15 +27,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print plain values in place of tables")
 
 
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse numbers out of range and folders that are not there."""
+    for name, value, low, high in (("--threads", arguments.threads, 0, 256), ("--steps", arguments.steps, 0, 10_000)):
+        if not low <= value <= high:
+            raise SettingError(f"{name} must be from {low} to {high}, not {value}")
+    require_policy(arguments.checkpoint, arguments.adapters)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Load the checkpoint, every hash checked, and print what it is."""
     from dysl_vla_ros.runtime.inspection import facts, measure, threads_in_use
     from dysl_vla_ros.runtime.step import Runtime
     from dysl_vla_ros.worker.process import compute_threads
 
-    for name, value, low, high in (("--threads", arguments.threads, 0, 256), ("--steps", arguments.steps, 0, 10_000)):
-        if not low <= value <= high:
-            raise SettingError(f"{name} must be from {low} to {high}, not {value}")
     runtime = Runtime.load(str(arguments.checkpoint), arguments.adapters, threads=compute_threads(arguments.threads))
     folder = Path(arguments.adapters) if arguments.adapters else arguments.checkpoint / "dysl"
     found = facts(runtime, arguments.checkpoint, folder if runtime.dysl else None)

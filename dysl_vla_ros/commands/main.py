@@ -1,12 +1,15 @@
 """``dysl_vla``: finds the verb's module, lets it declare its arguments, runs it, turns errors into one line.
 
-A verb is a module with ``add_arguments(parser)`` and ``run(arguments) -> int`` (the exit code). Only the module of the
-verb that was asked for is imported, so that ``dysl_vla --help`` needs neither torch nor ROS.
+A verb is a module with ``add_arguments(parser)``, ``check(arguments)`` and ``run(arguments) -> int`` (the exit code).
+Only the module of the verb that was asked for is imported, so that ``dysl_vla --help`` needs neither torch nor ROS.
+``check`` refuses arguments without importing torch or the simulator, which take many seconds: what is wrong with a
+command line is said at once.
 """
 
 import argparse
 import importlib
 import importlib.util
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +17,7 @@ from typing import NamedTuple
 
 from dysl_vla_ros import __version__
 from dysl_vla_ros.errors import DyslVlaError
+from dysl_vla_ros.ros_environment import environment_fault
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
@@ -108,6 +112,9 @@ def build_parser(verbs: dict[str, Verb], chosen: str | None = None) -> argparse.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``dysl_vla`` with these arguments (default: the process's own) and return the exit code."""
+    for stream in (sys.stdout, sys.stderr):  # what the terminal's encoding lacks is shown as ?, and raises nothing
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     arguments_given = list(sys.argv[1:] if argv is None else argv)
     verbs = available_verbs()
     chosen = next((word for word in arguments_given if not word.startswith("-")), None)
@@ -116,7 +123,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb = verbs[arguments.verb]
         if verb.needs and importlib.util.find_spec(verb.needs) is None:
             raise DyslVlaError(f"{verb.needs} is not installed here; {MENDS[verb.needs]}")
-        return int(importlib.import_module(verb.module).run(arguments))
+        if verb.needs == "rclpy" and (fault := environment_fault(os.environ)):
+            raise DyslVlaError(f"ROS cannot start: {fault}")
+        module = importlib.import_module(verb.module)
+        module.check(arguments)
+        return int(module.run(arguments))
     except DyslVlaError as error:
         print(f"dysl_vla {chosen}: error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.evaluation.method_names import NAMES, read_word
+from dysl_vla_ros.policies.checkpoint import read_config
 
 if TYPE_CHECKING:
     from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
 
 OUT = Path("evaluation_out")
-METHOD_NAMES = (
-    "full, dysl, dysl_paper, static, fixed, random, controllers, guidance, verify, oracle, shallow, shallow_distilled"
-)
+METHOD_NAMES = ", ".join(NAMES)
 FOR_SEVERAL = ("out", "depth", "oracle_threshold", "paper_adapters", "shallow", "shallow_distilled")
 
 
@@ -116,7 +116,13 @@ def check(arguments: argparse.Namespace) -> None:
 
     Raises:
         DataError: which, and why.
+        CheckpointError: a folder is not there.
     """
+    for word in arguments.methods:
+        read_word(word)
+    for name in ("paper_adapters", "shallow", "shallow_distilled"):
+        if folder := getattr(arguments, name):
+            read_config(Path(folder), f"--{name.replace('_', '-')}")
     if arguments.full_depth:
         raise DataError("--full-depth is the method full: name it among --methods")
     if arguments.json:

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from dysl_vla_ros.commands.argument_checks import require_bag, require_policy, require_there
 from dysl_vla_ros.commands.recording_options import add_recording_arguments, corrections
 from dysl_vla_ros.errors import SettingError
 
@@ -50,7 +51,6 @@ def run(arguments: argparse.Namespace) -> int:
     from dysl_vla_ros.replay.table import print_outcome
     from dysl_vla_ros.replay.topics import remaps
 
-    _check(arguments)
     shipped = shared("checkpoints/reference")
     outcome = run_replay(
         ReplayOptions(
@@ -79,8 +79,12 @@ def run(arguments: argparse.Namespace) -> int:
     return CRITERIA_FAILED
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    """Refuse numbers that make no sense, all at once."""
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse numbers that make no sense, all at once, and what is not there."""
+    from dysl_vla_ros.files import require_writable, shared
+    from dysl_vla_ros.replay.parameters import read_parameters
+    from dysl_vla_ros.replay.topics import remaps
+
     faults = [
         f"--{name} must be {what}, not {value}"
         for name, value, good, what in (
@@ -99,3 +103,12 @@ def _check(arguments: argparse.Namespace) -> None:
     ]
     if faults:
         raise SettingError("; ".join(faults))
+    remaps(arguments.topic)
+    corrections(arguments)
+    require_bag(arguments.bag)
+    require_policy(arguments.checkpoint or shared("checkpoints/reference"), arguments.adapters)
+    if arguments.params:
+        read_parameters(arguments.params)
+    if arguments.against:
+        require_there(arguments.against, "--against", "a checkpoint, DySL folder, parameter file or replay.json")
+    require_writable(arguments.out, "name another folder with --out")

@@ -1,11 +1,14 @@
 """``dysl_vla train``: the reference policy at full depth, from demonstrations or from a deeper one."""
 
 import argparse
+from pathlib import Path
 
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable
+from dysl_vla_ros.policies.checkpoint import read_config
 from dysl_vla_ros.simulation.tasks import tasks_named
 from dysl_vla_ros.training import options
+from dysl_vla_ros.training.dataset import episode_paths
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,21 +19,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Train, or go on training."""
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse what cannot be trained with or is not there."""
     settings, tasks = options.settings_from(arguments), tasks_named(arguments.tasks)
     if arguments.processes < 0:
         raise DataError("--processes must be at least 1")
-    from dysl_vla_ros.training.dataset import episode_paths
+    for role in ("teacher", "base"):
+        if folder := getattr(settings, role):
+            read_config(Path(folder), f"--{role}")
+    require_writable(arguments.output)
+    for task in tasks:
+        episode_paths(arguments.data, task)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, or go on training."""
+    settings, tasks = options.settings_from(arguments), tasks_named(arguments.tasks)
     from dysl_vla_ros.training.launching import default_processes, launch
 
     if settings.teacher or settings.base:
         from dysl_vla_ros.training.teacher import load_origin
 
         load_origin(tasks, settings)  # what cannot be started from is found out here, by one process and in one line
-    require_writable(arguments.output)
-    for task in tasks:  # found out here too
-        episode_paths(arguments.data, task)
     processes = min(arguments.processes or default_processes(), settings.batch_size)
     launch(options.as_arguments(arguments.data, arguments.output, tasks, settings), processes)
     print(f"written to {arguments.output}; next: dysl_vla evaluate {arguments.output}")

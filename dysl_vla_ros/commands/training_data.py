@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dysl_vla_ros.training.dataset import Episodes
 
 WHAT = "folder that `dysl_vla demonstrations` wrote, or one or more bags"
+BAGS, DEMONSTRATIONS = "bags", "demonstrations"
 
 
 class TrainingData(Protocol):
@@ -64,16 +65,30 @@ def open_data(paths: Sequence[Path], arguments: argparse.Namespace, runtime: "Ru
         DataError: neither, a mixture, or too little; or options that say how bags are read, and no bag.
         BagError: a bag cannot serve the policy.
     """
+    if kind_of(paths, arguments) == BAGS:
+        return _Bags(paths, arguments, runtime)
+    return _Demonstrations(paths[0], arguments)
+
+
+def kind_of(paths: Sequence[Path], arguments: argparse.Namespace) -> str:
+    """Return :data:`BAGS` or :data:`DEMONSTRATIONS`.
+
+    Raises:
+        DataError: neither, a mixture, or options that do not go with it.
+    """
     bags = [path for path in paths if is_bag(path)]
     if len(bags) == len(paths):
-        return _Bags(paths, arguments, runtime)
+        if arguments.tasks:
+            raise DataError("--tasks names simulated tasks and does nothing for bags; leave it out")
+        return BAGS
     refuse_recording_options(arguments)
     others = [path for path in paths if path not in bags]
     if bags:
         raise DataError(f"{bags[0]} is a bag, {others[0]} is none; give bags alone, or one folder of demonstrations")
     if len(paths) > 1:
         raise DataError(f"{len(paths)} folders, none of them a bag; give one folder of demonstrations, or bags")
-    return _Demonstrations(paths[0], arguments)
+    _require_demonstrations(paths[0])
+    return DEMONSTRATIONS
 
 
 def refuse_recording_options(arguments: argparse.Namespace) -> None:
@@ -110,8 +125,6 @@ class _Bags:
     def __init__(self, paths: Sequence[Path], arguments: argparse.Namespace, runtime: "Runtime") -> None:
         from dysl_vla_ros.distillation.recorded_data import RecordedData
 
-        if arguments.tasks:
-            raise DataError("--tasks names simulated tasks and does nothing for bags; leave it out")
         self._paths, self._choice = paths, recording_choice(arguments, runtime.policy)
         self._data = RecordedData(paths, runtime.description, self._choice)
         print(self._data.summary())
@@ -138,7 +151,6 @@ class _Demonstrations:
     """Recorded experts; full-depth runs are played in the simulator, in scenes that were not recorded."""
 
     def __init__(self, folder: Path, arguments: argparse.Namespace) -> None:
-        _require_demonstrations(folder)
         self._folder, self._arguments, self._tasks = folder, arguments, tasks_named(arguments.tasks)
 
     @cached_property

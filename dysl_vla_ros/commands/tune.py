@@ -7,9 +7,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from dysl_vla_ros.commands.recording_options import add_recording_arguments, recording_choice, recording_words
+from dysl_vla_ros.commands.argument_checks import require_policy
+from dysl_vla_ros.commands.recording_options import (
+    add_recording_arguments,
+    corrections,
+    recording_choice,
+    recording_words,
+)
 from dysl_vla_ros.commands.training_data import is_bag
 from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.params_file import read_params_file
 from dysl_vla_ros.settings import RuntimeSettings
 
 LONGEST = 10_000  # inferences read from the bags at most: their pictures are in memory for a moment
@@ -61,11 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
         write_results,
     )
     from dysl_vla_ros.files import require_writable
-    from dysl_vla_ros.params_file import read_params_file
     from dysl_vla_ros.replay.full_depth import full_depth_runs
     from dysl_vla_ros.runtime.step import Runtime
 
-    _check(arguments)
     runtime = Runtime.load(str(arguments.checkpoint), arguments.adapters, threads=arguments.threads)
     if runtime.dysl is None:
         raise DataError(f"{arguments.checkpoint} has no adapters, so nothing can be skipped; run `dysl_vla distill`")
@@ -121,7 +126,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse numbers that make no sense, all at once, and what is not there."""
+    from dysl_vla_ros.replay.topics import remaps
+
     faults = [
         f"{name} must be {low:g} or more, not {value:g}"
         for name, value, low in (
@@ -142,6 +150,11 @@ def _check(arguments: argparse.Namespace) -> None:
     for path in arguments.bags:
         if not is_bag(path):
             raise DataError(f"{path} is no bag (metadata.yaml, .mcap, .db3); name a recording of `ros2 bag record`")
+    remaps(arguments.topic)
+    corrections(arguments)
+    require_policy(arguments.checkpoint, arguments.adapters)
+    if arguments.params:
+        read_params_file(arguments.params)
 
 
 def _resolved(settings: RuntimeSettings, calibrated: Mapping[str, float | str]) -> RuntimeSettings:

@@ -1,5 +1,6 @@
 """What the checks look at: the options, the environment, and the graph, looked at once and only when asked for."""
 
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from dysl_vla_ros.doctor.folders import share_folder
 from dysl_vla_ros.doctor.graph import Snapshot
+from dysl_vla_ros.doctor.start import start_fault
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,13 @@ class Examination:
     options: Options = field(default_factory=Options)
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     progress: Callable[[float], None] = lambda seconds: None
+    graph_fix: str = ""  # what lets rclpy start, once it was found that it does not
 
     @cached_property
     def _looked(self) -> tuple[Snapshot | None, str]:
+        if importlib.util.find_spec("rclpy") is not None and (fault := start_fault(self.environment)):
+            self.graph_fix = fault.fix
+            return None, fault.text
         try:
             from dysl_vla_ros.doctor.probe import look
 

@@ -9,6 +9,7 @@ from typing import Any
 from dysl_vla_ros.control.publishers import watch_window
 from dysl_vla_ros.doctor.graph import Camera, Mismatch, Reading, Snapshot, VlaNode
 from dysl_vla_ros.doctor.senders import Senders
+from dysl_vla_ros.doctor.start import WITHOUT_LOG_FILE
 from dysl_vla_ros.monitor.kind import full_name, is_vla_node
 from dysl_vla_ros.settings import SafetySettings
 
@@ -53,7 +54,7 @@ def _graph_node() -> Iterator[tuple[Any, Callable[[Callable[[], bool], float], N
     from rclpy.signals import SignalHandlerOptions
 
     context = rclpy.Context()
-    rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(args=list(WITHOUT_LOG_FILE), context=context, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = Node(NAME, context=context, enable_rosout=False, start_parameter_services=False)
         executor = SingleThreadedExecutor(context=context)

@@ -2,7 +2,18 @@
 
 from collections.abc import Callable, Iterable
 
-from dysl_vla_ros.doctor.checks import cameras, checkpoint, clocks, machine, packages, publishers, qos, ros, transport
+from dysl_vla_ros.doctor.checks import (
+    cameras,
+    checkpoint,
+    clocks,
+    leftovers,
+    machine,
+    packages,
+    publishers,
+    qos,
+    ros,
+    transport,
+)
 from dysl_vla_ros.doctor.examination import Examination
 from dysl_vla_ros.doctor.finding import Finding, fail
 
@@ -17,6 +28,7 @@ CHECKS: tuple[Check, ...] = (
     ros.running_nodes,
     transport.shared_memory,
     transport.space_for_segments,
+    leftovers.killed_processes,
     qos.quality_of_service,
     qos.types,
     cameras.cameras,

@@ -15,7 +15,8 @@ from dysl_vla_ros import __version__
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
 from dysl_vla_ros.evaluation.machine import machine
-from dysl_vla_ros.evaluation.methods import METHODS, Library, MethodOptions, method_named, require_usable
+from dysl_vla_ros.evaluation.method_names import read_word
+from dysl_vla_ros.evaluation.methods import METHODS, Library, MethodOptions, require_usable
 from dysl_vla_ros.files import sha256
 from dysl_vla_ros.runtime.folder import CALIBRATION, WEIGHTS
 from dysl_vla_ros.simulation.tasks import Task, set_of
@@ -161,11 +162,8 @@ def entries_named(words: Sequence[str], m: int = 1) -> tuple[Entry, ...]:
     """
     found: dict[Entry, None] = {}
     for word in words:
-        name, at, number = word.partition("@")
-        method_named(name)
-        if at and not (number.isdigit() and 1 <= int(number) <= 64):
-            raise DataError(f"'{word}': behind the @ stands the number of actions an inference, 1 to 64, as in dysl@4")
-        found[Entry(name, int(number) if at else m)] = None
+        name, number = read_word(word)
+        found[Entry(name, m if number is None else number)] = None
     return tuple(found)
 
 

@@ -5,7 +5,6 @@ settings of its steps. Each changes what it names and nothing else; "unguided" i
 warm-up, which are all guidance's. Adding one here is enough for ``dysl_vla evaluate --methods`` and the tests.
 """
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.evaluation.method_names import require_method
 from dysl_vla_ros.policies.checkpoint import read_config, total_training
 from dysl_vla_ros.policies.interface import parameter_count
 from dysl_vla_ros.runtime.folder import DyslFolder
@@ -223,11 +223,7 @@ def method_named(name: str) -> Method:
     Raises:
         DataError: there is none; the message lists those there are.
     """
-    if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, 1)
-        hint = f", did you mean {near[0]}?" if near else ""
-        raise DataError(f"unknown method '{name}'{hint}; there are {', '.join(METHODS)}")
-    return METHODS[name]
+    return METHODS[require_method(name)]
 
 
 def require_usable(name: str, library: Library, options: MethodOptions) -> None:

@@ -17,6 +17,7 @@ from dysl_vla_ros.monitor.state import MonitorState, Surroundings
 from dysl_vla_ros.msg import EndEffectorAction, SkipReport
 
 EVERY_ONE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+WITHOUT_LOG_FILE = ["--ros-args", "--disable-external-lib-logs"]  # nothing is logged; a file would need a home
 GRAPH_PERIOD = 1.0  # s between two looks at the graph
 
 
@@ -30,7 +31,7 @@ class Listener:
 
     def __enter__(self) -> "Listener":
         self._context = rclpy.Context()
-        rclpy.init(args=[], context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(args=WITHOUT_LOG_FILE, context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self._node = Node(
             "dysl_vla_monitor", context=self._context, enable_rosout=False, start_parameter_services=False
         )

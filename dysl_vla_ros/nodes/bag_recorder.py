@@ -19,10 +19,11 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.exceptions import ParameterException
+from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.validate_topic_name import validate_topic_name
 
 from dysl_vla_ros.bags.metadata import NO_LIMIT, OfferedQos
 from dysl_vla_ros.bags.recording import Recording, RecordingStatus
@@ -53,7 +54,7 @@ class BagRecorder(Node):
         """Read the parameters, begin the recording, look for publishers from now on.
 
         Raises:
-            SettingError: no folder is named.
+            SettingError: no folder is named, or a topic cannot be called so.
             ParameterException: a parameter of the wrong type.
         """
         super().__init__("bag_recorder")
@@ -62,7 +63,7 @@ class BagRecorder(Node):
         if not folder:
             raise SettingError("no folder is named for the bag; give `--ros-args -p folder:=DIR`")
         self._folder = Path(folder).expanduser()
-        self._topics = [self.resolve_topic_name(name) for name in dict.fromkeys(topics) if name]
+        self._topics = [self._resolved(name) for name in dict.fromkeys(topics) if name]
         self._recording: Recording | None = None
         self._fault = ""  # why it could not begin
         self._logged_fault = ""
@@ -85,6 +86,16 @@ class BagRecorder(Node):
     def _parameter(self, name: str, default: Any, meaning: str) -> Any:
         """Declare a parameter that is read once, and return its value."""
         return self.declare_parameter(name, default, ParameterDescriptor(description=meaning, read_only=True)).value
+
+    def _resolved(self, topic: str) -> str:
+        try:
+            validate_topic_name(topic)  # resolving raises RCLError, with lines of its own on the console
+            return str(self.resolve_topic_name(topic))
+        except NameValidationException as error:
+            what = " ".join(str(error).split())
+            raise SettingError(
+                f"topics: {topic!r} is no name of a topic ({what}); expected one as /camera/image_raw"
+            ) from error
 
     # -- hearing -----------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from dysl_vla_ros.nodes.outputs import Outputs
 from dysl_vla_ros.nodes.parameters import INSTRUCTION, Settings
 from dysl_vla_ros.nodes.ros_clock import RosClock
 from dysl_vla_ros.nodes.statistics import Statistics
+from dysl_vla_ros.nodes.stop_log import StopLog
 from dysl_vla_ros.readings import nanoseconds
 from dysl_vla_ros.worker.client import StepReply, WorkerClient
 
@@ -58,6 +59,7 @@ class ControlLoop:
         warn: Callable[[str, str], None],
         simulated: Callable[[], bool] = lambda: False,
         advise: Callable[[str], None] = lambda text: None,
+        log_stop: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Begin inactive; :meth:`connect` comes before :meth:`enter`."""
         self.lock = threading.RLock()
@@ -70,6 +72,8 @@ class ControlLoop:
         self._fail = fail
         self._warn = warn
         self._advise = advise
+        self._log_stop = log_stop
+        self._stop_log = StopLog()
         self._active = False
         self._episode = 0
         self._instruction = Instruction()
@@ -104,6 +108,7 @@ class ControlLoop:
             self._statistics.entered()
             self._moved, self._held, self._fault, self._fatal = False, "", "", ""
             self._failures.clear()
+            self._stop_log = StopLog()
             self._used_stamp = None
             if given := self._settings().control.instruction.strip():
                 self._instruction.hear(given, INSTRUCTION)
@@ -266,6 +271,10 @@ class ControlLoop:
             if self._moved:
                 self._publish(command, now)
                 self._statistics.commanded(command)
+                if said := self._stop_log.tick(
+                    command.reason, time.monotonic(), waits=command.reason == WAITING_FOR_POLICY
+                ):
+                    self._log_stop(said)
             self._request_if_due()
 
     def _apply_settings(self) -> None:

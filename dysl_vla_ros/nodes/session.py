@@ -64,6 +64,7 @@ class Session:
             node.log_throttled,
             self.simulated,
             lambda text: node.get_logger().warning(text),
+            lambda text: node.get_logger().info(text),
         )
         self.inputs = Inputs(
             node,

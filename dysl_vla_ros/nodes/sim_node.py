@@ -43,6 +43,7 @@ FRAME = "base"
 MAX_LAG = 0.025  # s caught up by steps in a row: rendering takes longer than a step; more is given up
 REPORT_PERIOD = 10.0  # s between two warnings of a machine that is too slow
 LOST_SHARE_WARNED = 0.01  # of real time
+LOST_SHARE_CHANGED = 0.25  # that is worth another warning
 CALLBACKS_WHEN_LATE = 4
 LATEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
@@ -272,7 +273,7 @@ def run(node: SimNode, stop: StopRequest) -> None:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     pacer = Pacer(node.step_period, MAX_LAG, time.monotonic())
-    report_at = time.monotonic() + REPORT_PERIOD
+    report_at, said = time.monotonic() + REPORT_PERIOD, -1.0  # said: the share that was warned of last
     while not stop.is_set():
         if pacer.wait_time(time.monotonic()) <= 0.0:  # late: what came in meanwhile comes first, a flood does not
             for _ in range(CALLBACKS_WHEN_LATE):
@@ -287,7 +288,9 @@ def run(node: SimNode, stop: StopRequest) -> None:
         node.step()
         if now >= report_at:
             report_at = now + REPORT_PERIOD
-            if (lost := pacer.share_lost(now)) > LOST_SHARE_WARNED:
+            lost = pacer.share_lost(now)
+            if lost > LOST_SHARE_WARNED and abs(lost - said) > LOST_SHARE_CHANGED:  # nobody can mend it meanwhile
+                said = lost
                 speed = f"simulated time ran at {100 * (1 - lost):.0f}% of real time for {REPORT_PERIOD:.0f} s"
                 node.get_logger().warning(f"this machine is too slow: {speed}")
     executor.shutdown()

@@ -1,21 +1,21 @@
 """Folders of weights: ``config.json`` names every other file with its SHA-256, weights are safetensors.
 
-A flipped bit or a NaN in a safetensors file loads without a word; hence the hashes and one look at every value.
+A flipped bit or a NaN in a safetensors file loads without a word; hence the hashes and one look at every value. Only
+what holds tensors imports torch: a folder that is not there is refused before it.
 """
 
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.files import sha256, write_atomically, write_json
 from dysl_vla_ros.json_files import build_from, read_object
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
 
 FORMAT_VERSION = 1
 MEND = "name another folder, or get the files again (with git: `git lfs pull` where they are LFS pointers)"
@@ -128,12 +128,16 @@ def looks_like(path: Path) -> str:
     return "empty" if not head else "damaged or of another version"
 
 
-def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
+def read_tensors(path: Path, device: str = "cpu") -> "dict[str, Tensor]":
     """Read a safetensors file as float32 and look at every value once.
 
     Raises:
         CheckpointError: no safetensors, or a value that is not finite.
     """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
         tensors = load_file(path, device=device)
     except (SafetensorError, OSError) as error:
@@ -144,7 +148,7 @@ def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
     return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
 
 
-def load_exactly(module: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+def load_exactly(module: "Module", tensors: "dict[str, Tensor]", path: Path) -> None:
     """Put tensors into a module; every name and shape must fit, and every fault is named at once.
 
     Raises:
@@ -165,8 +169,11 @@ def load_exactly(module: torch.nn.Module, tensors: dict[str, Tensor], path: Path
     module.load_state_dict(tensors)
 
 
-def write_checkpoint(folder: Path, config: dict[str, Any], weights: dict[str, dict[str, Tensor]]) -> None:
+def write_checkpoint(folder: Path, config: dict[str, Any], weights: "dict[str, dict[str, Tensor]]") -> None:
     """Write weights (file name -> tensors, as fp16) and then the config that names them, each whole or not at all."""
+    import torch
+    from safetensors.torch import save_file
+
     for name, tensors in weights.items():
         half = {key: value.detach().cpu().to(torch.float16).contiguous() for key, value in tensors.items()}
         write_atomically(folder / name, partial(save_file, half))

@@ -49,8 +49,7 @@ def middleware(examination: Examination) -> Iterator[Finding]:
             yield fail(
                 "RMW",
                 f"rclpy does not start: {examination.graph_fault}",
-                f"install what RMW_IMPLEMENTATION={environment.get('RMW_IMPLEMENTATION', '')!r} names, or unset "
-                f"it; {SOURCE_ROS}",
+                examination.graph_fix or SOURCE_ROS,
             )
         return
     domain = environment.get("ROS_DOMAIN_ID") or "0"

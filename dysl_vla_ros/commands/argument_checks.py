@@ -1,0 +1,85 @@
+"""Refusals that the verbs share. Nothing here imports torch or the simulator: a wrong path is said at once.
+
+Each looks at what costs nothing to look at; what needs every byte (hashes, damage, whether two folders belong
+together) is refused where it is loaded.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from dysl_vla_ros.errors import BagError, DataError
+from dysl_vla_ros.policies.checkpoint import read_config
+
+
+def require_policy(checkpoint: Path, adapters: str | Path | None = None) -> None:
+    """Refuse folders that are no checkpoint or no DySL folder.
+
+    Args:
+        checkpoint: folder of the base.
+        adapters: DySL folder; "" or None: none was named.
+
+    Raises:
+        CheckpointError: one is missing, or its ``config.json`` cannot be read.
+    """
+    read_config(checkpoint)
+    if adapters:
+        read_config(Path(adapters), "DySL folder")
+
+
+def require_bag(path: Path) -> None:
+    """Refuse what holds no recording.
+
+    Raises:
+        BagError: it is not there, or is no bag.
+    """
+    from dysl_vla_ros.bags.folder import find_files
+
+    find_files(path)
+
+
+def require_there(path: Path, option: str, what: str) -> None:
+    """Refuse a path of which nothing more is known yet.
+
+    Raises:
+        BagError: nothing is there.
+    """
+    if not path.exists():
+        raise BagError(f"{option} {path}: no such file or folder; name {what}")
+
+
+def require_data(paths: Sequence[Path], arguments: argparse.Namespace) -> None:
+    """Refuse what neither demonstrations nor bags are, and options that do not go with them.
+
+    Raises:
+        DataError: neither, a mixture, or an unknown task.
+        BagError: ``--topic`` or ``--frame`` has another form.
+    """
+    from dysl_vla_ros.commands.recording_options import corrections
+    from dysl_vla_ros.commands.training_data import kind_of
+    from dysl_vla_ros.replay.topics import remaps
+    from dysl_vla_ros.simulation.tasks import tasks_named
+
+    remaps(arguments.topic)
+    corrections(arguments)
+    tasks_named(arguments.tasks)
+    kind_of(paths, arguments)
+
+
+def require_numbers(arguments: argparse.Namespace, **least: float) -> None:
+    """Refuse numbers below the least that makes sense, all at once.
+
+    Args:
+        arguments: of the command line.
+        least: name of an argument -> its least value.
+
+    Raises:
+        DataError: names every option that is below it, or not finite.
+    """
+    faults = [
+        f"--{name.replace('_', '-')} must be at least {low:g}, not {getattr(arguments, name)}"
+        for name, low in least.items()
+        if not low <= getattr(arguments, name) < float("inf")
+    ]
+    if faults:
+        raise DataError("; ".join(faults))
