@@ -98,7 +98,9 @@ def test_an_output_folder_that_cannot_be_made_is_named_before_anything_is_done(c
 
 
 def test_distilling_without_chosen_static_layers_names_the_command_that_chooses(capsys, checkpoint, tmp_path):
-    line = refusal(capsys, "distill", checkpoint, tmp_path)
+    (tmp_path / "data" / "reach").mkdir(parents=True)
+    (tmp_path / "data" / "reach" / "000.npz").touch()
+    line = refusal(capsys, "distill", checkpoint, tmp_path / "data")
     assert "static_layers.json is missing; run `dysl_vla calibrate` first" in line
     assert not (checkpoint / "dysl").exists()
 
@@ -126,7 +128,9 @@ def test_a_choice_of_another_kind_is_refused_by_file_and_key(capsys, tmp_path, c
     (checkpoint / "dysl").mkdir()
     chosen = {"base_sha256": written, "choice": "spread", "static": [0, 5]} | changed
     (checkpoint / "dysl" / "static_layers.json").write_text(json.dumps(chosen))
-    line = refusal(capsys, "distill", checkpoint, tmp_path)
+    (tmp_path / "data" / "reach").mkdir(parents=True)
+    (tmp_path / "data" / "reach" / "000.npz").touch()
+    line = refusal(capsys, "distill", checkpoint, tmp_path / "data")
     assert "static_layers.json" in line and said in line
 
 

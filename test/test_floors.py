@@ -154,7 +154,7 @@ def test_a_damaged_result_is_refused_and_kept(checkpoint, bag, tmp_path, capsys)
         (["--static-layers", "1"], "static layers must be 2 to 6 of 6"),
         (["--queries", "0"], "--queries must be at least 1, not 0 (adapters without pooled tokens: --adapter token)"),
         (["--action-steps", "0"], "--action-steps must be at least 1, not 0"),
-        (["--beside", "none.json"], "none.json cannot be read"),
+        (["--beside", "none.json"], "--beside none.json: no such file or folder"),
         (["--evaluate", "1"], "--evaluate plays in the simulator, which knows nothing of bags"),
         (["--evaluate", str(len(CALIBRATION_SEEDS) + 1)], "calibration scenes a task are wanted"),
     ],

@@ -236,7 +236,7 @@ def test_a_distillation_goes_on_for_a_base_that_was_trained_further(small, tmp_p
 
     deeper = make_tiny_checkpoint(tmp_path / "deeper", layers=8)
     assert main(["distill", str(deeper), str(small), *SHORT, "--go-on-from", str(first / "dysl")]) == 2
-    assert "partition of 6 layers, this checkpoint has 8" in capsys.readouterr().err
+    assert "partition.num_layers is 6, this checkpoint has 8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0])

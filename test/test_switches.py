@@ -93,7 +93,7 @@ def test_variants_of_frames_are_learned_from_and_not_judged_by(plain, checkpoint
     settings_but(plain, varied)
     assert varied.shapes == plain.shapes and varied.values != plain.values
     assert main(["distill", str(checkpoint), str(bag), "--variants", "-1"]) == 2
-    assert "--variants must be 0 or more, not -1" in capsys.readouterr().err
+    assert "--variants must be at least 0, not -1" in capsys.readouterr().err
 
 
 def test_token_by_token_leaves_out_what_pools_and_nothing_else(plain, checkpoint, bag, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dysl_vla_ros.transport import (
+    BEFORE_KILTED,
     CHOICES_OF_THE_USER,
     VARIABLE,
     VARIABLE_BEFORE_KILTED,
@@ -26,7 +27,8 @@ def test_no_image_of_640x480_at_30_hz_is_lost_between_two_processes(peer: RosPee
 
     from image_publisher import SEARCHING
 
-    assert os.environ[VARIABLE] == str(profile()), "the tests must run under the transport that launch and demo set"
+    variable = VARIABLE_BEFORE_KILTED if os.environ.get("ROS_DISTRO") in BEFORE_KILTED else VARIABLE
+    assert os.environ[variable] == str(profile()), "the tests must run under the transport that launch and demo set"
     peer.listen("/transport_test/image", Image, qos_profile_sensor_data)
     camera = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("image_publisher.py")), "/transport_test/image"]

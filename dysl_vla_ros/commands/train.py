@@ -24,12 +24,13 @@ def check(arguments: argparse.Namespace) -> None:
     settings, tasks = options.settings_from(arguments), tasks_named(arguments.tasks)
     if arguments.processes < 0:
         raise DataError("--processes must be at least 1")
-    for role in ("teacher", "base"):
-        if folder := getattr(settings, role):
-            read_config(Path(folder), f"--{role}")
-    require_writable(arguments.output)
-    for task in tasks:
-        episode_paths(arguments.data, task)
+    origins = {role: folder for role in ("teacher", "base") if (folder := getattr(settings, role))}
+    for role, folder in origins.items():
+        read_config(Path(folder), f"--{role}")
+    if not origins:  # what they are is looked at first, in `run`, which needs torch; nothing is made before
+        require_writable(arguments.output)
+        for task in tasks:
+            episode_paths(arguments.data, task)
 
 
 def run(arguments: argparse.Namespace) -> int:
