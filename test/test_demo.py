@@ -176,7 +176,7 @@ def test_a_checkpoint_that_is_refused_ends_the_demo_with_the_nodes_own_reason(tm
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--checkpoint", "/nowhere/at/all"), ("/nowhere/at/all", "--checkpoint")),
+        (("--checkpoint", "/nowhere/at/all"), ("checkpoint '/nowhere/at/all' is not a folder",)),
         (("--tasks", "juggle"), ("juggle", "drawer-open")),
         (("--episodes", "0", "--max-ticks", "-3"), ("--episodes", "--max-ticks")),
     ],

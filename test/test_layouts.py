@@ -191,7 +191,7 @@ def test_every_status_of_the_node_belongs_to_one_analyzer(context: Any, namespac
     parameters = parameters_of_aggregator(context, "")
     node = VlaNode(namespace=namespace, context=context, use_global_arguments=False)
     try:
-        array = node._status.build(node.state, "", node._parameters_of_node.settings, {}, None)
+        array = node._status.build(node.state, "", node._parameters_of_node.settings, {}, 0, None)
     finally:
         node.destroy_node()
     names = [status.name for status in array.status]

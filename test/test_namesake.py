@@ -41,7 +41,7 @@ def test_the_same_name_in_another_namespace_is_no_namesake(ros_domain):
     with RosPeer("dysl_vla") as ours, RosPeer("dysl_vla", namespace="/left") as other:
         answer_get_state(ours, "configuring")
         answer_get_state(other, "active")
-        wait_until(lambda: ours.node.get_node_names().count("dysl_vla") == 2, LIMIT, "both names")
+        wait_until(lambda: ours.node.get_node_names().count("dysl_vla") >= 2, LIMIT, "both names")
         assert living_namesake(ours.node, "configuring") == ""
 
 
@@ -49,14 +49,14 @@ def test_a_living_one_is_found_in_another_state_and_in_ours_a_dead_one_is_not(ro
     with RosPeer("dysl_vla") as ours:
         answer_get_state(ours, "unconfigured")
         with NodeProcess("vla_node") as other:
-            wait_until(lambda: ours.node.get_node_names().count("dysl_vla") == 2, LIMIT, "the namesake")
+            wait_until(lambda: ours.node.get_node_names().count("dysl_vla") >= 2, LIMIT, "the namesake")
             told = "another node /dysl_vla is on the graph, in the state unconfigured"
             # on the graph it may be, on a busy machine, for longer than a question lasts before it answers any
             wait_until(lambda: living_namesake(ours.node, "configuring") == told, LIMIT, "the namesake's answer")
             assert living_namesake(ours.node, "unconfigured") == told, "two answers to one question"
             other.process.send_signal(signal.SIGKILL)
             other.wait(LIMIT)
-        assert ours.node.get_node_names().count("dysl_vla") == 2, "the dead one has left the graph: nothing is tested"
+        assert ours.node.get_node_names().count("dysl_vla") >= 2, "the dead one has left the graph: nothing is tested"
         began = time.monotonic()
         assert living_namesake(ours.node, "unconfigured") == ""
         assert time.monotonic() - began < ASK_LIMIT + 1.0
@@ -69,7 +69,7 @@ def test_a_node_that_is_told_to_end_while_it_asks_has_ended_before_it_would_have
         NodeProcess("vla_node") as dead,
         NodeProcess("vla_node", {"model.checkpoint": "/nowhere"}) as node,
     ):
-        wait_until(lambda: peer.node.get_node_names().count("dysl_vla") == 2, LIMIT, "both nodes")
+        wait_until(lambda: peer.node.get_node_names().count("dysl_vla") >= 2, LIMIT, "both nodes")
         dead.process.send_signal(signal.SIGKILL)
         dead.wait(LIMIT)
 
