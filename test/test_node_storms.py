@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dysl_vla_ros.nodes.control_loop import WAITING_FOR_POLICY
 from harness import wait_until
 from vla_rig import ACTION, LIMIT, NODE, TWIST, Rig, gentle, running_rig
 
@@ -80,7 +81,9 @@ def states() -> tuple[type, str, Callable[[int], Any]]:
     return GetState, "get_state", lambda number: GetState.Request()
 
 
-@pytest.mark.parametrize("what", [sets, holds, states])
+@pytest.mark.parametrize(
+    "what", [sets, pytest.param(holds, marks=pytest.mark.slow), pytest.param(states, marks=pytest.mark.slow)]
+)
 def test_a_storm_is_answered_and_the_arm_does_not_notice(rig, what):
     kind, name, request = what()
     storm = Storm(rig, kind, f"{NODE}/{name}")
@@ -91,7 +94,8 @@ def test_a_storm_is_answered_and_the_arm_does_not_notice(rig, what):
     wait_until(lambda: len(storm.answers) == count, LIMIT, f"{count} answers")
     stamps = [stamp.sec + stamp.nanosec * 1e-9 for stamp in (each.header.stamp for each in rig.peer.received(TWIST))]
     assert np.diff(stamps[twists:]).max() < LATE
-    assert {action.stop_reason for action in rig.peer.received(ACTION)[actions:]} == {""}, "the cameras were heard"
+    reasons = {action.stop_reason for action in rig.peer.received(ACTION)[actions:]}
+    assert reasons <= {"", WAITING_FOR_POLICY}, "the cameras were heard; the policy shares the machine with the storm"
 
 
 def test_transitions_asked_for_at_once_are_all_answered_and_one_of_them_is_carried_out(rig):

@@ -34,7 +34,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "number",
     [  # all of them share one handler
-        pytest.param(number, marks=() if number in (signal.SIGHUP, signal.SIGQUIT) else pytest.mark.slow)
+        pytest.param(number, marks=() if number == signal.SIGHUP else pytest.mark.slow)
         for number in STOP_SIGNALS
     ],
     ids=lambda number: number.name,

@@ -303,6 +303,7 @@ class ControlLoop:
             self._statistics.action_ticks += 1
             return self._commander.brake(WAITING_FOR_POLICY)
         self._stopped = False
+        self._held = ""  # it moves again: a stop before is none to wait for, whatever safety.auto_resume becomes
         self._inferences.played(command)
         self._statistics.action_ticks += command.first_tick
         return command
