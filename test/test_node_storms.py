@@ -17,7 +17,9 @@ pytestmark = pytest.mark.ros
 RATE = 800.0  # requests a second
 SECONDS = 3.0
 PERIOD = 0.05  # s of a control tick
-LATE = 0.15  # s between two twists: a deadline for the storm, three ticks; without the lanes it was 0.35 to 0.53
+# s between two twists, three ticks, beside what a bare loop was late by in the same time: on a quiet machine without
+# the lanes it was 0.35 to 0.53
+LATE = 0.15
 AT_ONCE = 20
 WINDOW = 500  # requests on their way at once; what a service keeps is 1000
 
@@ -29,6 +31,26 @@ def rig(ros_domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
     with running_rig(gentle(make_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint")))) as rig:
         rig.move()
         yield rig
+
+
+class BareLoop:
+    """Waits tick after tick in a thread of its own, and says by how much the machine alone was late at worst."""
+
+    def __enter__(self) -> "BareLoop":
+        self.late, self._ended = 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        return self
+
+    def _run(self) -> None:
+        before = time.monotonic()
+        while not self._ended.wait(PERIOD):
+            now = time.monotonic()
+            self.late, before = max(self.late, now - before - PERIOD), now
+
+    def __exit__(self, *_: Any) -> None:
+        self._ended.set()
+        self._thread.join(LIMIT)
 
 
 class Storm:
@@ -90,10 +112,11 @@ def test_a_storm_is_answered_and_the_arm_does_not_notice(rig, what):
     rig.wait_for_motion()
     actions, twists = rig.heard(ACTION), rig.heard(TWIST)
     count = int(RATE * SECONDS)
-    storm.send([request(number) for number in range(count)], RATE)
-    wait_until(lambda: len(storm.answers) == count, LIMIT, f"{count} answers")
+    with BareLoop() as bare:
+        storm.send([request(number) for number in range(count)], RATE)
+        wait_until(lambda: len(storm.answers) == count, LIMIT, f"{count} answers")
     stamps = [stamp.sec + stamp.nanosec * 1e-9 for stamp in (each.header.stamp for each in rig.peer.received(TWIST))]
-    assert np.diff(stamps[twists:]).max() < LATE
+    assert np.diff(stamps[twists:]).max() < LATE + bare.late
     reasons = {action.stop_reason for action in rig.peer.received(ACTION)[actions:]}
     assert reasons <= {"", WAITING_FOR_POLICY}, "the cameras were heard; the policy shares the machine with the storm"
 
@@ -125,12 +148,13 @@ def test_a_storm_of_instructions_and_resets_leaves_the_last_one_in_force(rig):
 
     speaker = threading.Thread(target=speak)
     speaker.start()
-    storm.send([Trigger.Request()] * int(RATE), RATE)
-    speaker.join(LIMIT)
-    wait_until(lambda: len(storm.answers) == int(RATE), LIMIT, "an answer to each reset")
+    with BareLoop() as bare:
+        storm.send([Trigger.Request()] * int(RATE), RATE)
+        speaker.join(LIMIT)
+        wait_until(lambda: len(storm.answers) == int(RATE), LIMIT, "an answer to each reset")
     rig.wait_for_motion()
     stamps = [stamp.sec + stamp.nanosec * 1e-9 for stamp in (each.header.stamp for each in rig.peer.received(TWIST))]
-    assert np.diff(stamps[twists:]).max() < LATE
+    assert np.diff(stamps[twists:]).max() < LATE + bare.late
     rig.wait_for_status("inputs", lambda status: value(status, "instruction") == "open the drawer", "the last one")
 
 

@@ -45,7 +45,11 @@ def test_every_program_says_in_one_line_why_ros_cannot_start(
     assert not (tmp_path / "bag").exists()
 
 
-@pytest.mark.parametrize(("environment", "names", "expected", "fix"), WITHOUT_START, ids=["300", "abc", "rmw"])
+@pytest.mark.parametrize(
+    ("environment", "names", "expected", "fix"),
+    [pytest.param(*case, marks=pytest.mark.slow if case != WITHOUT_START[0] else ()) for case in WITHOUT_START],
+    ids=["300", "abc", "rmw"],
+)
 def test_the_doctor_tells_every_other_line_and_the_fix(
     environment: dict[str, str], names: str, expected: str, fix: str
 ) -> None:
