@@ -27,11 +27,17 @@ def mapped(pid: int) -> set[str]:
     return {name for name in held if "port" not in name}
 
 
+def sized(names: set[str]) -> bool:
+    """Whether there are segments, and each has got its size: the lock file comes first."""
+    files = [SHARED_MEMORY / name for name in names]
+    return bool(files) and all(file.exists() and file.stat().st_size > 0 for file in files)
+
+
 def test_what_a_killed_node_leaves_is_found_and_removed_and_nothing_of_a_living_one(tmp_path: Path) -> None:
     program = install_prefix() / "lib" / "dysl_vla_ros" / "vla_node"
     node = subprocess.Popen([str(program)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
     try:
-        wait_until(lambda: bool(mapped(node.pid)), 30.0, "the node's shared memory segment")
+        wait_until(lambda: sized(mapped(node.pid)), 30.0, "the node's shared memory segment")
         own = mapped(node.pid)
         beside = tmp_path / "shm"
         beside.mkdir()
