@@ -205,7 +205,15 @@ class Rig:
         """Be active and moving."""
         self.bring_to("active")
         self.instruct()
+        try:
+            self.wait_for_status("inputs", self._instructed, "the instruction", limit=5.0)
+        except AssertionError:  # a reader drops what comes before it has matched, the writer does not know
+            self.instruct()
         self.wait_for_motion()
+
+    @staticmethod
+    def _instructed(status: Any) -> bool:
+        return any(pair.key == "instruction" and pair.value for pair in status.values)
 
     def heard(self, topic: str) -> int:
         return len(self.peer.received(topic))
@@ -223,14 +231,16 @@ class Rig:
             ACTION, lambda action: reason in action.stop_reason, LIMIT, f"a stop with {reason!r}", after
         )
 
-    def wait_for_status(self, part: str, fits: Callable[[Any], bool], what: str, after: int | None = None) -> Any:
+    def wait_for_status(
+        self, part: str, fits: Callable[[Any], bool], what: str, after: int | None = None, limit: float = LIMIT
+    ) -> Any:
         """Wait for a status of /diagnostics published from now on."""
         after = self.heard(DIAGNOSTICS) if after is None else after
         name = f"{NODE}: {part}"
         array = self.peer.wait_for(
             DIAGNOSTICS,
             lambda message: any(status.name == name and fits(status) for status in message.status),
-            LIMIT,
+            limit,
             f"{what} in the status {name}",
             after,
         )
