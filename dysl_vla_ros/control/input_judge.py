@@ -6,18 +6,19 @@ together (:mod:`~dysl_vla_ros.control.pairing`). Whoever hears messages tells it
 recording with the times in it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dysl_vla_ros.control.freshness import Freshness, arrival_limit
 from dysl_vla_ros.control.joints import Joints
-from dysl_vla_ros.control.jumps import PlausibleValues
+from dysl_vla_ros.control.jumps import POSE, PlausibleValues
 from dysl_vla_ros.control.pairing import Pairing, Verdict, within
 from dysl_vla_ros.control.streams import Heard
+from dysl_vla_ros.interfaces import PolicyDescription
 from dysl_vla_ros.readings import seconds
 from dysl_vla_ros.settings import SafetySettings
 
-JOINTS = "joint_states"
+OPENING, JOINTS = "gripper_state", "joint_states"
 
 
 class InputJudge:
@@ -48,6 +49,23 @@ class InputJudge:
         self._has_joints = bool(joints)
         self._pairing = Pairing(cameras, (*stamped, *map(_joint, joints)), topics)
         self._values: dict[str, dict[str, float]] = {}
+
+    @classmethod
+    def of(
+        cls, description: PolicyDescription, sources: Collection[str], joints: Sequence[str], topics: Mapping[str, str]
+    ) -> "InputJudge":
+        """Make the judge of a policy's inputs.
+
+        Args:
+            description: the policy's cameras, and the units of its proprioception.
+            sources: what proprioception comes by: ``ee_pose``, ``gripper_state``, :data:`JOINTS`.
+            joints: names of the joints that the policy declares.
+            topics: what a source is called in texts.
+        """
+        spec = description.proprioception
+        units = dict(zip(spec.names, spec.units, strict=True))
+        stamped, unstamped = ([source] if source in sources else [] for source in (POSE, OPENING))
+        return cls(description.cameras, stamped, unstamped, {name: units[name] for name in joints}, topics)
 
     def start(self, steady_now: float) -> None:
         """Forget what was heard (``steady_now`` in s); the counts go on."""

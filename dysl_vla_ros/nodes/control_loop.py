@@ -46,6 +46,7 @@ class ControlLoop:
         warn: logs a text, throttled by its key.
         simulated: whether the ROS clock is ``/clock``.
         advise: logs what the user may want to put right: no fault of the node or the model.
+        log_stop: logs that the arm stops, or moves again.
     """
 
     def __init__(

@@ -18,7 +18,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64, String
 
-from dysl_vla_ros.control.input_judge import JOINTS, InputJudge
+from dysl_vla_ros.control.input_judge import JOINTS, OPENING, InputJudge
+from dysl_vla_ros.control.jumps import POSE
 from dysl_vla_ros.control.workspace import POSITION, Place
 from dysl_vla_ros.errors import ObservationError, SettingError
 from dysl_vla_ros.interfaces import Observation, PolicyDescription, ProprioceptionSpec
@@ -34,7 +35,6 @@ SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, durabili
 JOINT_STREAM = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
 SPOKEN = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
 
-POSE, OPENING = "ee_pose", "gripper_state"
 JOINT_UNITS = ("rad", "m")  # what a JointState carries
 
 
@@ -123,10 +123,8 @@ class Inputs:
         self._topics = {source: node.resolve_topic_name(source) for source in others}
         self._topics |= {camera: image_topic(node, camera, transport) for camera in self.cameras}
         self.instruction_topic = node.resolve_topic_name("instruction")
-        stamped, unstamped = ([source for source in others if source == kind] for kind in (POSE, OPENING))
-        units = dict(zip(self._spec.names, self._spec.units, strict=True))
-        joints = {name: units[name] for name in joint_names(self._spec)}
-        self._judge = InputJudge(self.cameras, stamped, unstamped, joints, self._topics)
+        joints = joint_names(self._spec)
+        self._judge = InputJudge.of(description, others, joints, self._topics)
         self.freshness = self._judge.freshness
         self._pictures = Pictures(self.cameras, lock, self.freshness, node.guarded("pictures")(on_image), self._log)
         self.publishers = SourceWatch(node, safety)
@@ -138,7 +136,7 @@ class Inputs:
             if kind is String:
                 judged = self.publishers.watch_speakers(topic, callback, latched=qos is LATCHED)
             else:
-                judged = self.publishers.watch(topic, callback, joint_names(self._spec) if kind is JointState else ())
+                judged = self.publishers.watch(topic, callback, joints if kind is JointState else ())
             hear = node.guarded(topic)(judged)
             self.subscriptions.append(
                 node.create_subscription(kind, topic, hear, qos, callback_group=group, event_callbacks=events)

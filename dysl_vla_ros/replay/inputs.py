@@ -58,12 +58,7 @@ class RecordedInputs:
         self._cameras, self._spec, self._safety = description.cameras, description.proprioception, safety
         self._topics, self._refuse = topics, refuse
         carried = proprioception_roles(self._spec.names)
-        stamped, unstamped = (
-            [role for role in carried if role == kind] for kind in ("ee_pose", "gripper_state")
-        )
-        units = dict(zip(self._spec.names, self._spec.units, strict=True))
-        joints = {name: units[name] for name in carried.get(JOINTS, ())}
-        self._judge = InputJudge(self._cameras, stamped, unstamped, joints, topics)
+        self._judge = InputJudge.of(description, carried, carried.get(JOINTS, ()), topics)
         self._judge.start(began)
         self._watch = ClockWatch()
         self._newest_stamp = 0.0  # s, of any camera
