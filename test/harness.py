@@ -66,10 +66,11 @@ def _replace_environment(variables: Mapping[str, str]) -> None:
 
 
 class Received(NamedTuple):
-    """A message and when it arrived."""
+    """A message, when it arrived and when it was published."""
 
     message: Any
     arrival: float  # s, time.monotonic()
+    published: int  # ns, time.time_ns() of its publisher's process
 
 
 class RosPeer:
@@ -110,13 +111,13 @@ class RosPeer:
     def listen(self, topic: str, message_type: type, qos: Any = 1000) -> None:
         """Record every message of ``topic`` from now on (``qos``: a profile, or a depth with reliable delivery)."""
         self._received.setdefault(topic, [])
-        self.node.create_subscription(message_type, topic, lambda message: self._record(topic, message), qos)
+        self.node.create_subscription(message_type, topic, lambda message, info: self._record(topic, message, info), qos)
         self._executor.wake()
 
-    def _record(self, topic: str, message: Any) -> None:
+    def _record(self, topic: str, message: Any, info: Any) -> None:
         arrival = time.monotonic()
         with self._changed:
-            self._received[topic].append(Received(message, arrival))
+            self._received[topic].append(Received(message, arrival, info["source_timestamp"]))
             self._changed.notify_all()
 
     def records(self, topic: str) -> list[Received]:

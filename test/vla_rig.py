@@ -154,7 +154,8 @@ class Robot:
     def close(self) -> None:
         self._ended.set()
         self._thread.join(LIMIT)
-        Robot.living.remove(self)
+        if self in Robot.living:  # a second close is none
+            Robot.living.remove(self)
 
 
 class Rig:

@@ -44,7 +44,14 @@ class _Waiting:
     """An image of the first camera without a verdict."""
 
     image: Heard
+    nearest: dict[str, Heard] = field(default_factory=dict)  # image of every other camera, however many came since
     awaited: set[str] = field(default_factory=set)  # proprioception
+
+    def see(self, camera: str, other: Heard | None) -> None:
+        """Keep an image of another camera where it is nearer than the one known, the older one of two."""
+        known = self.nearest.get(camera)
+        if other and (not known or abs(other.stamp - self.image.stamp) < abs(known.stamp - self.image.stamp)):
+            self.nearest[camera] = other
 
 
 class Pairing:
@@ -94,6 +101,8 @@ class Pairing:
         else:
             stream = self._streams[source]
             stream.add(message)
+            for waiting in self._waiting if source in self._others else ():
+                waiting.see(source, message)
             arrival = self._arrivals.get(message.stamp)
             if arrival is not None and message.arrival <= arrival + patience(safety):
                 stream.vain = 0
@@ -147,7 +156,10 @@ class Pairing:
         for source in self._values:
             if image.stamp in self._streams[source].messages:
                 self._streams[source].vain = 0
-        self._waiting.append(_Waiting(image))
+        waiting = _Waiting(image)
+        for camera in self._others:
+            waiting.see(camera, self._streams[camera].nearest(image.stamp))
+        self._waiting.append(waiting)
 
     def _end_waits(self, steady_now: float, safety: SafetySettings) -> None:
         """Judge the images whose wait is over; those behind one of them may then be judged too."""
@@ -174,7 +186,7 @@ class Pairing:
         parts, refusal, wait = {self._first: image}, "", False
         for camera in self._others:
             stream = self._streams[camera]
-            nearest, passed = stream.nearest(image.stamp), stream.passed(image.stamp)
+            nearest, passed = waiting.nearest.get(camera), stream.passed(image.stamp)
             if nearest is not None and within(safety, abs(nearest.stamp - image.stamp)):
                 parts[camera] = nearest
                 wait |= not passed and stream.due(image.stamp)
