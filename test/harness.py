@@ -111,7 +111,9 @@ class RosPeer:
     def listen(self, topic: str, message_type: type, qos: Any = 1000) -> None:
         """Record every message of ``topic`` from now on (``qos``: a profile, or a depth with reliable delivery)."""
         self._received.setdefault(topic, [])
-        self.node.create_subscription(message_type, topic, lambda message, info: self._record(topic, message, info), qos)
+        self.node.create_subscription(
+            message_type, topic, lambda message, info: self._record(topic, message, info), qos
+        )
         self._executor.wake()
 
     def _record(self, topic: str, message: Any, info: Any) -> None:

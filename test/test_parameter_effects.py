@@ -67,7 +67,9 @@ def test_a_set_acts_on_the_next_step(rig: Rig, name: str) -> None:
         effect.prepare(rig)
         before = time.time_ns()
         if effect.every:
-            wait_until(lambda: not all(map(effect.fits, steps_since(rig, effect.topic, before))), LIMIT, "one that differs")
+            wait_until(
+                lambda: not all(map(effect.fits, steps_since(rig, effect.topic, before))), LIMIT, "one that differs"
+            )
         else:
             wait_until(lambda: len(steps_since(rig, effect.topic, before)) >= LOOKED_AT, LIMIT, "messages before")
             assert not any(map(effect.fits, steps_since(rig, effect.topic, before)[:LOOKED_AT]))
@@ -77,7 +79,9 @@ def test_a_set_acts_on_the_next_step(rig: Rig, name: str) -> None:
             wait_until(lambda: len(steps_since(rig, effect.topic, after)) >= LOOKED_AT, LIMIT, "messages after")
             assert all(map(effect.fits, steps_since(rig, effect.topic, after)[:LOOKED_AT]))
         else:
-            wait_until(lambda: any(map(effect.fits, steps_since(rig, effect.topic, after))), LIMIT, f"an effect of {name}")
+            wait_until(
+                lambda: any(map(effect.fits, steps_since(rig, effect.topic, after))), LIMIT, f"an effect of {name}"
+            )
     finally:
         rig.robot.shift.clear()
         rig.worker.set("none")
