@@ -4,6 +4,7 @@ import importlib.util
 import os
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -14,7 +15,8 @@ os.environ.setdefault("MUJOCO_GL", "osmesa")
 # A figure must not open a window.
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from harness import RosPeer, claimed_domain  # noqa: E402  (after the variables above)
+import machine  # noqa: E402  (after the variables above)
+from harness import RosPeer, claimed_domain  # noqa: E402
 
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile("busy", deadline=None)
@@ -41,6 +43,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         with_nodes = {item for item in items if item.get_closest_marker("ros")}
         config.hook.pytest_deselected(items=[item for item in items if (item in with_nodes) != (part == "nodes")])
         items[:] = [item for item in items if (item in with_nodes) == (part == "nodes")]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Watch the machine from the first test on."""
+    machine.watch()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say why a run with too many skips for want of a quiet machine fails."""
+    if (busy := _skipped_as_busy(terminalreporter)) > machine.SKIPS_ALLOWED:
+        told = f"{busy} tests were skipped as '{machine.TOO_BUSY}', at most {machine.SKIPS_ALLOWED} may be"
+        terminalreporter.write_line(f"ERROR: {told}: run these again while nothing else runs", red=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run with too many such skips."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter and _skipped_as_busy(reporter) > machine.SKIPS_ALLOWED and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _skipped_as_busy(reporter: Any) -> int:
+    return sum(machine.TOO_BUSY in str(report.longrepr) for report in reporter.stats.get("skipped", ()))
 
 
 def _missing_for_ros() -> str:

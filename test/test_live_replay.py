@@ -14,6 +14,7 @@ pytest.importorskip("rosbags")
 
 from bag_player import START, BagPlayer, record_scene  # noqa: E402
 from harness import wait_until  # noqa: E402
+from machine import assert_in_time  # noqa: E402
 from vla_rig import ACTION, DIAGNOSTICS, LIMIT, NODE, REPORT, TWIST, Rig, gentle, is_zero, running_rig  # noqa: E402
 
 pytestmark = pytest.mark.ros
@@ -94,7 +95,7 @@ def test_played_once_the_arm_moves_and_stops_by_the_steady_clock_when_the_bag_en
     wait_until(lambda: player.paused, LIMIT, "the end of the bag")
     rig.wait_for_stop("/clock has stood still")
     zero = next(r for r in rig.peer.records(TWIST) if is_zero(r.message) and r.arrival > player.stopped_at)
-    assert zero.arrival - player.stopped_at <= ARRIVAL_AGE + MARGIN
+    assert_in_time(player.stopped_at, zero.arrival, ARRIVAL_AGE, MARGIN, "the zero twist after the clock stood still")
     rig.wait_for_status("clock", lambda status: "is the simulation or the bag paused?" in status.message, "a pause")
     assert_nothing_old_or_future(rig)
 

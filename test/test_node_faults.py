@@ -11,11 +11,13 @@ import pytest
 
 from faulty_worker import FaultyWorker
 from harness import RosPeer, wait_until
+from machine import assert_in_time
 from vla_rig import ACTION, LIMIT, NODE, TWIST, Rig, gentle, is_zero, running_rig, wait_steadily
 
 pytestmark = pytest.mark.ros
 
 ARRIVAL_AGE = 0.5  # s, of these nodes
+END_LIMIT = 5.0  # s from a signal to the end of node and worker
 MARGIN = 0.3  # s for noticing, the way through DDS, and a busy machine
 ANSWER_LIMIT = 0.5  # s for a service; 0.05 is the promise on an idle machine
 STEP_TIMEOUT = 2.0  # s
@@ -61,9 +63,9 @@ def test_a_worker_killed_in_the_middle_of_a_step(rig, faulty):
     killed = time.monotonic()
     rig.peer.wait_for(TWIST, is_zero, LIMIT, "a zero twist", rig.heard(TWIST))
     began = time.monotonic()
-    assert began - killed <= ARRIVAL_AGE + MARGIN
+    assert_in_time(killed, began, ARRIVAL_AGE, MARGIN, "the zero twist")
     state = rig.state()
-    assert time.monotonic() - began <= ANSWER_LIMIT
+    assert_in_time(began, time.monotonic(), 0.0, ANSWER_LIMIT, "the answer of get_state")
     assert state in ("active", "deactivating", "errorprocessing", "unconfigured")
     wait_until(lambda: rig.state() == "unconfigured", LIMIT, "unconfigured")
     rig.wait_for_error("worker", "SIGKILL")
@@ -84,7 +86,7 @@ def test_a_hung_worker_is_given_up_after_the_step_timeout(rig, faulty):
     rig.wait_for_stop("the policy has not answered yet", before)
     began = time.monotonic()
     assert rig.state() == "active"
-    assert time.monotonic() - began <= ANSWER_LIMIT
+    assert_in_time(began, time.monotonic(), 0.0, ANSWER_LIMIT, "the answer of get_state")
     wait_until(lambda: rig.state() == "unconfigured", LIMIT, "unconfigured")
     assert time.monotonic() - begun >= STEP_TIMEOUT
     rig.wait_for_error("worker", "model.step_timeout is 2 s")
@@ -100,7 +102,7 @@ def test_a_signal_while_configuring_ends_worker_and_node_with_0(rig, faulty):
         wait_until(rig.node.children, LIMIT, "the worker")
         began = time.monotonic()
         assert rig.node.stop(signal.SIGINT, LIMIT) == 0, rig.node.output  # it asserts that no process is left
-        assert time.monotonic() - began < 5.0
+        assert_in_time(began, time.monotonic(), END_LIMIT, MARGIN, "the end")
     finally:
         request.join(LIMIT)
 

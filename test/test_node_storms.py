@@ -10,6 +10,7 @@ import pytest
 
 from dysl_vla_ros.nodes.control_loop import WAITING_FOR_POLICY
 from harness import wait_until
+from machine import assert_in_time
 from vla_rig import ACTION, LIMIT, NODE, TWIST, Rig, gentle, running_rig
 
 pytestmark = pytest.mark.ros
@@ -17,9 +18,7 @@ pytestmark = pytest.mark.ros
 RATE = 800.0  # requests a second
 SECONDS = 3.0
 PERIOD = 0.05  # s of a control tick
-# s between two twists, three ticks, beside what a bare loop was late by in the same time: on a quiet machine without
-# the lanes it was 0.35 to 0.53
-LATE = 0.15
+MARGIN = 0.1  # s, two ticks: without the lanes twists were 0.35 to 0.53 s apart on a quiet machine
 AT_ONCE = 20
 WINDOW = 500  # requests on their way at once; what a service keeps is 1000
 
@@ -33,24 +32,12 @@ def rig(ros_domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
         yield rig
 
 
-class BareLoop:
-    """Waits tick after tick in a thread of its own, and says by how much the machine alone was late at worst."""
-
-    def __enter__(self) -> "BareLoop":
-        self.late, self._ended = 0.0, threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-        return self
-
-    def _run(self) -> None:
-        before = time.monotonic()
-        while not self._ended.wait(PERIOD):
-            now = time.monotonic()
-            self.late, before = max(self.late, now - before - PERIOD), now
-
-    def __exit__(self, *_: Any) -> None:
-        self._ended.set()
-        self._thread.join(LIMIT)
+def assert_steady(rig: Rig, after: int) -> None:
+    """Assert that no twist, from message ``after`` on, was stamped too long behind the one before."""
+    stamps = [stamp.sec + stamp.nanosec * 1e-9 for stamp in (each.header.stamp for each in rig.peer.received(TWIST))]
+    to_steady = time.monotonic() - time.time()
+    late = int(np.argmax(np.diff(stamps[after:]))) + after
+    assert_in_time(stamps[late] + to_steady, stamps[late + 1] + to_steady, PERIOD, MARGIN, "the next twist")
 
 
 class Storm:
@@ -112,13 +99,11 @@ def test_a_storm_is_answered_and_the_arm_does_not_notice(rig, what):
     rig.wait_for_motion()
     actions, twists = rig.heard(ACTION), rig.heard(TWIST)
     count = int(RATE * SECONDS)
-    with BareLoop() as bare:
-        storm.send([request(number) for number in range(count)], RATE)
-        wait_until(lambda: len(storm.answers) == count, LIMIT, f"{count} answers")
-    stamps = [stamp.sec + stamp.nanosec * 1e-9 for stamp in (each.header.stamp for each in rig.peer.received(TWIST))]
-    assert np.diff(stamps[twists:]).max() < LATE + bare.late
+    storm.send([request(number) for number in range(count)], RATE)
+    wait_until(lambda: len(storm.answers) == count, LIMIT, f"{count} answers")
     reasons = {action.stop_reason for action in rig.peer.received(ACTION)[actions:]}
     assert reasons <= {"", WAITING_FOR_POLICY}, "the cameras were heard; the policy shares the machine with the storm"
+    assert_steady(rig, twists)
 
 
 def test_transitions_asked_for_at_once_are_all_answered_and_one_of_them_is_carried_out(rig):
@@ -148,14 +133,12 @@ def test_a_storm_of_instructions_and_resets_leaves_the_last_one_in_force(rig):
 
     speaker = threading.Thread(target=speak)
     speaker.start()
-    with BareLoop() as bare:
-        storm.send([Trigger.Request()] * int(RATE), RATE)
-        speaker.join(LIMIT)
-        wait_until(lambda: len(storm.answers) == int(RATE), LIMIT, "an answer to each reset")
+    storm.send([Trigger.Request()] * int(RATE), RATE)
+    speaker.join(LIMIT)
+    wait_until(lambda: len(storm.answers) == int(RATE), LIMIT, "an answer to each reset")
     rig.wait_for_motion()
-    stamps = [stamp.sec + stamp.nanosec * 1e-9 for stamp in (each.header.stamp for each in rig.peer.received(TWIST))]
-    assert np.diff(stamps[twists:]).max() < LATE + bare.late
     rig.wait_for_status("inputs", lambda status: value(status, "instruction") == "open the drawer", "the last one")
+    assert_steady(rig, twists)
 
 
 def value(status: Any, key: str) -> str:

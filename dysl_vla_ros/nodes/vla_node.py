@@ -12,6 +12,7 @@ What each transition does, and what its outcome leads to:
 - ``on_error``: ends whatever is left. SUCCESS -> unconfigured.
 """
 
+import gc
 import sys
 import threading
 from collections.abc import Callable
@@ -171,6 +172,8 @@ class VlaNode(GuardedLifecycleNode):
         session, self._session = self._session, None
         if session is not None:
             session.close()
+            del session
+            gc.collect()  # its parts call one another; Python by itself would keep some sessions for a long time
 
     # -- callbacks -----------------------------------------------------------------------------------------------------
 
