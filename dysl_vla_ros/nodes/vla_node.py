@@ -29,7 +29,7 @@ from dysl_vla_ros.errors import DyslVlaError, SettingError
 from dysl_vla_ros.nodes.console import Console
 from dysl_vla_ros.nodes.diagnostics import Diagnostics
 from dysl_vla_ros.nodes.executor import PatientExecutor, lanes
-from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode, spin, transition
+from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode, transition
 from dysl_vla_ros.nodes.namesake import living_namesake
 from dysl_vla_ros.nodes.outputs import RELIABLE
 from dysl_vla_ros.nodes.parameter_files import without_effect
@@ -271,7 +271,7 @@ def _run(stop: StopRequest, console: Console) -> int:
 
     def keep_spinning(executor: PatientExecutor) -> None:
         try:
-            spin(executor)
+            executor.spin()
         except Exception as error:  # none is known that gets here; the arm must stop all the same
             died.append(error)
         stop.set()
