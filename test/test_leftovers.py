@@ -52,7 +52,7 @@ def test_what_a_killed_node_leaves_is_found_and_removed_and_nothing_of_a_living_
     assert found.segments == len(own) and found.size > 0
     finding = judge(beside)
     assert finding.level is Level.WARN and f"{len(own)} segments of killed processes" in finding.text
-    assert judge(beside, tool="/opt/fastdds").mend == "fastdds shm clean"
+    assert judge(beside, tool="/opt/fastdds").fix == "fastdds shm clean"
     for name in own:
         command = BY_HAND.format(folder=SHARED_MEMORY).replace("fastdds_*_[es]l", f"{name}_el")
         subprocess.run(["bash", "-c", command], check=True, timeout=10)

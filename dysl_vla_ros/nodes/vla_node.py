@@ -3,7 +3,7 @@
 What each transition does, and what its outcome leads to:
 
 - ``configure``: checks every setting, starts the policy worker, loads, warms up, subscribes. SUCCESS -> inactive;
-  FAILURE -> unconfigured, the cause logged and in ``/diagnostics``; configure again when it is mended.
+  FAILURE -> unconfigured, the cause logged and in ``/diagnostics``; configure again when it is fixed.
 - ``activate``: starts the control timer. SUCCESS -> active.
 - ``deactivate``: one zero twist, then silence. SUCCESS -> inactive; ERROR, when the worker is lost or too many
   inferences failed -> errorprocessing -> unconfigured.
