@@ -8,7 +8,6 @@ A fenced block without a language that does not begin with a command is output. 
 - ``printed by 0.1.0 of 2026-11-24`` in the paragraph above it.
 """
 
-import ast
 import os
 import re
 import shlex
@@ -20,6 +19,7 @@ import pytest
 
 from harness import install_prefix
 from test_docs import PAGES, ROOT
+from test_robustness_document import functions_in
 
 LIMIT = 180.0  # s for a command
 PROGRAMS = {"colcon", "dysl_vla", "make", "pip", "python3", "ros2", "sed", "source", "torchrun"}
@@ -74,8 +74,7 @@ def test_outputs_are_found_and_a_block_without_a_mark_would_be() -> None:
 def test_the_test_that_is_named_is_there(output: Output) -> None:
     held = HELD.search(output.above)
     assert held
-    tree = ast.parse((ROOT / "test" / held["file"]).read_text(encoding="utf-8"))
-    assert held["test"] in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    assert held["test"] in functions_in(ROOT / "test" / held["file"])
 
 
 def masked(line: str, varies: str) -> str:
