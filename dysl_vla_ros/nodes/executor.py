@@ -45,7 +45,7 @@ class PatientExecutor(Executor):
     """Runs callbacks side by side in a pool of threads, and begins one after the other.
 
     Made of what rclpy promises to who writes an executor; how it spins, hands out and ends is its own, since that
-    differs: rclpy 7.1.9 and later refuse a second ``spin``.
+    differs between its versions: 7.1.9 and later refuse ``spin`` where they hold that one still runs.
 
     Args:
         num_threads: of the pool.
@@ -100,9 +100,9 @@ class PatientExecutor(Executor):
         done = [each for each in self._handed_out if each.done()]
         self._handed_out = [each for each in self._handed_out if each not in done]
         for each in done:
-            fault = each.exception()
+            fault = each.exception()  # InvalidHandle: an entity was destroyed while it was taken or answered
             if fault is not None and not isinstance(fault, InvalidHandle):
-                raise fault  # an entity that was destroyed while it was taken or answered is no fault
+                raise fault
 
     def shutdown(self, timeout_sec: float | None = None) -> bool:
         """End spinning; return whether every callback has ended within so many seconds, without any limit for None."""
