@@ -24,7 +24,7 @@ from dysl_vla_ros.doctor.graph import Camera, Mismatch, Reading, Snapshot, VlaNo
 from dysl_vla_ros.doctor.report import lines
 from dysl_vla_ros.doctor.requirements import read
 from dysl_vla_ros.doctor.senders import Senders
-from dysl_vla_ros.transport import CHOICES_OF_THE_USER, VARIABLE, VARIABLE_BEFORE_KILTED
+from dysl_vla_ros.transport import BEFORE_KILTED, CHOICES_OF_THE_USER, VARIABLE, VARIABLE_BEFORE_KILTED
 from harness import RosPeer, install_prefix
 from tiny_checkpoint import make_tiny_checkpoint, make_tiny_dysl
 
@@ -145,7 +145,8 @@ def test_faults_of_a_living_graph_are_found_by_one_run(peer, checkpoint, tmp_pat
     assert "safety.max_clock_skew" in ahead[2] and "safety.max_stamp_age" in behind[2] and "chrony" in ahead[3]
     level, _, text, fix = one(found, "transport")
     assert level == "FAIL" and "640x480 rgb8" in text and "3.5 MiB are needed" in text
-    assert re.search(rf"export {VARIABLE}=\S*/config/dds.xml$", fix)
+    variable = VARIABLE_BEFORE_KILTED if os.environ.get("ROS_DISTRO") in BEFORE_KILTED else VARIABLE
+    assert re.search(rf"export {variable}=\S*/config/dds.xml$", fix)
     level, _, text, fix = one(found, "QoS", "/deaf")
     assert level == "WARN" and peer.node.get_name() in text and "best effort" in fix
     assert one(found, "types", "/two_types")[0] == "WARN"
