@@ -102,11 +102,15 @@ class NodeParameters:
 
     def _declare(self, name: str) -> None:
         default = FIELDS[name].default
-        given = given_parameters(self._node).get(name)
+        given = self._given().get(name)
         fault = value_fault(name, given.value) if given is not None else ""
         if fault:  # rclpy would raise, at the first one, and the process would end
             self._declaration_faults[name] = f"{fault} (a parameter file or -p gave it; in force is {default!r})"
         self._node.declare_parameter(name, default, descriptor(name), ignore_override=bool(fault))
+
+    def _given(self) -> dict[str, "Parameter[Any]"]:
+        """Return what files and the command line give for this node."""
+        return given_parameters(self._node)
 
     def _read(self) -> Settings:
         groups: dict[str, Any] = {
@@ -123,7 +127,7 @@ class NodeParameters:
     def unknown_names(self) -> list[str]:
         """Say for each given but undeclared name what is meant instead; rclpy itself ignores it in silence."""
         unknown = []
-        for name in given_parameters(self._node):
+        for name in self._given():
             if self._node.has_parameter(name) or name.startswith("qos_overrides."):
                 continue
             unknown.append(f"parameter {name} is unknown and has no effect" + _nearest(name))
