@@ -27,9 +27,12 @@ PARTS = ("nodes", "others")
 
 
 def pytest_configure() -> None:
-    """Take SIGINT as from a terminal: in the background of a script it is ignored, here and in what tests start."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Take signals as from a terminal: nohup and the background of a script ignore some, here and in what we start."""
+    for number, usual in (
+        (signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL), (signal.SIGQUIT, signal.SIG_DFL),
+    ):  # fmt: skip
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -38,10 +38,11 @@ ARROWS = {
     "runtime": {"policies"},
     "control": set(),
     "simulation": set(),
+    "rclpy_private": set(),
     "worker": set(),
     "worker.server": {"worker", "runtime"},
     "worker.__main__": {"worker.server"},
-    "nodes": {"worker.client", "control"},
+    "nodes": {"worker.client", "control", "rclpy_private"},
     "nodes.sim_node": {"nodes", "simulation"},
     "nodes.bag_recorder": {"nodes", "bags"},
     "evaluation": {"control", "simulation", "runtime"},
@@ -49,7 +50,7 @@ ARROWS = {
     "bags": set(),
     "replay": {"bags", "control", "evaluation", "runtime"},
     "distillation": {"replay", "runtime", "training"},
-    "launching": {"simulation.tasks"},
+    "launching": {"simulation.tasks", "rclpy_private"},
     "terminal": set(),
     "monitor": {"terminal"},
     "doctor": {"runtime", "monitor", "control"},
@@ -70,7 +71,7 @@ ARROWS = {
 }
 WITHOUT_TORCH = ("nodes", "control", "worker.client")
 # The only ones that may import rclpy.
-ABOVE_ROS = ("nodes", "launching.lifecycle_link", "demo", "monitor", "doctor", "commands")
+ABOVE_ROS = ("rclpy_private", "nodes", "launching.lifecycle_link", "demo", "monitor", "doctor", "commands")
 GENERATED = {"msg", "srv"}
 
 

@@ -288,7 +288,7 @@ def test_a_folder_that_is_no_bag_is_refused_with_what_it_lacks(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["a: [1", "just text", "{}", "rosbag2_bagfile_information: {relative_file_paths: 3}"])
-def test_bad_metadata_is_named_with_the_mend_and_without_it_the_bag_is_read(tmp_path, text):
+def test_bad_metadata_is_named_with_the_fix_and_without_it_the_bag_is_read(tmp_path, text):
     write_mcap(tmp_path / "bag_0.mcap", said(5))
     (tmp_path / "metadata.yaml").write_text(text)
     assert "metadata.yaml" in refused(tmp_path)

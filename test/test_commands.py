@@ -1,4 +1,4 @@
-"""Bad input to the commands: one line that names the thing and the mend, exit code 2, nothing half-written."""
+"""Bad input to the commands: one line that names the thing and the fix, exit code 2, nothing half-written."""
 
 import json
 

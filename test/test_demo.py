@@ -280,10 +280,10 @@ def program_that(monkeypatch: pytest.MonkeyPatch, python: str) -> None:
 
 def test_a_node_that_ended_is_reported_with_the_last_error_it_logged(tmp_path, monkeypatch):
     python = (
-        "print('[ERROR] [1.5] [sim]: no such thing; mend it'); print('[INFO] [1.6] [sim]: bye'); raise SystemExit(3)"
+        "print('[ERROR] [1.5] [sim]: no such thing; fix it'); print('[INFO] [1.6] [sim]: bye'); raise SystemExit(3)"
     )
     program_that(monkeypatch, python)
-    match = "sim_node ended with exit code 3: no such thing; mend it"
+    match = "sim_node ended with exit code 3: no such thing; fix it"
     with (
         NodeProcess("sim_node", [], os.environ, tmp_path / "logs" / "sim_node.log") as node,
         pytest.raises(NodeEnded, match=match),

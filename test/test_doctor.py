@@ -1,4 +1,4 @@
-"""`dysl_vla doctor`: each fault made on purpose, on real topics and files, is found and its mend is named."""
+"""`dysl_vla doctor`: each fault made on purpose, on real topics and files, is found and its fix is named."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 import dysl_vla_ros
-from dysl_vla_ros.doctor.checks import cameras, clocks, machine, packages, qos, transport
+from dysl_vla_ros.doctor.checks import cameras, clocks, machine, packages, qos, ros, transport
 from dysl_vla_ros.doctor.dds_profile import DEFAULT_SEGMENT
 from dysl_vla_ros.doctor.dds_profile import transport as transport_of
 from dysl_vla_ros.doctor.examination import Examination
@@ -24,7 +24,7 @@ from dysl_vla_ros.doctor.graph import Camera, Mismatch, Reading, Snapshot, VlaNo
 from dysl_vla_ros.doctor.report import lines
 from dysl_vla_ros.doctor.requirements import read
 from dysl_vla_ros.doctor.senders import Senders
-from dysl_vla_ros.transport import CHOICES_OF_THE_USER, VARIABLE, VARIABLE_BEFORE_KILTED
+from dysl_vla_ros.transport import BEFORE_KILTED, CHOICES_OF_THE_USER, VARIABLE, VARIABLE_BEFORE_KILTED
 from harness import RosPeer, install_prefix
 from tiny_checkpoint import make_tiny_checkpoint, make_tiny_dysl
 
@@ -33,7 +33,7 @@ LIMIT = 60.0  # s for one run of the doctor
 
 
 def doctor(*arguments, environment=None):
-    """Run the real command; return its exit code and its findings as (level, subject, text, mend)."""
+    """Run the real command; return its exit code and its findings as (level, subject, text, fix)."""
     command = [str(install_prefix() / "bin" / "dysl_vla"), "doctor", *map(str, arguments)]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=LIMIT, check=False, stdin=subprocess.DEVNULL,
@@ -48,8 +48,8 @@ def findings_in(text):
     for line in text.splitlines():
         if match := re.match(r"(OK|WARN|FAIL) +(\S+(?: \S+)?)  +(.*)", line):
             found.append([*match.groups(), ""])
-        elif found and "mend: " in line:
-            found[-1][3] = line.partition("mend: ")[2]
+        elif found and "fix: " in line:
+            found[-1][3] = line.partition("fix: ")[2]
     return found
 
 
@@ -135,27 +135,28 @@ def test_faults_of_a_living_graph_are_found_by_one_run(peer, checkpoint, tmp_pat
     assert float(re.search(r"([\d.]+) Hz", text)[1]) == pytest.approx(30.0, rel=0.15), text
     assert "64x48 rgb8" in text and "jitter" in text
     assert one(found, "camera", "/nowhere: nobody publishes it")[0] == "FAIL"
-    level, _, text, mend = one(found, "publishers")
+    level, _, text, fix = one(found, "publishers")
     assert level == "FAIL" and text.startswith(f"/twice: {both} publish it at the same time")
-    assert "stop one of them" in mend and "remap" in mend
+    assert "stop one of them" in fix and "remap" in fix
     assert one(found, "stamps", "/good: ")[0] == "OK"
     ahead, behind = one(found, "stamps", "/ahead"), one(found, "stamps", "/behind")
     assert ahead[0] == behind[0] == "FAIL"
     assert "2.9" in ahead[2] or "3.0" in ahead[2]
     assert "safety.max_clock_skew" in ahead[2] and "safety.max_stamp_age" in behind[2] and "chrony" in ahead[3]
-    level, _, text, mend = one(found, "transport")
+    level, _, text, fix = one(found, "transport")
     assert level == "FAIL" and "640x480 rgb8" in text and "3.5 MiB are needed" in text
-    assert re.search(rf"export {VARIABLE}=\S*/config/dds.xml$", mend)
-    level, _, text, mend = one(found, "QoS", "/deaf")
-    assert level == "WARN" and peer.node.get_name() in text and "best effort" in mend
+    variable = VARIABLE_BEFORE_KILTED if os.environ.get("ROS_DISTRO") in BEFORE_KILTED else VARIABLE
+    assert re.search(rf"export {variable}=\S*/config/dds.xml$", fix)
+    level, _, text, fix = one(found, "QoS", "/deaf")
+    assert level == "WARN" and peer.node.get_name() in text and "best effort" in fix
     assert one(found, "types", "/two_types")[0] == "WARN"
-    level, _, text, mend = one(found, "adapters")
-    assert level == "FAIL" and "--adapters" in mend
+    level, _, text, fix = one(found, "adapters")
+    assert level == "FAIL" and "--adapters" in fix
     for folder in (checkpoint, other):
         assert json.loads((folder / "config.json").read_text())["files"]["model.safetensors"][:12] in text
     for subject in ("checkpoint", "memory", "ROS", "RMW", "clock"):
         assert one(found, subject)[0] == "OK", found
-    assert all(mend for level, _, _, mend in found if level != "OK")
+    assert all(fix for level, _, _, fix in found if level != "OK")
 
 
 def test_without_ros_and_without_any_package_every_line_still_comes(checkpoint):
@@ -188,7 +189,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path):
     (finding,) = packages.compare(requirement(tmp_path, "no-such-package-of-ours>=1.2,<2"))
     assert finding.level is Level.FAIL
     assert "no-such-package-of-ours is not installed" in finding.text
-    assert "pip install 'no-such-package-of-ours>=1.2,<2'" in finding.mend
+    assert "pip install 'no-such-package-of-ours>=1.2,<2'" in finding.fix
 
 
 def test_a_version_out_of_the_tested_range_is_a_warning(tmp_path):
@@ -213,7 +214,7 @@ def test_every_line_of_the_requirements_is_read():
 def test_a_package_of_the_worker_may_be_missing_where_the_worker_has_its_own_python(monkeypatch, tmp_path):
     monkeypatch.setattr(packages, "installed", lambda name: None)
     (finding,) = packages.compare(requirement(tmp_path, "torch>=2.13,<3"), "/opt/worker/bin/python")
-    assert finding.level is Level.WARN and "/opt/worker/bin/python" in finding.mend
+    assert finding.level is Level.WARN and "/opt/worker/bin/python" in finding.fix
 
 
 # -- transport ---------------------------------------------------------------------------------------------------------
@@ -245,18 +246,18 @@ def test_the_segment_of_an_environment_is_known(environment, segment):
     assert transport_of(environment).segment == segment
 
 
-def test_too_small_a_segment_is_found_and_the_mend_makes_one_that_is_large_enough(tmp_path):
+def test_too_small_a_segment_is_found_and_the_fix_makes_one_that_is_large_enough(tmp_path):
     chosen = transport_of({}, "kilted")
     finding = transport.judge(chosen, FULL_HD, "1920x1080 rgb8", "kilted")
-    assert finding.level is Level.FAIL and "dds_large_images.xml" in finding.mend and VARIABLE in finding.mend
-    assert VARIABLE_BEFORE_KILTED in transport.judge(chosen, FULL_HD, "1920x1080 rgb8", "jazzy").mend
+    assert finding.level is Level.FAIL and "dds_large_images.xml" in finding.fix and VARIABLE in finding.fix
+    assert VARIABLE_BEFORE_KILTED in transport.judge(chosen, FULL_HD, "1920x1080 rgb8", "jazzy").fix
     small = transport_of({VARIABLE: str(CONFIG / "dds.xml")}, "kilted")
     assert transport.judge(small, FULL_HD, "1920x1080 rgb8", "kilted").level is Level.WARN
     assert transport.judge(small, 640 * 480 * 3, "640x480 rgb8", "kilted").level is Level.OK
     # larger than both shipped profiles: the command itself is carried out
     huge = 4 * FULL_HD
-    mend = transport.judge(small, huge, "3840x2160 rgb8", "kilted").mend
-    subprocess.run(["bash", "-c", mend.partition(",")[0]], check=True, cwd=tmp_path, timeout=10)
+    fix = transport.judge(small, huge, "3840x2160 rgb8", "kilted").fix
+    subprocess.run(["bash", "-c", fix.partition(",")[0]], check=True, cwd=tmp_path, timeout=10)
     made = transport_of({VARIABLE: str(tmp_path / "dds.xml")}, "kilted")
     assert made.segment >= 4 * huge
     assert transport.judge(made, huge, "3840x2160 rgb8", "kilted").level is Level.OK
@@ -279,7 +280,7 @@ def test_large_data_is_ignored_on_localhost():
 def test_room_in_shared_memory_is_counted_for_every_sender():
     assert transport.judge_room(24 * 2**20, 64 * 2**20, 8 * 2**20).level is Level.OK
     finding = transport.judge_room(10 * 2**20, 64 * 2**20, 8 * 2**20)
-    assert finding.level is Level.FAIL and "size=78m" in finding.mend
+    assert finding.level is Level.FAIL and "size=78m" in finding.fix
 
 
 # -- cameras and clocks ------------------------------------------------------------------------------------------------
@@ -374,10 +375,47 @@ def test_memory_is_judged_by_what_the_checkpoint_needs(checkpoint):
     assert machine.free_memory() > 0
 
 
-def test_a_report_has_every_mend_and_a_count():
-    text = lines([ok("a", "well"), warn("bb", "doubtful", "look"), fail("c", "broken", "mend it")])
+@pytest.mark.ros
+@pytest.mark.parametrize(
+    ("name", "version", "told"),
+    [
+        ("lyrical", "11.2.0", "lyrical, rclpy 11.2.0; tested are jazzy and kilted"),
+        pytest.param("", "11.2.0.dev1", "unknown distribution, rclpy 11.2.0.dev1; tested", marks=pytest.mark.slow),
+        pytest.param("", "new", "unknown distribution, rclpy new; tested", marks=pytest.mark.slow),
+        pytest.param("jazzy", "11.2.0", "which is not of jazzy (ROS_DISTRO)", marks=pytest.mark.slow),
+    ],
+)
+def test_a_distribution_that_it_does_not_know_is_a_warning_and_every_other_line_is_told(
+    ros_domain, tmp_path, name, version, told
+):
+    """As its user has it: rclpy's metadata say another version, ROS_DISTRO another name; whatever else works does."""
+    metadata = tmp_path / f"ros_rclpy-{version}.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.1\nName: ros-rclpy\nVersion: {version}\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    _, found = doctor(environment=os.environ | {"PYTHONPATH": path, "ROS_DISTRO": name})
+    level, _, text, fix = one(found, "ROS")
+    assert (level, told in text) == ("WARN", True), text
+    assert fix and one(found, "RMW")[0] == "OK" and one(found, "QoS")[0] == "OK"
+    assert {"shared memory", "checkpoint", "adapters", "memory"} <= {subject for _, subject, *_ in found}
+    assert not [text for level, subject, text, _ in found if level == "FAIL" and subject != "shared memory"]
+
+
+def test_a_version_of_rclpy_that_cannot_be_read_is_unknown(monkeypatch, tmp_path):
+    manifest = tmp_path / "share" / "rclpy" / "package.xml"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("<package><version>11")
+    monkeypatch.setattr(ros, "prefixes", lambda: [tmp_path])
+    monkeypatch.setattr(ros, "installed", lambda name: None)
+    assert ros.distribution_name({"ROS_DISTRO": "lyrical"}) == ("lyrical", "")
+    manifest.write_text("<package><version>11.2.0</version></package>")
+    assert ros.distribution_name({}) == ("", "11.2.0")
+
+
+def test_a_report_has_every_fix_and_a_count():
+    text = lines([ok("a", "well"), warn("bb", "doubtful", "look"), fail("c", "broken", "fix it")])
     assert text[0] == "OK    a   well"
-    assert text[2].strip() == "mend: look" and text[4].strip() == "mend: mend it"
+    assert text[2].strip() == "fix: look" and text[4].strip() == "fix: fix it"
     assert text[-1] == "1 OK, 1 WARN, 1 FAIL"
 
 
@@ -399,6 +437,6 @@ def test_a_mismatch_that_concerns_the_node_or_a_camera_is_a_failure():
     examination.__dict__["_looked"] = (snapshot, "")
     found = list(qos.quality_of_service(examination))
     assert [finding.level for finding in found] == [Level.FAIL, Level.FAIL, Level.WARN]
-    assert [finding.mend.split(",")[0] for finding in found] == [
+    assert [finding.fix.split(",")[0] for finding in found] == [
         "subscribe best effort", "subscribe volatile", "let the subscription ask for no deadline"
     ]  # fmt: skip

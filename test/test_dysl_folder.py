@@ -1,4 +1,4 @@
-"""A DySL folder comes back as it was written, and one that does not fit is refused with file, finding and mend."""
+"""A DySL folder comes back as it was written, and one that does not fit is refused with file, finding and fix."""
 
 import json
 from collections.abc import Callable

@@ -45,13 +45,13 @@ def spinning(ros_domain):
 def test_a_callback_is_handed_to_a_thread_once(spinning):
     node, executor, start, _ = spinning
     ran, handed = [], []
-    submit = executor._executor.submit
+    submit = executor._pool.submit
 
     def count(task):
         handed.append(task)
         return submit(task)
 
-    executor._executor.submit = count
+    executor._pool.submit = count
     node.create_timer(0.005, lambda: ran.append(1))
     start()
     wait_until(lambda: len(ran) >= 100, LIMIT, "100 calls of a timer")
@@ -88,3 +88,37 @@ def test_what_a_callback_raises_comes_out_of_spin(spinning):
     start()
     wait_until(lambda: raised, LIMIT, "the callback's error out of spin")
     assert str(raised[0]) == "on purpose"
+
+
+def test_a_callback_that_finds_its_entity_destroyed_ends_nothing(spinning):
+    from rclpy.exceptions import InvalidHandle
+
+    node, executor, start, _ = spinning
+    ran = []
+
+    def destroyed():
+        ran.append(1)
+        raise InvalidHandle("destruction was requested")
+
+    node.create_timer(0.01, destroyed)
+    start()
+    wait_until(lambda: len(ran) >= 20, LIMIT, "20 calls of a timer that finds its entity destroyed")
+    assert len(executor._handed_out) < 10, "what has ended is not kept"
+
+
+def test_shutdown_waits_no_longer_than_it_is_told_for_a_callback_that_blocks(spinning):
+    node, executor, start, _ = spinning
+    blocked, release = threading.Event(), threading.Event()
+
+    def block():
+        blocked.set()
+        release.wait(LIMIT)
+
+    node.create_timer(0.01, block)
+    start()
+    assert blocked.wait(LIMIT)
+    try:
+        assert not executor.shutdown(0.05) and not release.is_set()
+    finally:
+        release.set()
+    assert executor.shutdown(LIMIT), "once it has ended"

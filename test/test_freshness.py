@@ -78,7 +78,7 @@ def test_a_message_out_of_order_is_refused_and_renews_nothing() -> None:
     assert freshness.stop_reason(0.31, ROS + 0.31, SAFETY) != ""
 
 
-def test_a_stamp_from_the_future_is_refused_with_both_times_and_a_mend() -> None:
+def test_a_stamp_from_the_future_is_refused_with_both_times_and_a_fix() -> None:
     freshness = one_camera(image="/front")
     why = freshness.received("image", 0.0, ROS + 10.0, ROS)
     for part in ("1010.000", "10 s ahead", "1000.000", "0.05 s (safety.max_clock_skew)", "NTP", "use_sim_time"):

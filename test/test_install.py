@@ -131,7 +131,7 @@ def test_a_verb_whose_ground_is_missing_says_what_to_install(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(main.VERBS, "inspect", main.VERBS["inspect"]._replace(needs="rclpy_is_not_here"))
-    monkeypatch.setitem(main.MENDS, "rclpy_is_not_here", "install it")
+    monkeypatch.setitem(main.FIXES, "rclpy_is_not_here", "install it")
     assert main.main(["inspect", "somewhere"]) == 2
     assert capsys.readouterr().err == ("dysl_vla inspect: error: rclpy_is_not_here is not installed here; install it\n")
 

@@ -52,7 +52,7 @@ def test_forbidden_transitions_are_refused_and_the_node_lives(rig):
         assert rig.state() == "unconfigured"
 
 
-def test_a_failed_configure_says_why_and_works_once_mended_while_services_answer(rig, checkpoint, tmp_path):
+def test_a_failed_configure_says_why_and_works_once_fixed_while_services_answer(rig, checkpoint, tmp_path):
     rig.bring_to("unconfigured")
     assert rig.set(model__checkpoint="") == (True, "")
     assert not rig.change("configure")

@@ -178,7 +178,7 @@ def test_a_set_that_contradicts_the_loaded_policy_is_refused(make):
     assert bench.set(control__rate=40.0) == ""
 
 
-def test_bad_values_of_a_file_are_refused_at_configure_all_at_once_and_can_be_mended(make):
+def test_bad_values_of_a_file_are_refused_at_configure_all_at_once_and_can_be_fixed(make):
     bench = make(guidance__step=math.nan, guidance__window=5.0)
     assert bench.parameters.settings == Settings()
     with pytest.raises(SettingError) as refusal:

@@ -115,7 +115,7 @@ def test_any_joint_position_is_refused_by_joint_and_limit_or_within_it(angle, wa
         ({6: 1e300}, r"has norm 1e\+300;"),
     ],
 )
-def test_an_impossible_pose_is_told_with_value_limit_and_mend(changes, told):
+def test_an_impossible_pose_is_told_with_value_limit_and_fix(changes, told):
     numbers = [0.0, 0.6, 0.2, 0.0, 0.0, 0.0, 1.0]
     for place, value in changes.items():
         numbers[place] = value

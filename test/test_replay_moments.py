@@ -183,7 +183,7 @@ def test_a_new_instruction_begins_an_episode_and_the_same_one_again_does_not(rob
     assert moments[5].observation.instruction == "open the drawer"
 
 
-def test_frames_before_the_first_instruction_are_counted_with_the_mend(robot):
+def test_frames_before_the_first_instruction_are_counted_with_the_fix(robot):
     with robot.writer:
         robot.tick(4)
         robot.say()

@@ -55,8 +55,8 @@ def test_the_doctor_tells_every_other_line_and_the_fix(
 ) -> None:
     done = run("dysl_vla", "doctor", environment=environment)
     found = findings_in(done.stdout)
-    level, _, text, mend = one(found, "RMW")
-    assert level == "FAIL" and names in text and expected in text and fix in mend
+    level, _, text, told = one(found, "RMW")
+    assert level == "FAIL" and names in text and expected in text and fix in told
     assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr
     assert {"ROS", "checkpoint", "adapters", "memory"} <= {subject for _, subject, *_ in found}
 

@@ -160,7 +160,7 @@ def _metadata(path: Path) -> dict[str, Any]:
     Raises:
         BagError: it is there and cannot be understood.
     """
-    mend = "mend it, or remove it: the bag is read without it"
+    mend = "fix it, or remove it: the bag is read without it"
     if not path.is_file():
         return {}
     require_content(path)

@@ -44,12 +44,12 @@ VERBS = {
     "replay": Verb("dysl_vla_ros.commands.replay", "prove on a recording what skipping costs and saves"),
     "monitor": Verb("dysl_vla_ros.commands.monitor", "watch a running node live: layers, latency, stops", "rclpy"),
     "doctor": Verb(
-        "dysl_vla_ros.commands.doctor", "check machine, transport, cameras, clocks and files, with the mend"
+        "dysl_vla_ros.commands.doctor", "check machine, transport, cameras, clocks and files, with the fix"
     ),
     "inspect": Verb("dysl_vla_ros.commands.inspect", "say what a checkpoint is, and how long a step takes here"),
 }
 
-MENDS = {
+FIXES = {
     "rclpy": "source the setup.bash of your ROS 2 and of this package, or run `make demo` in its folder",
     "mujoco": "it comes with pip install 'dysl_vla_ros[simulation]', or `make setup` in the package's folder",
 }
@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = build_parser(verbs, chosen).parse_args(arguments_given)
         verb = verbs[arguments.verb]
         if verb.needs and importlib.util.find_spec(verb.needs) is None:
-            raise DyslVlaError(f"{verb.needs} is not installed here; {MENDS[verb.needs]}")
+            raise DyslVlaError(f"{verb.needs} is not installed here; {FIXES[verb.needs]}")
         if verb.needs == "rclpy" and (fault := environment_fault(os.environ)):
             raise DyslVlaError(f"ROS cannot start: {fault}")
         module = importlib.import_module(verb.module)

@@ -18,7 +18,7 @@ class Finding(NamedTuple):
     level: Level
     subject: str
     text: str
-    mend: str = ""  # what to do; every WARN and FAIL has one
+    fix: str = ""  # what to do; every WARN and FAIL has one
 
 
 def ok(subject: str, text: str) -> Finding:
@@ -26,11 +26,11 @@ def ok(subject: str, text: str) -> Finding:
     return Finding(Level.OK, subject, text)
 
 
-def warn(subject: str, text: str, mend: str) -> Finding:
+def warn(subject: str, text: str, fix: str) -> Finding:
     """Make a finding that somebody should look at."""
-    return Finding(Level.WARN, subject, text, mend)
+    return Finding(Level.WARN, subject, text, fix)
 
 
-def fail(subject: str, text: str, mend: str) -> Finding:
-    """Make a finding that must be mended."""
-    return Finding(Level.FAIL, subject, text, mend)
+def fail(subject: str, text: str, fix: str) -> Finding:
+    """Make a finding that must be fixed."""
+    return Finding(Level.FAIL, subject, text, fix)

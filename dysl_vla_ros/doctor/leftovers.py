@@ -1,8 +1,8 @@
 """Shared memory that Fast DDS processes left behind when they were killed.
 
-Each segment ``fastdds_ID`` has a lock file ``fastdds_ID_el``, which its owner holds by ``flock`` for as long as it
-lives, however it ends; ports (``fastdds_portN``) have the same, or ``_sl`` where several listen.
-Seen with Fast DDS 3.2.
+Each segment ``fastdds_ID`` (Jazzy's: ``fastrtps_ID``) has a lock file ``fastdds_ID_el``, which its owner holds by
+``flock`` for as long as it lives, however it ends; ports (``fastdds_portN``) have the same, or ``_sl`` where several
+listen. Seen with Fast DDS 2.14 and 3.2.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 EXCLUSIVE, SHARED = "_el", "_sl"  # endings of lock files
+NAMES = "fast[dr]*_*"  # fastdds_*, and fastrtps_* until Jazzy
 
 
 class Leftovers(NamedTuple):
@@ -23,7 +24,7 @@ class Leftovers(NamedTuple):
 def leftovers(folder: Path) -> Leftovers:
     """Return what dead processes left in ``folder`` (``/dev/shm``)."""
     segments = size = 0
-    for lock in folder.glob("fastdds_*"):
+    for lock in folder.glob(NAMES):
         if not lock.name.endswith((EXCLUSIVE, SHARED)) or _held(lock):
             continue
         segment = lock.with_name(lock.name[: -len(EXCLUSIVE)])

@@ -1,4 +1,4 @@
-"""How findings are printed: a line each, the mend below it."""
+"""How findings are printed: a line each, the fix below it."""
 
 import sys
 from collections import Counter
@@ -17,8 +17,8 @@ def lines(findings: Sequence[Finding], colour: bool = False) -> list[str]:
         level = f"{finding.level.name:4}"
         shown = f"\x1b[{COLOURS[finding.level]}m{level}\x1b[0m" if colour else level
         result.append(f"{shown}  {finding.subject:{width}}  {finding.text}")
-        if finding.mend:
-            result.append(f"{'':4}  {'':{width}}  mend: {finding.mend}")
+        if finding.fix:
+            result.append(f"{'':4}  {'':{width}}  fix: {finding.fix}")
     counts = Counter(finding.level for finding in findings)
     result.append(", ".join(f"{counts[level]} {level.name}" for level in Level))
     return result

@@ -4,12 +4,13 @@ Has an rclpy context of its own: that of launch_ros is shut down at a moment of 
 """
 
 import os
-from typing import Any
 
 from lifecycle_msgs.msg import TransitionEvent
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.context import Context
 from rclpy.node import Node
+
+from dysl_vla_ros.rclpy_private import send_request, take_message, take_response
 
 EVENTS = 10  # depth of the queue of transitions, as launch_ros has it; a node goes through fewer between two looks
 
@@ -41,7 +42,7 @@ class LifecycleLink:
     def ask_for_state(self) -> None:
         """Ask which state the node is in; see :meth:`state`."""
         if self._get_state.service_is_ready():
-            self._asked.add(_send(self._get_state, GetState.Request()))
+            self._asked.add(send_request(self._get_state, GetState.Request()))
 
     def forget_questions(self) -> None:
         """Let no answer to an earlier question count: it was another process's."""
@@ -50,7 +51,7 @@ class LifecycleLink:
     def state(self) -> str:
         """Return the state's label if an answer has come, else ""."""
         label = ""
-        while (answer := _take(self._get_state, GetState.Response)) is not None:
+        while (answer := take_response(self._get_state)) is not None:
             if answer[0] in self._asked:
                 label = str(answer[1].current_state.label)
         return label
@@ -61,39 +62,27 @@ class LifecycleLink:
             return False
         request = ChangeState.Request()
         request.transition.id = transition
-        _send(self._change_state, request)
+        send_request(self._change_state, request)
         return True
 
     def refused(self) -> bool:
         """Return whether an answer has come that a transition failed, or was not even tried."""
         refused = False
-        while (answer := _take(self._change_state, ChangeState.Response)) is not None:
+        while (answer := take_response(self._change_state)) is not None:
             refused = refused or not answer[1].success
         return refused
 
     def transitions(self) -> list[tuple[str, str]]:
         """Return the transitions since the last call, oldest first: labels of the states before and after each."""
         found = []
-        with self._events.handle:
-            while (taken := self._events.handle.take_message(TransitionEvent, False)) is not None:
-                found.append((str(taken[0].start_state.label), str(taken[0].goal_state.label)))
+        while (event := take_message(self._events)) is not None:
+            found.append((str(event.start_state.label), str(event.goal_state.label)))
         return found
 
     def close(self) -> None:
         """Leave the graph."""
         self._own.destroy_node()
         self._context.try_shutdown()
-
-
-def _send(client: Any, request: Any) -> int:
-    with client.handle:
-        return int(client.handle.send_request(request))
-
-
-def _take(client: Any, response_type: Any) -> tuple[int, Any] | None:
-    with client.handle:
-        header, response = client.handle.take_response(response_type)
-    return None if header is None else (header.request_id.sequence_number, response)
 
 
 def _never(message: TransitionEvent) -> None:

@@ -8,12 +8,14 @@ answered in batches, which takes a third of the time that handing out each of th
 rests for as long as the batch took: of the interpreter's time, services have half at most.
 
 That executor also hands out a task again and again until a pool thread has begun it, holding the interpreter's lock
-meanwhile, so that the pool thread begins late: two thirds of a core went into it. Waiting for the beginning ends that.
+meanwhile, so that the pool thread begins late: two thirds of a core went into it (rolling does not). Waiting for the
+beginning ends that.
 """
 
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -21,12 +23,14 @@ from rclpy.context import Context
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import (
     ConditionReachedException,
+    Executor,
     ExternalShutdownException,
-    MultiThreadedExecutor,
     ShutdownException,
     TimeoutException,
 )
 from rclpy.node import Node
+
+from dysl_vla_ros.rclpy_private import ServiceTaker, Taken, take_requests
 
 BEGIN_LIMIT = 0.1  # s; longer only where every thread of the pool is busy, and then new work has to wait anyway
 BATCH = 16  # requests of one service that are answered in a row; some milliseconds
@@ -37,8 +41,11 @@ CONTROL_THREADS = 6  # the error path may block one for as long as a transition 
 SERVICE_THREADS = 6  # a transition may block one for model.load_timeout
 
 
-class PatientExecutor(MultiThreadedExecutor):
-    """A MultiThreadedExecutor that begins one callback after the other; they still run side by side.
+class PatientExecutor(Executor):
+    """Runs callbacks side by side in a pool of threads, and begins one after the other.
+
+    Made of what rclpy promises to who writes an executor; how it spins, hands out and ends is its own, since that
+    differs between its versions: 7.1.9 and later refuse ``spin`` where they hold that one still runs.
 
     Args:
         num_threads: of the pool.
@@ -46,65 +53,92 @@ class PatientExecutor(MultiThreadedExecutor):
         context: rclpy's.
     """
 
-    _futures: list[Any]  # rclpy's own: tasks that were handed to the pool
-
     def __init__(
         self, num_threads: int, kinds: Iterable[str] = (*CONTROL, *SERVICES), context: Context | None = None
     ) -> None:
-        super().__init__(num_threads, context=context)
+        super().__init__(context=context)
         self._kinds = frozenset(kinds)
         self._parts: dict[Node, _Part] = {}
+        self._pool = ThreadPoolExecutor(num_threads)
+        self._handed_out: list[Future[None]] = []
+        self._ended = False
+        self._ending = threading.Lock()  # nothing is handed out any more once it has ended
 
-    def _spin_once_impl(self, timeout_sec: Any = None, wait_condition: Callable[[], bool] = lambda: False) -> None:
+    def spin(self) -> None:
+        """Serve until this executor or its context is shut down.
+
+        Raises:
+            Exception: what a callback has raised; spinning ends with it.
+        """
+        while self.context.ok() and not self._ended:
+            self.spin_once()
+
+    def spin_once(self, timeout_sec: float | None = None) -> None:
+        """Hand out one callback that is ready, after waiting for one at most so many seconds; None: for ever."""
         parts = [self._parts.setdefault(node, _Part(node, self._kinds)) for node in self.get_nodes()]
         try:
-            task, _, _ = self.wait_for_ready_callbacks(timeout_sec, parts, wait_condition)
+            task, _, _ = self.wait_for_ready_callbacks(timeout_sec, parts)
         except (ConditionReachedException, ExternalShutdownException, ShutdownException, TimeoutException):
+            return
+        except InvalidHandle:
+            # A transition destroyed an entity with event callbacks just when it was collected (9.1.2): nothing is
+            # wrong, collect again.
             return
         begun = threading.Event()
 
         def run() -> None:
             begun.set()
             task()
+            if task.done():
+                task.result()  # raises what the callback has raised
 
-        self._executor.submit(run)
-        self._futures.append(task)
+        with self._ending:
+            if self._ended:
+                return
+            self._handed_out.append(self._pool.submit(run))
         begun.wait(BEGIN_LIMIT)
-        unfinished = []
-        for future in self._futures:
-            if future.done():
-                future.result()  # raises what the callback raised
-            else:
-                unfinished.append(future)
-        self._futures = unfinished
+        done = [each for each in self._handed_out if each.done()]
+        self._handed_out = [each for each in self._handed_out if each not in done]
+        for each in done:
+            fault = each.exception()  # InvalidHandle: an entity was destroyed while it was taken or answered
+            if fault is not None and not isinstance(fault, InvalidHandle):
+                raise fault
+
+    def shutdown(self, timeout_sec: float | None = None) -> bool:
+        """End spinning; return whether every callback has ended within so many seconds, without any limit for None."""
+        with self._ending:
+            self._ended = True
+        super().shutdown(timeout_sec)
+        self._pool.shutdown(wait=False)
+        return not wait(self._handed_out, timeout_sec).not_done
 
 
-class ServiceExecutor(PatientExecutor):
+class ServiceExecutor(ServiceTaker, PatientExecutor):
     """Serves the services of nodes that belong to another executor.
 
     A service in a reentrant callback group may take its time: each of its requests is answered in a thread of its own.
     """
 
     def __init__(self, num_threads: int, context: Context | None = None) -> None:
-        super().__init__(num_threads, SERVICES, context)
+        PatientExecutor.__init__(self, num_threads, SERVICES, context)
+        self._served: list[Node] = []
 
     def add_node(self, node: Node) -> bool:
         """Serve a node's services; the node's executor, which it wakes when its entities change, stays another one."""
-        with self._nodes_lock:
-            self._nodes.add(node)
+        self._served.append(node)
         self.wake()
         return True
 
-    def _take_service(self, service: Any) -> Callable[[], Any] | None:
+    def get_nodes(self) -> list[Node]:
+        """Return the nodes whose services it serves."""
+        return list(self._served)
+
+    def take(self, service: Any, take_one: Callable[[], Taken]) -> Taken:
+        """Take a batch of the requests that wait."""
         if isinstance(service.callback_group, ReentrantCallbackGroup):
-            answer_one: Callable[[], Any] | None = super()._take_service(service)
-            return answer_one
-        kind = service.srv_type
+            return take_one()
         try:
-            with service.handle:
-                taken = [service.handle.service_take_request(kind.Request)]
-                while taken[-1][1] is not None and len(taken) < BATCH:
-                    taken.append(service.handle.service_take_request(kind.Request))
+            taken = take_requests(service, BATCH)
         except InvalidHandle:
             return None
 
@@ -112,7 +146,7 @@ class ServiceExecutor(PatientExecutor):
             began = time.thread_time()
             for request, header in taken:
                 if header is not None:
-                    service.send_response(service.callback(request, kind.Response()), header)
+                    service.send_response(service.callback(request, service.srv_type.Response()), header)
             time.sleep(min(time.thread_time() - began, LONGEST_REST))
 
         return answer

@@ -1,6 +1,6 @@
 """What rclpy does with exceptions and lifecycle transitions, made harmless.
 
-Measured with rclpy of Kilted (9.1.2) and Jazzy (7.1.6); test_node_lifecycle pins what is private:
+Measured with rclpy of Kilted (9.1.2) and Jazzy (7.1.6); what is private stands in `rclpy_private`:
 
 - an exception in a transition callback is swallowed without a word: :func:`transition` logs it, keeps the cause and
   returns FAILURE or ERROR on purpose;
@@ -20,12 +20,12 @@ from typing import Any
 from lifecycle_msgs.msg import Transition as Transitions
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.exceptions import InvalidHandle
-from rclpy.executors import Executor
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 
 from dysl_vla_ros.errors import DyslVlaError
-from dysl_vla_ros.nodes.lifecycle_services import AnnouncedStateMachine, LifecycleServices
+from dysl_vla_ros.nodes.lifecycle_services import LifecycleServices
+from dysl_vla_ros.rclpy_private import StateMachine
 
 WARN_PERIOD = 30.0  # s
 
@@ -56,20 +56,6 @@ def transition(on_exception: TransitionCallbackReturn) -> Callable[[Transition],
     return wrap
 
 
-def spin(executor: Executor) -> None:
-    """Spin until the executor is shut down.
-
-    rclpy (9.1.2) raises InvalidHandle out of ``spin`` when a transition destroys an entity with event callbacks at the
-    moment in which the spinning thread collects what to wait for. Nothing is wrong then: collect again.
-    """
-    while True:
-        try:
-            executor.spin()
-            return
-        except InvalidHandle:
-            continue
-
-
 def describe(error: BaseException) -> str:
     """Return an error as one text: a user's mistake in its own words, our own with the traceback."""
     if isinstance(error, DyslVlaError):
@@ -90,8 +76,8 @@ class GuardedLifecycleNode(LifecycleNodeMixin, Node):
         self.faults: dict[str, int] = {}
         Node.__init__(self, name, **node_arguments)
         LifecycleNodeMixin.__init__(self, enable_communication_interface=False)
-        self._state_machine: Any = AnnouncedStateMachine(self, self._state_machine)
-        LifecycleServices(self, self._state_machine, self._change_state)
+        self._machine = StateMachine(self)
+        LifecycleServices(self, self._machine, self._change_state)
         # The condition wakes the executor from any thread, the policy worker's among them.
         self._fatal = self.create_guard_condition(
             self.guarded("error path")(self._run_error_path), MutuallyExclusiveCallbackGroup()
@@ -102,7 +88,7 @@ class GuardedLifecycleNode(LifecycleNodeMixin, Node):
     @property
     def state(self) -> str:
         """The lifecycle state's label, for example ``inactive`` or ``configuring``."""
-        return str(self._state_machine.current_state[1])
+        return self._machine.state[1]
 
     def note_cause(self, cause: str) -> None:
         """Log why a transition or a step failed and keep it for ``/diagnostics``."""
@@ -179,7 +165,7 @@ class GuardedLifecycleNode(LifecycleNodeMixin, Node):
             self.get_logger().warning(f"transition {number} refused: another one is running ({self.state})")
             return False
         try:
-            possible = {each[0]: each[1] for each in self._state_machine.available_transitions}
+            possible = {each[0]: each[1] for each in self._machine.transitions}
             if number not in possible:
                 self.get_logger().warning(
                     f"a transition was refused: in the state {self.state} there are {', '.join(possible.values())}"

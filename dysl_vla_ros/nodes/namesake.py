@@ -12,6 +12,8 @@ from collections.abc import Callable
 from lifecycle_msgs.srv import GetState
 from rclpy.node import Node
 
+from dysl_vla_ros.rclpy_private import take_response
+
 ASK_LIMIT = 4.0  # s; DDS introduces a new client to a server in far less, but repeats what got lost of it after 3 s
 ASK_PERIOD = 0.1  # s; a server drops its answer to a client that it does not know yet, so the question is repeated
 TAKE_PERIOD = 0.01  # s
@@ -49,11 +51,10 @@ def living_namesake(node: Node, own_state: str, ending: Callable[[], bool] = lam
                 client.call_async(GetState.Request())
                 next_question = time.monotonic() + ASK_PERIOD
             threading.Event().wait(TAKE_PERIOD)
-            with client.handle:
-                header, response = client.handle.take_response(GetState.Response)
-            if header is None:
+            answer = take_response(client)
+            if answer is None:
                 continue
-            number = header.request_id.sequence_number
+            number, response = answer
             answers[number] = answers.get(number, 0) + 1
             state = response.current_state.label
             if state != own_state or answers[number] > 1:

@@ -19,6 +19,7 @@ from rclpy.parameter import Parameter
 
 from dysl_vla_ros.control.workspace import empty_axes
 from dysl_vla_ros.errors import SettingError
+from dysl_vla_ros.rclpy_private import given_parameters
 from dysl_vla_ros.readings import instruction_fault
 from dysl_vla_ros.settings import (
     GROUPS,
@@ -108,8 +109,8 @@ class NodeParameters:
         self._node.declare_parameter(name, default, descriptor(name), ignore_override=bool(fault))
 
     def _given(self) -> dict[str, "Parameter[Any]"]:
-        """Return what files and the command line give for this node; rclpy keeps it nowhere public."""
-        return self._node._parameter_overrides
+        """Return what files and the command line give for this node."""
+        return given_parameters(self._node)
 
     def _read(self) -> Settings:
         groups: dict[str, Any] = {

@@ -27,7 +27,7 @@ def run_program(
         name: of the program, for messages and its log file.
         arguments: of the command line, without the program's name; None: this process's.
         body: the program; it returns the exit code.
-        refusals: exceptions of ``body`` that are the user's to mend: one line, and exit code 2.
+        refusals: exceptions of ``body`` that are the user's to fix: one line, and exit code 2.
     """
     stop = StopRequest()
     console = Console()

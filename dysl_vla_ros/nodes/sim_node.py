@@ -289,7 +289,7 @@ def run(node: SimNode, stop: StopRequest) -> None:
         if now >= report_at:
             report_at = now + REPORT_PERIOD
             lost = pacer.share_lost(now)
-            if lost > LOST_SHARE_WARNED and abs(lost - said) > LOST_SHARE_CHANGED:  # nobody can mend it meanwhile
+            if lost > LOST_SHARE_WARNED and abs(lost - said) > LOST_SHARE_CHANGED:  # nobody can fix it meanwhile
                 said = lost
                 speed = f"simulated time ran at {100 * (1 - lost):.0f}% of real time for {REPORT_PERIOD:.0f} s"
                 node.get_logger().warning(f"this machine is too slow: {speed}")

@@ -3,7 +3,7 @@
 What each transition does, and what its outcome leads to:
 
 - ``configure``: checks every setting, starts the policy worker, loads, warms up, subscribes. SUCCESS -> inactive;
-  FAILURE -> unconfigured, the cause logged and in ``/diagnostics``; configure again when it is mended.
+  FAILURE -> unconfigured, the cause logged and in ``/diagnostics``; configure again when it is fixed.
 - ``activate``: starts the control timer. SUCCESS -> active.
 - ``deactivate``: one zero twist, then silence. SUCCESS -> inactive; ERROR, when the worker is lost or too many
   inferences failed -> errorprocessing -> unconfigured.
@@ -30,7 +30,7 @@ from dysl_vla_ros.errors import DyslVlaError, SettingError
 from dysl_vla_ros.nodes.console import Console
 from dysl_vla_ros.nodes.diagnostics import Diagnostics
 from dysl_vla_ros.nodes.executor import PatientExecutor, lanes
-from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode, spin, transition
+from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode, transition
 from dysl_vla_ros.nodes.namesake import living_namesake
 from dysl_vla_ros.nodes.outputs import RELIABLE
 from dysl_vla_ros.nodes.parameter_files import without_effect
@@ -274,7 +274,7 @@ def _run(stop: StopRequest, console: Console) -> int:
 
     def keep_spinning(executor: PatientExecutor) -> None:
         try:
-            spin(executor)
+            executor.spin()
         except Exception as error:  # none is known that gets here; the arm must stop all the same
             died.append(error)
         stop.set()

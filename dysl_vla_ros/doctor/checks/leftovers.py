@@ -11,7 +11,7 @@ from dysl_vla_ros.doctor.leftovers import leftovers
 SHARED_MEMORY = Path("/dev/shm")
 TOOL = "fastdds"  # of Fast DDS; not every installation has it on the PATH
 # `flock` takes a lock file only where no living process holds it
-BY_HAND = "for lock in {folder}/fastdds_*_[es]l; do flock -n $lock rm -f ${{lock%_[es]l}} $lock; done"
+BY_HAND = "for lock in {folder}/fast[dr]*_*_[es]l; do flock -n $lock rm -f ${{lock%_[es]l}} $lock; done"
 
 
 def killed_processes(examination: Examination) -> Iterator[Finding]:

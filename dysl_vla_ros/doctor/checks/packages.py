@@ -55,7 +55,7 @@ def compare(requirement: Requirement, worker_python: str = "") -> Iterator[Findi
     """
     found = installed(requirement.name)
     wanted = f"{requirement.name}{requirement.text}"
-    mend = f"{os.path.basename(sys.executable)} -m pip install '{wanted}'"
+    fix = f"{os.path.basename(sys.executable)} -m pip install '{wanted}'"
     if found is None and worker_python and requirement.name in WORKER:
         yield warn(
             "packages",
@@ -63,9 +63,9 @@ def compare(requirement: Requirement, worker_python: str = "") -> Iterator[Findi
             f"run the doctor there as well: {worker_python} -m dysl_vla_ros.commands.main doctor",
         )
     elif found is None:
-        yield fail("packages", f"{requirement.name} is not installed (wanted {wanted})", mend)
+        yield fail("packages", f"{requirement.name} is not installed (wanted {wanted})", fix)
     elif found and not requirement.fits(found):
-        yield warn("packages", f"{requirement.name} is {found}, tested is {requirement.text}", mend)
+        yield warn("packages", f"{requirement.name} is {found}, tested is {requirement.text}", fix)
 
 
 def programs(examination: Examination) -> Iterator[Finding]:

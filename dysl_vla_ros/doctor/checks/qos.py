@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dysl_vla_ros.doctor.examination import Examination
 from dysl_vla_ros.doctor.finding import Finding, Level, ok
 
-MENDS = {
+FIXES = {
     "reliab": "subscribe best effort, or let the publisher be reliable",
     "best effort": "subscribe best effort, or let the publisher be reliable",
     "volatile": "subscribe volatile, or let the publisher be transient local",
@@ -24,12 +24,12 @@ def quality_of_service(examination: Examination) -> Iterator[Finding]:
     cameras = {camera.topic for camera in graph.cameras}
     for mismatch in graph.mismatches:
         concerned = bool({mismatch.publisher, mismatch.subscriber} & ours) or mismatch.topic in cameras
-        mend = next((mend for word, mend in MENDS.items() if word in mismatch.reason.lower()), "let both be the same")
+        fix = next((fix for word, fix in FIXES.items() if word in mismatch.reason.lower()), "let both be the same")
         yield Finding(
             Level.FAIL if concerned else Level.WARN,
             "QoS",
             f"{mismatch.topic}: {mismatch.subscriber} hears nothing of {mismatch.publisher}: {mismatch.reason}",
-            mend,
+            fix,
         )
     if not graph.mismatches:
         yield ok("QoS", f"{graph.endpoints} publishers and subscriptions on the graph match")

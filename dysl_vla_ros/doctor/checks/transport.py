@@ -74,22 +74,22 @@ def judge(
     """Judge a transport by the size in bytes of the images that must go through."""
     source = chosen.source or "Fast DDS's defaults"
     needed = IMAGES * size
-    mend = how_to_set(needed, distribution)
+    fix = how_to_set(needed, distribution)
     if chosen.fault:
-        return fail("transport", f"{source}: {chosen.fault}", mend)
+        return fail("transport", f"{source}: {chosen.fault}", fix)
     if chosen.large_data:
         if discovery == "LOCALHOST":
-            return warn("transport", f"{source} is ignored under ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST", mend)
+            return warn("transport", f"{source} is ignored under ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST", fix)
         return ok("transport", f"{source}: images of any size")
     if chosen.segment is None:
-        return warn("transport", f"{source}: no shared memory, images go over the network stack", mend)
+        return warn("transport", f"{source}: no shared memory, images go over the network stack", fix)
     held = chosen.segment / size
     text = f"{source}: segment {_megabytes(chosen.segment)} holds {held:.1f} images of {kind}"
     if held < 1.0:
         text += f", {_megabytes(needed)} are needed; most images will be lost"
-        return fail("transport", text, mend) if seen else warn("transport", text, mend)
+        return fail("transport", text, fix) if seen else warn("transport", text, fix)
     if held < IMAGES:
-        return warn("transport", f"{text}, {_megabytes(needed)} would be safe; images may be lost", mend)
+        return warn("transport", f"{text}, {_megabytes(needed)} would be safe; images may be lost", fix)
     return ok("transport", text)
 
 
@@ -117,8 +117,8 @@ def judge_room(free: int, total: int, segment: int) -> Finding:
     if free >= needed:
         return ok("shared memory", text)
     more = -(-(needed - free + total) // 2**20)
-    mend = f"mount -o remount,size={more}m {SHARED_MEMORY} (docker: --shm-size {more}m)"
-    return fail("shared memory", text, f"free some (ls {SHARED_MEMORY}), or: {mend}")
+    fix = f"mount -o remount,size={more}m {SHARED_MEMORY} (docker: --shm-size {more}m)"
+    return fail("shared memory", text, f"free some (ls {SHARED_MEMORY}), or: {fix}")
 
 
 def _receive_buffer(rmw: str) -> Iterator[Finding]:
