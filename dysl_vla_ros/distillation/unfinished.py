@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.files import sha256, write_atomically, write_json
-from dysl_vla_ros.policies.checkpoint import load_exactly, read_tensors
+from dysl_vla_ros.policies.checkpoint import read_tensors
+from dysl_vla_ros.policies.weights_header import load_exactly
 
 WEIGHTS, STATE = "unfinished.safetensors", "unfinished.json"
 

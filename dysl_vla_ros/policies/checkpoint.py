@@ -15,7 +15,6 @@ from dysl_vla_ros.json_files import build_from, read_object
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.nn import Module
 
 FORMAT_VERSION = 1
 MEND = "name another folder, or get the files again (with git: `git lfs pull` where they are LFS pointers)"
@@ -114,6 +113,8 @@ def read_checkpoint(folder: Path, what: str = "checkpoint") -> dict[str, Any]:
 def _why_missing(path: Path) -> str:
     if path.is_symlink():
         return f"is a link to {path.readlink()}, where no file is"
+    if path.exists():
+        return "is a folder, not a file" if path.is_dir() else "is a pipe or device, not a file"
     return "is missing"
 
 
@@ -146,27 +147,6 @@ def read_tensors(path: Path, device: str = "cpu") -> "dict[str, Tensor]":
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise CheckpointError(f"{path}: tensor '{name}' holds NaN or infinity; {MEND}")
     return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
-
-
-def load_exactly(module: "Module", tensors: "dict[str, Tensor]", path: Path) -> None:
-    """Put tensors into a module; every name and shape must fit, and every fault is named at once.
-
-    Raises:
-        CheckpointError: missing, surplus or misshapen tensors.
-    """
-    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    faults = [f"'{name}' is missing" for name in wanted.keys() - found.keys()]
-    faults += [f"'{name}' is not of this model" for name in found.keys() - wanted.keys()]
-    faults += [
-        f"'{name}' is {found[name]}, expected {wanted[name]}"
-        for name in wanted.keys() & found.keys()
-        if wanted[name] != found[name]
-    ]
-    if faults:
-        more = f" and {len(faults) - 4} more" if len(faults) > 4 else ""
-        raise CheckpointError(f"{path} does not fit its config.json: {'; '.join(sorted(faults)[:4])}{more}")
-    module.load_state_dict(tensors)
 
 
 def write_checkpoint(folder: Path, config: dict[str, Any], weights: "dict[str, dict[str, Tensor]]") -> None:

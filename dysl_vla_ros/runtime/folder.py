@@ -16,8 +16,9 @@ import dysl_vla_ros
 from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.files import write_json
 from dysl_vla_ros.json_files import build_from, read_object
-from dysl_vla_ros.policies.checkpoint import load_exactly, read_checkpoint, read_tensors, write_checkpoint
+from dysl_vla_ros.policies.checkpoint import read_checkpoint, read_tensors, write_checkpoint
 from dysl_vla_ros.policies.identity import hash_of
+from dysl_vla_ros.policies.weights_header import load_exactly, read_shapes, require_fitting
 from dysl_vla_ros.settings import WARMUP, GuidanceSettings, check
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import PER_BLOCK, LayerPartition
@@ -165,6 +166,7 @@ def load_dysl(folder: Path, weights_hash: str | None, num_layers: int, width: in
     partition = _partition(_entry(config, "partition", dict, path), num_layers, path)
     sizes = _module_sizes(_entry(config, "modules", dict, path), path)
     calibrated = _guidance_values(_read_calibration(folder / CALIBRATION), folder / CALIBRATION)
+    require_fitting(lambda: DyslModules(partition, width, **sizes), read_shapes(folder / WEIGHTS), folder / WEIGHTS)
     modules = DyslModules(partition, width, **sizes)
     load_exactly(modules, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
     return DyslFolder(partition, modules.eval().requires_grad_(False), config, calibrated)
