@@ -137,6 +137,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dysl_vla_ros.distillation.beginning import trained_modules
     from dysl_vla_ros.distillation.stages import Distillation, DistillationSettings
     from dysl_vla_ros.distillation.unfinished import Unfinished
+    from dysl_vla_ros.distillation.verdict import verdicts
     from dysl_vla_ros.files import require_writable
     from dysl_vla_ros.policies.registry import load_policy
     from dysl_vla_ros.runtime.step import Runtime
@@ -179,12 +180,21 @@ def run(arguments: argparse.Namespace) -> int:
     plan = [asdict(settings), dict(begun.sizes), list(partition.static), partition.per_block, policy.weights_hash]
     plan += [dict(begun.gone_on_from)] if begun.gone_on_from else []
     unfinished = Unfinished(folder, plan, activations.actions)
+    start = job.judge.floor_error()
+    print(f"before training: floor {start:.4f}", flush=True)
     records = stage_report.run_stages(stage_report.stages_of(job), unfinished, modules)
     print("\n".join(stage_report.tables(records)), flush=True)
-    stage_report.write_folder(folder, job, records, begun, m=arguments.actions_per_inference, told=data.told())
+    warnings = verdicts(start, records, gone_on=bool(goes_on))
+    found = {"floor_error_before": round(start, 5), "warnings": warnings}
+    stage_report.write_folder(
+        folder, job, records, begun, m=arguments.actions_per_inference, told=data.told(), found=found
+    )
     unfinished.remove()
     del activations, held_out, job
-    return search_thresholds(arguments, folder, data)
+    code = search_thresholds(arguments, folder, data)
+    for warning in warnings:  # behind the figures and beside what comes next, where it is read
+        print(f"warning: {warning}", flush=True)
+    return code
 
 
 def _new_modules(arguments: argparse.Namespace, folder: Path, policy: "VlaPolicy") -> "Beginning":
