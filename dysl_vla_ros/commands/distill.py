@@ -14,7 +14,8 @@ from dysl_vla_ros.commands.calibrate import (
     require_choice,
     search_thresholds,
 )
-from dysl_vla_ros.commands.training_data import WHAT, open_data
+from dysl_vla_ros.commands.idle_options import warn_of_idle_options
+from dysl_vla_ros.commands.training_data import SIMULATED_RUNS, WHAT, is_bag, open_data
 from dysl_vla_ros.control.chunk_time import require_actions
 from dysl_vla_ros.errors import DataError
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from dysl_vla_ros.policies.interface import VlaPolicy
 
 HELD_OUT = 512  # frames of episodes that nothing is learned from, to judge by
+KEPT = ("adapter", "adapters_per_block", "bottleneck", "queries", "controller_width", "hidden_steps")  # when gone on
 THREADS = min(2, os.cpu_count() or 1)  # for operations this small more were never tried
 
 
@@ -115,7 +117,16 @@ def module_sizes(arguments: argparse.Namespace, adapter: str) -> dict[str, int]:
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Refuse numbers that make no sense, and what is not there."""
+    """Refuse numbers that make no sense, and what is not there; say which options do nothing."""
+    new = not arguments.go_on_from
+    warn_of_idle_options(
+        arguments,
+        add_arguments,
+        (not new, KEPT, "static layers and sizes are those of --go-on-from, without hidden states"),
+        (arguments.controllers == "error", ("skip_weight",), "it is of --controllers mixture"),
+        (new and arguments.adapter == "token", ("queries",), "--adapter token has no pooled tokens"),
+        (any(map(is_bag, arguments.data)), SIMULATED_RUNS, "thresholds are searched on what is held out of the bags"),
+    )
     numbers = ("hidden_steps", "action_steps", "joint_steps", "batch_size", "observations")
     require_numbers(arguments, **dict.fromkeys(numbers, 1), variants=0, large_error=0, adapter_rate=0)
     if not 0.0 < arguments.learning_rate < float("inf"):
