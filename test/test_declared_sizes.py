@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 
 import lz4.frame
+import numpy as np
 import pytest
 import zstandard
 from mcap.writer import CompressionType
@@ -16,9 +17,11 @@ from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from dysl_vla_ros.bags.reader import BagReader
 from dysl_vla_ros.bags.unpacking import LARGEST_UNPACKED, decompressed_prefix, zstd_ends_whole
 from dysl_vla_ros.commands.main import main
-from dysl_vla_ros.errors import BagError, CheckpointError
+from dysl_vla_ros.errors import BagError, CheckpointError, DataError
 from dysl_vla_ros.files import sha256
 from dysl_vla_ros.policies.weights_header import read_shapes
+from dysl_vla_ros.simulation.tasks import TASKS
+from dysl_vla_ros.training.dataset import load_episodes
 from noise_episodes import write_noise_episodes
 from peak_memory import peaks
 from small_bags import said, write_mcap, write_rosbags
@@ -317,3 +320,17 @@ def test_no_episode_takes_more_memory_than_is_there_whatever_its_arrays_say(tmp_
     ):
         assert "00000.npz cannot be read" in peak.refused, f"{name}: {peak.refused}"
         assert peak.bytes < SMALL, f"{name} of {folder}: {peak.bytes / MIB:.0f} MiB"
+
+
+def test_a_flipped_bit_in_any_array_that_is_learned_from_is_still_noticed_by_its_checksum(tmp_path):
+    write_noise_episodes(tmp_path, ["reach"], [6] * 5)
+    path = tmp_path / "reach" / "00000.npz"
+    whole = path.read_bytes()
+    for name in ("proprioception", "action", "scene"):
+        with np.load(path) as episode:
+            values = episode[name].tobytes()
+        place = whole.index(values) + len(values) // 2
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(DataError, match=r"00000\.npz cannot be read: Bad CRC-32"):
+            load_episodes(tmp_path, [TASKS["reach"]], quiet=True)
+        path.write_bytes(whole)

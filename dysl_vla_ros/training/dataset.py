@@ -81,9 +81,11 @@ def load_episodes(folder: Path, tasks: Sequence[Task], *, validation: bool = Fal
             paths = paths[:-VALIDATION_EPISODES] + sorted((folder / task.name).glob(f"{CORRECTED}*.npz"))
         for path in tqdm(paths, desc=f"reading {task.name}", unit="episode", disable=quiet, leave=False):
             try:
-                episode = mapped(path, (*CAMERAS, *ARRAYS, "instruction"))
-                said = str(episode.pop("instruction"))
-                episode |= {name: np.array(episode[name]) for name in ARRAYS}
+                episode = mapped(path, (*CAMERAS, *ARRAYS, "instruction"))  # their sizes are right, then
+                with np.load(path, allow_pickle=False) as file:  # and their checksums are
+                    episode |= {name: file[name] for name in ARRAYS}
+                    said = str(file["instruction"])
+                del episode["instruction"]
             except (OSError, ValueError, KeyError, BadZipFile, struct.error, MemoryError, OverflowError) as error:
                 raise DataError(f"{path} cannot be read: {error}; delete it and record again") from error
             length = len(episode["action"])
