@@ -60,10 +60,13 @@ class Together:
             raise DataError(f"cannot write {path}: {error.strerror or error}; {FREE_SPACE}") from error
         return temporary
 
+    def add_text(self, path: Path, text: str) -> None:
+        """Add ``text`` as :func:`write_text` writes it."""
+        self.add(path, lambda temporary: _fill_text(temporary, text))
+
     def add_json(self, path: Path, value: Any) -> None:
         """Add ``value`` as :func:`write_json` writes it."""
-        text = _json_text(value)
-        self.add(path, lambda temporary: _fill_text(temporary, text))
+        self.add_text(path, _json_text(value))
 
     def take_places(self) -> None:
         """Rename all, in the order in which they were added.

@@ -238,7 +238,7 @@ def test_replays_and_tunings_on_a_full_disk_leave_reports_that_are_whole(bag, ba
         "replay": [str(bag), "--checkpoint", str(base), "--out", str(tmp_path / "replay")],
         "tune": [
             str(bag), "--checkpoint", str(base), "--max-deviation", "1000", "--trials", "10",
-            "--out", str(tmp_path / "tune"),
+            "--out", str(tmp_path / "tune"), "--force",
         ],
         "floors": [
             str(base), str(bag), "--observations", "40", "--hidden-steps", "2", "--action-steps", "2",
@@ -260,6 +260,7 @@ def test_replays_and_tunings_on_a_full_disk_leave_reports_that_are_whole(bag, ba
             assert set(before) == set(after), "and none is gone"
             if code == 2:
                 assert_one_line(said, verb)
+                assert verb != "tune" or after == before, "the four belong together"
             for name in after:
                 if name.endswith(".json"):
                     json.loads((folder / name).read_text())
