@@ -1,43 +1,106 @@
 """Files that are whole or not there: written beside the target, flushed to disk, renamed."""
 
+import errno
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dysl_vla_ros.errors import DataError
 
+Fill = Callable[[Path], None]  # writes the file that it is given
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+FREE_SPACE = "free space or name another folder"
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+
+def write_atomically(path: Path, write: Fill) -> None:
     """Let ``write`` fill a temporary sibling of ``path``, then flush it and rename it into place.
 
     A fault at any moment, a full disk included, leaves an earlier file of that name as it was.
 
     Raises:
-        DataError: the folder cannot be made or written to.
+        DataError: the folder cannot be made or written to, or the disk is full.
     """
+    with written_together() as files:
+        files.add(path, write)
+
+
+class Together:
+    """Files that are written beside their targets and take their names when all of them are on the disk."""
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[Path, Path]] = []
+
+    def add(self, path: Path, write: Fill) -> Path:
+        """Let ``write`` fill a temporary sibling of ``path`` and flush it; return where it lies until then.
+
+        Raises:
+            DataError: the folder cannot be made or written to, or the disk is full.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        except OSError as error:
+            raise DataError(
+                f"cannot write {path}: {error.strerror or error}; name a folder that you may write to"
+            ) from error
+        os.close(handle)
+        temporary = Path(name)
+        self._pending.append((temporary, path))
+        try:
+            write(temporary)
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.chmod(0o644)
+        except OSError as error:
+            raise DataError(f"cannot write {path}: {error.strerror or error}; {FREE_SPACE}") from error
+        return temporary
+
+    def add_text(self, path: Path, text: str) -> None:
+        """Add ``text`` as :func:`write_text` writes it."""
+        self.add(path, lambda temporary: _fill_text(temporary, text))
+
+    def add_json(self, path: Path, value: Any) -> None:
+        """Add ``value`` as :func:`write_json` writes it."""
+        self.add_text(path, _json_text(value))
+
+    def take_places(self) -> None:
+        """Rename all, in the order in which they were added.
+
+        Raises:
+            DataError: one cannot be; it and those behind it are not there, or as they were.
+        """
+        for temporary, path in self._pending:
+            try:
+                temporary.replace(path)
+            except OSError as error:
+                raise DataError(f"cannot write {path}: {error.strerror or error}; {FREE_SPACE}") from error
+
+    def remove_rest(self) -> None:
+        """Remove what has not taken its place."""
+        for temporary, _ in self._pending:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_together() -> Iterator[Together]:
+    """Write files that belong together, such as weights and the ``config.json`` with their hash: all of them or none.
+
+    A full disk leaves every earlier file as it was. Between two renames alone a kill may come.
+
+    Raises:
+        DataError: see :meth:`Together.add`.
+    """
+    files = Together()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    except OSError as error:
-        raise DataError(
-            f"cannot write {path}: {error.strerror or error}; name a folder that you may write to"
-        ) from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}; free space or name another folder") from error
+        yield files
+        files.take_places()
     finally:
-        temporary.unlink(missing_ok=True)
+        files.remove_rest()
 
 
 def require_writable(folder: Path, mend: str = "name another folder") -> None:
@@ -56,16 +119,20 @@ def require_writable(folder: Path, mend: str = "name another folder") -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, atomically."""
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
-
-    write_atomically(path, write)
+    write_atomically(path, lambda temporary: _fill_text(temporary, text))
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically; NaN is refused, as other JSON readers refuse it."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_text(path, _json_text(value))
+
+
+def _fill_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
 def sha256(path: Path) -> str:

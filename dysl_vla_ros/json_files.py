@@ -2,12 +2,15 @@
 
 import json
 import math
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.typed_values import WrongValueError, build
+
+LARGEST = 64 * 2**20  # bytes; what is written here has some kilobytes
 
 
 def read_object(path: Path, mend: str) -> dict[str, Any]:
@@ -18,10 +21,17 @@ def read_object(path: Path, mend: str) -> dict[str, Any]:
         mend: what to do where it cannot serve, for the message.
 
     Raises:
-        CheckpointError: no JSON, no object, or a number that is not finite (named by its key).
+        CheckpointError: no file of a reasonable size, no JSON, no object, or a number that is not finite (named by its
+            key).
         FileNotFoundError: there is no such file.
     """
     try:
+        status = path.stat()  # asked for first: opening a pipe would wait for ever
+        if stat.S_ISREG(status.st_mode) and status.st_size > LARGEST:
+            raise CheckpointError(f"{path} has {status.st_size} bytes, at most {LARGEST} are read; {mend}")
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
+            raise CheckpointError(f"{path} is {kind}, expected a file; {mend}")
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from dysl_vla_ros.commands.main import available_verbs, build_parser, main
@@ -18,6 +20,7 @@ from dysl_vla_ros.commands.training_data import is_bag
 from dysl_vla_ros.distillation.recorded_data import RecordedData
 from dysl_vla_ros.distillation.stages import Distillation
 from dysl_vla_ros.distillation.unfinished import STATE, WEIGHTS, Unfinished
+from dysl_vla_ros.distillation.verdict import BETTER, HARMED, USEFUL_FLOOR, verdicts
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import sha256
 from dysl_vla_ros.replay.full_depth import full_depth_runs, observations
@@ -237,6 +240,46 @@ def test_a_distillation_goes_on_for_a_base_that_was_trained_further(small, tmp_p
     deeper = make_tiny_checkpoint(tmp_path / "deeper", layers=8)
     assert main(["distill", str(deeper), str(small), *SHORT, "--go-on-from", str(first / "dysl")]) == 2
     assert "partition.num_layers is 6, this checkpoint has 8" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_distillation_that_is_of_no_use_says_so_with_what_to_do_on_the_terminal_and_in_its_report(
+    small, tmp_path, capsys
+):
+    checkpoint = make_tiny_checkpoint(tmp_path / "base", layers=6)
+    assert main(["calibrate", str(checkpoint), str(small), "--observations", "40", "--static", "spread"]) == 0
+
+    def distilled(*more):
+        capsys.readouterr()
+        assert main(["distill", str(checkpoint), str(small), *SHORT, *more]) == 0
+        report = json.loads((checkpoint / "dysl" / "distillation.json").read_text())
+        said = [f"warning: {warning}" for warning in report["warnings"]]
+        assert capsys.readouterr().out.splitlines()[-1 - len(said) :][1:] == said, "the last lines"
+        floors = [stage["floor_error"] for stage in report["stages"] if "floor_error" in stage]
+        return report["floor_error_before"], floors, " ".join(said)
+
+    start, floors, said = distilled("--learning-rate", "1e-30")
+    assert floors == pytest.approx([start, start])
+    assert "no better than" in said and "the identity has" in said and "--action-steps" in said
+    start, floors, said = distilled("--action-steps", "60", "--joint-steps", "12")
+    assert floors[-1] < start and "no better than" not in said
+    shutil.copytree(checkpoint / "dysl", tmp_path / "trained")
+    start, floors, said = distilled("--go-on-from", str(tmp_path / "trained"), "--learning-rate", "10")
+    assert floors[-1] > max(start, 0.05), "so fast that it only does harm"
+    assert "no better than" in said and "the adapters that it went on from have" in said and "keep those" in said
+    assert "above 0.05" in said and "calibrate --static-ratio" in said
+
+
+@given(
+    start=st.floats(0.0, 1.0), first=st.floats(0.0, 1.0), end=st.floats(0.0, 1.0), gone_on=st.booleans(),
+)  # fmt: skip
+def test_each_verdict_is_given_where_its_figures_are_so_and_nowhere_else(start, first, end, gone_on):
+    records = [{"stage": "stage 1"}, {"floor_error": first}, {"floor_error": end}]
+    said = verdicts(start, records, gone_on=gone_on)
+    assert [("no better than" in own, "stage 2 has" in own, "static layers" in own).index(True) for own in said] == [
+        number for number, wrong in enumerate((end > BETTER * start, end > HARMED * first, end > USEFUL_FLOOR)) if wrong
+    ]
+    assert all("--" in own for own in said), "each says what to do"
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0])

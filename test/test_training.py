@@ -119,8 +119,8 @@ def test_a_second_run_into_the_same_folder_is_refused(recorded, tmp_path):
     with claim(tmp_path):
         done = run(command(recorded, tmp_path, "--processes=1"))
     assert done.returncode == 2
-    assert "another run is training into" in done.stderr
-    assert done.stderr.strip().endswith("its own message stands above. Run again to go on")
+    said = f"dysl_vla train: error: another run is training into {tmp_path}; end it, or name another folder; "
+    assert done.stderr.strip().splitlines() == [f"{said}then run again to go on"]
 
 
 @pytest.mark.slow

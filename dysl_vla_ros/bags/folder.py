@@ -1,15 +1,14 @@
 """Finds the storage files of a bag: a folder of rosbag2, with or without metadata.yaml, or one file by itself."""
 
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-import zstandard
 
 from dysl_vla_ros.bags import mcap_storage, sqlite_storage
+from dysl_vla_ros.bags.unpacking import unpack_file
 from dysl_vla_ros.errors import BagError, DataError
 from dysl_vla_ros.files import require_writable
 
@@ -48,7 +47,7 @@ def find_files(path: Path) -> BagFolder:
     for name in [name for name in present if name.endswith(PACKED)]:
         if name.removesuffix(".zstd") in present:  # packing it was broken off, or the original was not yet removed
             del present[name]
-    named = [Path(str(name)).name for name in metadata.get("relative_file_paths") or []]
+    named = [Path(name).name for name in metadata.get("relative_file_paths") or []]
     ordered = [name for name in named if name in present]
     ordered += sorted(present.keys() - set(ordered), key=_natural)
     missing = [name for name in named if name not in present and name.removesuffix(".zstd") not in present]
@@ -91,7 +90,7 @@ def open_file(path: Path, unpack_into: Path) -> "mcap_storage.McapFile | sqlite_
         source = path
         if path.name.endswith(PACKED):
             source = unpack_into / path.name.removesuffix(".zstd")
-            fault = _unpack(path, source)
+            fault = unpack_file(path, source)
             if not source.stat().st_size:
                 raise BagError(f"{fault}: nothing")
         kind = _kind(path, source)
@@ -107,8 +106,10 @@ def require_content(path: Path) -> None:
     """Refuse what holds nothing.
 
     Raises:
-        BagError: an empty file, or a pointer of git-lfs in place of one.
+        BagError: an empty file, a pointer of git-lfs in place of one, or no file at all.
     """
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise BagError(f"{path} is {'a folder' if path.is_dir() else 'a pipe or device'}, not a file")
     with path.open("rb") as file:
         head = file.read(len(LFS_POINTER))
     if not head:
@@ -135,25 +136,6 @@ def _kind(path: Path, source: Path) -> str:
     raise BagError(f"{path} is {what}; name a folder of `ros2 bag record`, a .mcap or a .db3 file")
 
 
-def _unpack(path: Path, target: Path) -> str:
-    """Decompress a whole file; return a sentence on its damage, "" if there is none."""
-    with path.open("rb") as source, target.open("wb") as unpacked:
-        unpacker = None
-        rest = b""
-        try:
-            while block := rest or source.read(1 << 20):
-                unpacker = unpacker or zstandard.ZstdDecompressor().decompressobj()
-                unpacked.write(unpacker.decompress(block))
-                rest = b""
-                if unpacker.eof:
-                    rest, unpacker = unpacker.unused_data or b"", None
-        except zstandard.ZstdError as error:
-            return f"{path.name}: it is damaged ({error}) before byte {source.tell()}: what could be unpacked is read"
-    if unpacker is not None:
-        return f"{path.name}: it is cut off at byte {os.path.getsize(path)}: what could be unpacked is read"
-    return ""
-
-
 def _metadata(path: Path) -> dict[str, Any]:
     """Read metadata.yaml; {} where there is none.
 
@@ -172,8 +154,9 @@ def _metadata(path: Path) -> dict[str, Any]:
     information = content.get("rosbag2_bagfile_information") if isinstance(content, dict) else None
     if not isinstance(information, dict):
         raise BagError(f"{path} has no 'rosbag2_bagfile_information'; {mend}")
-    if not isinstance(information.get("relative_file_paths", []), list):
-        raise BagError(f"'relative_file_paths' in {path} is not a list; {mend}")
+    names = information.get("relative_file_paths", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):  # aliases may grow when written
+        raise BagError(f"'relative_file_paths' in {path} is not a list of names; {mend}")
     return information
 
 

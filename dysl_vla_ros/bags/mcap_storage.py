@@ -26,15 +26,15 @@ from dysl_vla_ros.bags.storage import (
     Definition,
     MessageIndex,
     StoredTopic,
-    decompressed_prefix,
     read_so_far,
-    unpacked,
 )
+from dysl_vla_ros.bags.unpacking import LARGEST_UNPACKED, decompressed_prefix, unpacked
 from dysl_vla_ros.errors import BagError
 
 MAGIC = b"\x89MCAP0\r\n"
-KEPT_CHUNKS = 8  # unpacked chunks in memory, for chunks that overlap in time
+KEPT_CHUNKS = 8  # unpacked chunks in memory, for chunks that overlap in time; fewer where they are large
 MAX_RECORD = 2**31  # bytes; a longer record is a damaged length
+MAX_SUMMARY = 2**28  # bytes; that of 100 GB in chunks of 1 MB has some 30 MB
 RECORD_HEAD = struct.Struct("<BQ")  # opcode, length of what follows
 MESSAGE_HEAD = struct.Struct("<HIQQ")  # channel, sequence number, log time, publish time
 DEFINITION_ENCODINGS = {"ros2msg": "ros2msg", "ros2idl": "ros2idl", "omgidl": "ros2idl"}
@@ -57,7 +57,8 @@ class McapFile:
         self.damage: list[str] = []
         self._places = (array("l"), array("Q"), array("Q"))  # chunk (-1: none), offset, length of each message
         self._chunks: list[tuple[int, int]] = []  # offset and length of each chunk's record
-        self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._kept: OrderedDict[int, bytes | bytearray] = OrderedDict()
+        self._kept_bytes = 0
         self._schemas: dict[int, Schema] = {}
         self._channels: dict[int, Channel] = {}
         self._numbers: dict[int, int] = {}  # channel -> place in topics
@@ -89,7 +90,7 @@ class McapFile:
         if chunk < 0:
             self._file.seek(offset)
             return unpacked(self._file.read(length))
-        return unpacked(self._unpacked_chunk(chunk)[offset : offset + length])
+        return unpacked(bytes(memoryview(self._unpacked_chunk(chunk))[offset : offset + length]))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -107,7 +108,7 @@ class McapFile:
         footer = _record(Footer, tail[RECORD_HEAD.size :])
         if footer.summary_start == 0:  # none was made
             return ""
-        if footer.summary_start >= self._size:
+        if not 0 < self._size - footer.summary_start <= MAX_SUMMARY:
             return "its index is damaged"
         self._file.seek(footer.summary_start)
         summary = self._file.read(self._size - len(MAGIC) - FOOTER_LENGTH - footer.summary_start)
@@ -199,7 +200,7 @@ class McapFile:
         """Index a chunk's messages; of one that is cut off, those in front of the cut."""
         fault = ""
         try:
-            whole, data = decompressed_prefix(chunk.compression, chunk.data)
+            whole, data = decompressed_prefix(chunk.compression, chunk.data, chunk.uncompressed_size)
             cut = cut and len(data) < chunk.uncompressed_size  # else all is there, and only a length is damaged
             if not cut and not (whole and len(data) == chunk.uncompressed_size):
                 fault = "a chunk cannot be unpacked"
@@ -239,7 +240,7 @@ class McapFile:
         topic = StoredTopic(channel.topic, schema.name if schema else "", channel.message_encoding, definition)
         self.topics.append(topic)
 
-    def _add_message(self, body: bytes, chunk: int, begin: int) -> None:
+    def _add_message(self, body: bytes | memoryview, chunk: int, begin: int) -> None:
         """Index a message whose record's inside, ``body``, begins at ``begin`` of the file (chunk -1) or chunk."""
         channel, _, time, _ = MESSAGE_HEAD.unpack_from(body)
         if channel not in self._numbers and channel in self._spare_channels:
@@ -283,37 +284,39 @@ class McapFile:
         self.damage.append(f"{self.path.name}: {what} at byte {begin}: {read_so_far(self.index)}; {lost}")
         self._broken = True
 
-    def _unpacked_chunk(self, number: int) -> bytes:
+    def _unpacked_chunk(self, number: int) -> bytes | bytearray:
         """Return a chunk's bytes, from memory where it was read lately."""
         if number not in self._kept:
             begin, length = self._chunks[number]
             self._file.seek(begin + RECORD_HEAD.size)
             chunk = _record(Chunk, self._file.read(length - RECORD_HEAD.size))
-            self._kept[number] = decompressed_prefix(chunk.compression, chunk.data)[1]
-            if len(self._kept) > KEPT_CHUNKS:
-                self._kept.popitem(last=False)
+            data = decompressed_prefix(chunk.compression, chunk.data, chunk.uncompressed_size)[1]
+            while self._kept and (len(self._kept) >= KEPT_CHUNKS or self._kept_bytes + len(data) > LARGEST_UNPACKED):
+                self._kept_bytes -= len(self._kept.popitem(last=False)[1])
+            self._kept[number] = data
+            self._kept_bytes += len(data)
         self._kept.move_to_end(number)
         return self._kept[number]
 
 
-def _frames(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Take records out of their frames: opcode, offset of the inside, inside.
+def _frames(data: bytes | bytearray) -> Iterator[tuple[int, int, memoryview]]:
+    """Take records out of their frames: opcode, offset of the inside, a view of the inside.
 
     Raises:
         ValueError: a record is longer than what there is.
         struct.error: what is there is shorter than a frame.
     """
-    offset = 0
+    view, offset = memoryview(data), 0
     while offset < len(data):
         opcode, length = RECORD_HEAD.unpack_from(data, offset)
         offset += RECORD_HEAD.size
-        body = data[offset : offset + length]
+        body = view[offset : offset + length]
         if len(body) < length:
             raise ValueError("a record is longer than what it lies in")
         yield opcode, offset, body
         offset += length
 
 
-def _record(kind: type[Record], body: bytes) -> Record:
+def _record(kind: type[Record], body: bytes | memoryview) -> Record:
     """Read a record of the mcap library from what stands in its frame."""
     return kind.read(ReadDataStream(BytesIO(body)))

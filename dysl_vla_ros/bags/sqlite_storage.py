@@ -13,7 +13,8 @@ from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
-from dysl_vla_ros.bags.storage import BROKEN, Definition, MessageIndex, StoredTopic, read_so_far, unpacked
+from dysl_vla_ros.bags.storage import BROKEN, Definition, MessageIndex, StoredTopic, read_so_far
+from dysl_vla_ros.bags.unpacking import unpacked
 from dysl_vla_ros.errors import BagError
 
 MAGIC = b"SQLite format 3\0"
@@ -99,6 +100,7 @@ class SqliteFile:
             tables = {row[0] for row in self._database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if not {"topics", "messages"} <= tables:
                 raise BagError(f"{self.path} is no bag: it is a database without the tables 'topics' and 'messages'")
+            self._require_stored(tables & {"topics", "messages", "message_definitions"})
             if "message_definitions" in tables:
                 columns = "topic_type, encoding, encoded_message_definition"
                 for name, encoding, text in self._database.execute(f"SELECT {columns} FROM message_definitions"):
@@ -113,6 +115,18 @@ class SqliteFile:
                 self.topics.append(StoredTopic(name, kind, encoding, definitions.get(kind)))
         except BROKEN_ROWS as error:
             self._fault(f"its list of topics is damaged ({error})", "nothing more of it can be read")
+
+    def _require_stored(self, tables: set[str]) -> None:
+        """Refuse columns that are computed when they are read: a few bytes of SQL may stand for a gigabyte.
+
+        Raises:
+            BagError: there are some.
+        """
+        for table in sorted(tables):
+            for _, column, *_, hidden in self._database.execute(f"PRAGMA table_xinfo({table})"):
+                if hidden:
+                    what = f"the column {column!r:.40} of its table {table!r} is computed, not stored"
+                    raise BagError(f"{self.path} is no bag: {what}; name a folder of `ros2 bag record`")
 
     def _scan(self) -> None:
         """Read every message once, from the front; behind damage, from the back as far as that goes."""

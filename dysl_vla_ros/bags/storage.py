@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import lz4.frame
 import zstandard
 from mcap.exceptions import McapError
 
@@ -15,7 +14,6 @@ BROKEN = (
     *(McapError, struct.error, ValueError, KeyError, IndexError, EOFError, OverflowError, MemoryError),
     *(zstandard.ZstdError, RuntimeError),
 )
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no CDR message begins so: its first byte is 0
 
 
 @dataclass(frozen=True)
@@ -68,55 +66,3 @@ def read_so_far(index: MessageIndex) -> str:
         return "no message was read"
     first, last = min(index.times), max(index.times)
     return f"{len(index)} messages were read, up to {last / 1e9:.3f} s ({(last - first) / 1e9:.2f} s after the first)"
-
-
-def unpacked(raw: bytes) -> bytes:
-    """Return a message's bytes, decompressed where each message of the bag was compressed by itself (zstd).
-
-    Raises:
-        ValueError: the compressed bytes are damaged.
-    """
-    if raw[:4] != ZSTD_MAGIC:
-        return raw
-    whole, data = decompressed_prefix("zstd", raw)
-    if not whole:
-        raise ValueError("a compressed message is damaged")
-    return data
-
-
-def decompressed_prefix(compression: str, data: bytes) -> tuple[bool, bytes]:
-    """Decompress as far as possible.
-
-    Args:
-        compression: "zstd", "lz4" (frames) or "" for none.
-        data: compressed bytes, perhaps cut off or damaged.
-
-    Returns:
-        Whether all of it came out, and what came out before the damage.
-
-    Raises:
-        ValueError: unknown compression.
-    """
-    if compression == "":
-        return True, data
-    if compression not in ("zstd", "lz4"):
-        raise ValueError(f"unknown compression {compression!r:.40}")
-    pieces: list[bytes] = []
-    while data:
-        unpacker = (
-            zstandard.ZstdDecompressor().decompressobj() if compression == "zstd" else lz4.frame.LZ4FrameDecompressor()
-        )
-        try:
-            for begin in range(0, len(data), _STEP):
-                pieces.append(unpacker.decompress(data[begin : begin + _STEP]))
-                if unpacker.eof:
-                    data = (unpacker.unused_data or b"") + data[begin + _STEP :]
-                    break
-            else:
-                return False, b"".join(pieces)
-        except BROKEN:
-            return False, b"".join(pieces)
-    return True, b"".join(pieces)
-
-
-_STEP = 1 << 17  # bytes handed to a decompressor at once: what came out before a fault is kept

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from dysl_vla_ros.commands.argument_checks import require_data, require_numbers, require_policy
+from dysl_vla_ros.commands.idle_options import warn_of_idle_options
 from dysl_vla_ros.commands.recording_options import recording_words
 from dysl_vla_ros.commands.training_data import (
+    SIMULATED_RUNS,
     WHAT,
     TrainingData,
     add_data_arguments,
@@ -22,6 +24,8 @@ from dysl_vla_ros.simulation.seeds import calibration_seeds
 from dysl_vla_ros.simulation.tasks import tasks_named
 
 STATIC_LAYERS = "static_layers.json"
+OF_CHOICE = ("static_ratio", "static_layers", "static", "observations")
+OF_SEARCH = ("actions_per_inference", "target_layers")
 HELD_OUT = 256  # frames that both floors are judged on
 
 
@@ -63,13 +67,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Refuse numbers that make no sense, and what is not there."""
+    """Refuse numbers that make no sense, and what is not there; say which options do nothing."""
     require_numbers(arguments, observations=1)
     check_thresholds(arguments)
+    folder = arguments.adapters or arguments.checkpoint / "dysl"
+    searches, bags = has_adapters(folder), any(map(is_bag, arguments.data))
+    warn_of_idle_options(
+        arguments,
+        add_arguments,
+        (searches, OF_CHOICE, f"{folder} has adapters, so thresholds are searched; name another folder to choose anew"),
+        (not searches, (*OF_SEARCH, *SIMULATED_RUNS), f"{folder} has no adapters yet, so static layers are chosen"),
+        (searches and bags, SIMULATED_RUNS, "thresholds are searched on what is held out of the bags"),
+    )
     if not 0.0 < arguments.static_ratio <= 1.0:
         raise DataError(f"--static-ratio must be above 0 and at most 1, not {arguments.static_ratio}")
     require_policy(arguments.checkpoint)
-    folder = arguments.adapters or arguments.checkpoint / "dysl"
     if not arguments.data and not has_adapters(folder):
         raise DataError(f"{folder} has no adapters yet, so static layers are chosen first: name the data folder too")
     if arguments.data:
@@ -87,7 +99,7 @@ def check_thresholds(arguments: argparse.Namespace) -> None:
 
 def has_adapters(folder: Path) -> bool:
     """Tell whether a DySL folder was distilled, or only its static layers are chosen."""
-    return (folder / "adapters.safetensors").exists()
+    return any((folder / name).exists() for name in ("config.json", "adapters.safetensors"))  # one alone: damaged
 
 
 def choose_layers(arguments: argparse.Namespace, folder: Path) -> int:

@@ -14,7 +14,8 @@ from dysl_vla_ros.commands.calibrate import (
     require_choice,
     search_thresholds,
 )
-from dysl_vla_ros.commands.training_data import WHAT, open_data
+from dysl_vla_ros.commands.idle_options import warn_of_idle_options
+from dysl_vla_ros.commands.training_data import SIMULATED_RUNS, WHAT, is_bag, open_data
 from dysl_vla_ros.control.chunk_time import require_actions
 from dysl_vla_ros.errors import DataError
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from dysl_vla_ros.policies.interface import VlaPolicy
 
 HELD_OUT = 512  # frames of episodes that nothing is learned from, to judge by
+KEPT = ("adapter", "adapters_per_block", "bottleneck", "queries", "controller_width", "hidden_steps")  # when gone on
 THREADS = min(2, os.cpu_count() or 1)  # for operations this small more were never tried
 
 
@@ -115,7 +117,16 @@ def module_sizes(arguments: argparse.Namespace, adapter: str) -> dict[str, int]:
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Refuse numbers that make no sense, and what is not there."""
+    """Refuse numbers that make no sense, and what is not there; say which options do nothing."""
+    new = not arguments.go_on_from
+    warn_of_idle_options(
+        arguments,
+        add_arguments,
+        (not new, KEPT, "static layers and sizes are those of --go-on-from, without hidden states"),
+        (arguments.controllers == "error", ("skip_weight",), "it is of --controllers mixture"),
+        (new and arguments.adapter == "token", ("queries",), "--adapter token has no pooled tokens"),
+        (any(map(is_bag, arguments.data)), SIMULATED_RUNS, "thresholds are searched on what is held out of the bags"),
+    )
     numbers = ("hidden_steps", "action_steps", "joint_steps", "batch_size", "observations")
     require_numbers(arguments, **dict.fromkeys(numbers, 1), variants=0, large_error=0, adapter_rate=0)
     if not 0.0 < arguments.learning_rate < float("inf"):
@@ -137,6 +148,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dysl_vla_ros.distillation.beginning import trained_modules
     from dysl_vla_ros.distillation.stages import Distillation, DistillationSettings
     from dysl_vla_ros.distillation.unfinished import Unfinished
+    from dysl_vla_ros.distillation.verdict import verdicts
     from dysl_vla_ros.files import require_writable
     from dysl_vla_ros.policies.registry import load_policy
     from dysl_vla_ros.runtime.step import Runtime
@@ -179,12 +191,21 @@ def run(arguments: argparse.Namespace) -> int:
     plan = [asdict(settings), dict(begun.sizes), list(partition.static), partition.per_block, policy.weights_hash]
     plan += [dict(begun.gone_on_from)] if begun.gone_on_from else []
     unfinished = Unfinished(folder, plan, activations.actions)
+    start = job.judge.floor_error()
+    print(f"before training: floor {start:.4f}", flush=True)
     records = stage_report.run_stages(stage_report.stages_of(job), unfinished, modules)
     print("\n".join(stage_report.tables(records)), flush=True)
-    stage_report.write_folder(folder, job, records, begun, m=arguments.actions_per_inference, told=data.told())
+    warnings = verdicts(start, records, gone_on=bool(goes_on))
+    found = {"floor_error_before": round(start, 5), "warnings": warnings}
+    stage_report.write_folder(
+        folder, job, records, begun, m=arguments.actions_per_inference, told=data.told(), found=found
+    )
     unfinished.remove()
     del activations, held_out, job
-    return search_thresholds(arguments, folder, data)
+    code = search_thresholds(arguments, folder, data)
+    for warning in warnings:  # behind the figures and beside what comes next, where it is read
+        print(f"warning: {warning}", flush=True)
+    return code
 
 
 def _new_modules(arguments: argparse.Namespace, folder: Path, policy: "VlaPolicy") -> "Beginning":

@@ -10,6 +10,7 @@ from typing import Any
 
 from dysl_vla_ros.commands.argument_checks import require_data, require_numbers, require_policy, require_there
 from dysl_vla_ros.commands.distill import HELD_OUT, THREADS, add_compile_argument, add_module_arguments, module_sizes
+from dysl_vla_ros.commands.idle_options import warn_of_idle_options
 from dysl_vla_ros.commands.recording_options import add_recording_arguments, corrections
 from dysl_vla_ros.commands.training_data import WHAT, is_bag, open_data
 from dysl_vla_ros.errors import DataError
@@ -224,6 +225,10 @@ def check(arguments: argparse.Namespace) -> None:
     ones = dict.fromkeys(("hidden_steps", "action_steps", "batch_size", "jobs", "max_ticks"), 1)
     require_numbers(arguments, observations=2, **ones, evaluate=0)
     module_sizes(arguments, "pooled")
+    closed_loop = ("jobs", "max_ticks")
+    warn_of_idle_options(
+        arguments, add_arguments, (not arguments.evaluate, closed_loop, "nothing is played without --evaluate")
+    )
     if arguments.evaluate:
         calibration_seeds(arguments.evaluate)
         if any(is_bag(path) for path in arguments.data):

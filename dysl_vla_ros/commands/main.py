@@ -7,16 +7,19 @@ command line is said at once.
 """
 
 import argparse
+import contextlib
 import importlib
 import importlib.util
 import io
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from dysl_vla_ros import __version__
 from dysl_vla_ros.errors import DyslVlaError
+from dysl_vla_ros.files import DISK_FAULTS, FREE_SPACE
 from dysl_vla_ros.ros_environment import environment_fault
 
 EXIT_USER_ERROR = 2
@@ -127,16 +130,39 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise DyslVlaError(f"ROS cannot start: {fault}")
         module = importlib.import_module(verb.module)
         module.check(arguments)
-        return int(module.run(arguments))
+        code = int(module.run(arguments))
+        sys.stdout.flush()  # a full disk that the output goes to is met here, not by Python's end
+        return code
     except DyslVlaError as error:
-        print(f"dysl_vla {chosen}: error: {error}", file=sys.stderr)
+        _say(f"dysl_vla {chosen}: error: {error}")
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
-        print(f"dysl_vla {chosen}: interrupted", file=sys.stderr)
+        _say(f"dysl_vla {chosen}: interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # `dysl_vla inspect X | head`: the reader has what it wants
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return 0
+    except OSError as error:
+        if error.errno not in DISK_FAULTS:
+            raise
+        where = error.filename or f"the output or a temporary file in {tempfile.gettempdir()}"
+        _say(f"dysl_vla {chosen}: error: cannot write {where}: {error.strerror}; {FREE_SPACE}")
+        _forget_output()
+        return EXIT_USER_ERROR
+
+
+def _say(text: str) -> None:
+    """Print to stderr; where that goes to a full disk as well, the exit code says it."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)
+
+
+def _forget_output() -> None:
+    """Let what cannot be written any more go nowhere: Python would try once more at its end."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        return
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":  # for another Python, the worker's: PYTHON -m dysl_vla_ros.commands.main doctor

@@ -48,6 +48,7 @@ class TrainingData(Protocol):
     def told(self) -> dict[str, Any]:
         """Return where the data comes from and what the user said of it, as plain values for result files."""
         ...
+SIMULATED_RUNS = ("seeds", "jobs")  # options of the full-depth runs that are played for the thresholds
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,6 @@ from torch import nn
 from dysl_vla_ros.distillation.beginning import Beginning
 from dysl_vla_ros.distillation.stages import Distillation
 from dysl_vla_ros.distillation.unfinished import Unfinished
-from dysl_vla_ros.files import write_json
 from dysl_vla_ros.policies.interface import VlaPolicy, parameter_count
 from dysl_vla_ros.runtime.folder import UNCALIBRATED, save_dysl
 
@@ -77,6 +76,7 @@ def write_folder(
     *,
     m: int,
     told: Mapping[str, Any] | None = None,
+    found: Mapping[str, Any] | None = None,
 ) -> Record:
     """Write what a distillation has made: ``distillation.json``, and the DySL folder with guidance not yet calibrated.
 
@@ -87,6 +87,7 @@ def write_folder(
         begun: what it began with; the steps and seconds of an earlier training count.
         m: actions played of each chunk, as deployed.
         told: the recordings that were learned from and what the user said of them, plain values.
+        found: what else is to be kept in ``distillation.json``: the floor before training, warnings.
 
     Returns:
         What ``distillation.json`` holds.
@@ -98,12 +99,11 @@ def write_folder(
         "frames_held_out": len(job.judge.data),
     }
     about |= {"recordings": dict(told)} if told else {}
-    found = report(records, job.modules, policy, **about)
+    written = report(records, job.modules, policy, **about, **(found or {}))
     if before := begun.gone_on_from:
-        found["training_steps"] += before["steps"]
-        found["training_seconds"] = round(found["training_seconds"] + before["seconds"], 3)
-        found["gone_on_from"] = dict(before)
-    write_json(folder / REPORT, found)
+        written["training_steps"] += before["steps"]
+        written["training_seconds"] = round(written["training_seconds"] + before["seconds"], 3)
+        written["gone_on_from"] = dict(before)
     save_dysl(
         folder,
         job.partition,
@@ -113,9 +113,10 @@ def write_folder(
         choice=begun.choice,
         module_sizes=begun.sizes,
         calibration={"guidance": UNCALIBRATED, "actions_per_inference": m},
-        training={"steps": found["training_steps"], "seconds": found["training_seconds"]},
+        training={"steps": written["training_steps"], "seconds": written["training_seconds"]},
+        beside={REPORT: written},
     )
-    return found
+    return written
 
 
 def sentence(record: Record) -> str:

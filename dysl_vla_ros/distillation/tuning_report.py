@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from dysl_vla_ros.distillation.cost_model import CostModel
 from dysl_vla_ros.distillation.tuning import Figures, Target, Trial, Tuning, front
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.files import write_json, write_text
+from dysl_vla_ros.files import written_together
 from dysl_vla_ros.params_file import params_text
 from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
 
@@ -58,7 +58,7 @@ def parameters(settings: RuntimeSettings) -> dict[str, Any]:
 def write_results(
     folder: Path, tuning: Tuning, target: Target, cost: CostModel, *, command: str, data: Sequence[str], seed: int
 ) -> None:
-    """Write the four files, each whole or not at all.
+    """Write the four files, all of them or none.
 
     Args:
         folder: for them; made where it is missing.
@@ -78,25 +78,24 @@ def write_results(
         f"{len(tuning.trials)} trials, seed {seed}; milliseconds: {cost_sentence(cost)}",
         "ros2 launch dysl_vla_ros dysl_vla.launch.py checkpoint:=FOLDER params_file:=" + PARAMS,
     ]
-    write_text(folder / PARAMS, params_text(parameters(tuning.choice.settings), "\n".join(comment)))
     plot = pareto_plot(tuning, target)
-    write_text(folder / PLOT, plot)
-    write_text(folder / PAGE, _page(tuning, target, plot, comment))
-    write_json(
-        folder / RESULT,
-        {
-            "command": command,
-            "data": list(data),
-            "seed": seed,
-            "target": dataclasses.asdict(target),
-            "met": tuning.met,
-            "cost": dataclasses.asdict(cost),
-            "choice": _plain(tuning.choice),
-            "before": _plain(tuning.before),
-            "finalists": [_plain(trial) for trial in tuning.finalists],
-            "trials": [_plain(trial) for trial in tuning.trials],
-        },
-    )
+    result = {
+        "command": command,
+        "data": list(data),
+        "seed": seed,
+        "target": dataclasses.asdict(target),
+        "met": tuning.met,
+        "cost": dataclasses.asdict(cost),
+        "choice": _plain(tuning.choice),
+        "before": _plain(tuning.before),
+        "finalists": [_plain(trial) for trial in tuning.finalists],
+        "trials": [_plain(trial) for trial in tuning.trials],
+    }
+    with written_together() as files:
+        files.add_text(folder / PARAMS, params_text(parameters(tuning.choice.settings), "\n".join(comment)))
+        files.add_text(folder / PLOT, plot)
+        files.add_text(folder / PAGE, _page(tuning, target, plot, comment))
+        files.add_json(folder / RESULT, result)
 
 
 def sentence(figures: Figures) -> str:

@@ -7,16 +7,15 @@ never having stopped.
 
 import hashlib
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dysl_vla_ros.errors import CheckpointError
-from dysl_vla_ros.files import sha256, write_atomically, write_json
-from dysl_vla_ros.policies.checkpoint import load_exactly, read_tensors
+from dysl_vla_ros.files import sha256, written_together
+from dysl_vla_ros.policies.checkpoint import fill_tensors, read_tensors
+from dysl_vla_ros.policies.weights_header import load_exactly
 
 WEIGHTS, STATE = "unfinished.safetensors", "unfinished.json"
 
@@ -54,9 +53,10 @@ class Unfinished:
         """Keep what a stage has left, and what it reported."""
         self.records.append(record)
         tensors = {name: value.detach().cpu().contiguous() for name, value in modules.state_dict().items()}
-        write_atomically(self._weights, partial(save_file, tensors))
-        state = {"belongs_to": self._belongs_to, "sha256": sha256(self._weights), "records": self.records}
-        write_json(self._state, state)
+        with written_together() as files:
+            digest = sha256(files.add(self._weights, fill_tensors(tensors)))
+            state = {"belongs_to": self._belongs_to, "sha256": digest, "records": self.records}
+            files.add_json(self._state, state)
 
     def remove(self) -> None:
         """Forget it: the folder is finished."""

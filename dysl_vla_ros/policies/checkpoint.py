@@ -4,18 +4,17 @@ A flipped bit or a NaN in a safetensors file loads without a word; hence the has
 what holds tensors imports torch: a folder that is not there is refused before it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dysl_vla_ros.errors import CheckpointError
-from dysl_vla_ros.files import sha256, write_atomically, write_json
+from dysl_vla_ros.files import Fill, sha256, written_together
 from dysl_vla_ros.json_files import build_from, read_object
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.nn import Module
 
 FORMAT_VERSION = 1
 MEND = "name another folder, or get the files again (with git: `git lfs pull` where they are LFS pointers)"
@@ -114,6 +113,8 @@ def read_checkpoint(folder: Path, what: str = "checkpoint") -> dict[str, Any]:
 def _why_missing(path: Path) -> str:
     if path.is_symlink():
         return f"is a link to {path.readlink()}, where no file is"
+    if path.exists():
+        return "is a folder, not a file" if path.is_dir() else "is a pipe or device, not a file"
     return "is missing"
 
 
@@ -148,34 +149,44 @@ def read_tensors(path: Path, device: str = "cpu") -> "dict[str, Tensor]":
     return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
 
 
-def load_exactly(module: "Module", tensors: "dict[str, Tensor]", path: Path) -> None:
-    """Put tensors into a module; every name and shape must fit, and every fault is named at once.
-
-    Raises:
-        CheckpointError: missing, surplus or misshapen tensors.
-    """
-    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    faults = [f"'{name}' is missing" for name in wanted.keys() - found.keys()]
-    faults += [f"'{name}' is not of this model" for name in found.keys() - wanted.keys()]
-    faults += [
-        f"'{name}' is {found[name]}, expected {wanted[name]}"
-        for name in wanted.keys() & found.keys()
-        if wanted[name] != found[name]
-    ]
-    if faults:
-        more = f" and {len(faults) - 4} more" if len(faults) > 4 else ""
-        raise CheckpointError(f"{path} does not fit its config.json: {'; '.join(sorted(faults)[:4])}{more}")
-    module.load_state_dict(tensors)
-
-
-def write_checkpoint(folder: Path, config: dict[str, Any], weights: "dict[str, dict[str, Tensor]]") -> None:
-    """Write weights (file name -> tensors, as fp16) and then the config that names them, each whole or not at all."""
-    import torch
+def fill_tensors(tensors: "dict[str, Tensor]", metadata: dict[str, str] | None = None) -> Fill:
+    """Return what writes tensors as safetensors; a full disk is an OSError then, as with every other file."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    for name, tensors in weights.items():
-        half = {key: value.detach().cpu().to(torch.float16).contiguous() for key, value in tensors.items()}
-        write_atomically(folder / name, partial(save_file, half))
-    files = {name: sha256(folder / name) for name in weights}
-    write_json(folder / "config.json", {"format_version": FORMAT_VERSION, **config, "files": files})
+    def fill(path: Path) -> None:
+        try:
+            save_file(tensors, path, metadata)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+
+    return fill
+
+
+def write_checkpoint(
+    folder: Path,
+    config: dict[str, Any],
+    weights: "dict[str, dict[str, Tensor]]",
+    beside: Mapping[str, Any] | None = None,
+) -> None:
+    """Write weights (file name -> tensors, as fp16) and the config that names them: all, or what was there stays.
+
+    Args:
+        folder: made where it is missing.
+        config: of ``config.json``, but for the hashes.
+        weights: file name -> tensors.
+        beside: further JSON files that belong to them, name -> values.
+
+    Raises:
+        DataError: the folder cannot be written to, or the disk is full.
+    """
+    import torch
+
+    with written_together() as files:
+        for name, values in (beside or {}).items():
+            files.add_json(folder / name, values)
+        hashes = {}
+        for name, tensors in weights.items():
+            half = {key: value.detach().cpu().to(torch.float16).contiguous() for key, value in tensors.items()}
+            hashes[name] = sha256(files.add(folder / name, fill_tensors(half)))
+        files.add_json(folder / "config.json", {"format_version": FORMAT_VERSION, **config, "files": hashes})

@@ -25,9 +25,10 @@ from dysl_vla_ros.errors import CheckpointError, InstructionError, ObservationEr
 from dysl_vla_ros.interfaces import ActionSpec, Observation, ProprioceptionSpec
 from dysl_vla_ros.json_files import build_from
 from dysl_vla_ros.policies.action_statistics import action_faults
-from dysl_vla_ros.policies.checkpoint import load_exactly, read_config, read_tensors, write_checkpoint
+from dysl_vla_ros.policies.checkpoint import read_config, read_tensors, write_checkpoint
 from dysl_vla_ros.policies.identity import base_hash
 from dysl_vla_ros.policies.last_layer import LastLayer
+from dysl_vla_ros.policies.weights_header import load_exactly, read_shapes, require_fitting
 from dysl_vla_ros.skipping.stack import Layer
 
 WEIGHTS = "model.safetensors"
@@ -296,14 +297,21 @@ class ReferencePolicy:
         config = ReferenceConfig.from_json(values.get("model"), checkpoint / "config.json")
         if WEIGHTS not in values["files"]:
             raise CheckpointError(f"{checkpoint / 'config.json'}: files has no {WEIGHTS}; {RESTORE}")
-        tensors = read_tensors(checkpoint / WEIGHTS, device)
-        if "words.weight" in tensors and (words := len(tensors["words.weight"]) - 2) != len(config.vocabulary):
+        path, shapes = checkpoint / WEIGHTS, read_shapes(checkpoint / WEIGHTS)
+        words = shapes["words.weight"][0] - 2 if shapes.get("words.weight") else len(config.vocabulary)
+        if words != len(config.vocabulary):
             raise CheckpointError(
                 f"{checkpoint / 'config.json'}: model.vocabulary has {len(config.vocabulary)} words, {WEIGHTS} was "
                 f"trained with {words}; {RESTORE}"
             )
+        layers = len({name.split(".")[1] for name in shapes if name.startswith("layers.")})
+        if layers != config.layers:  # each costs memory even where its weights have none
+            raise CheckpointError(
+                f"{checkpoint / 'config.json'}: model.layers is {config.layers}, {WEIGHTS} has {layers}; {RESTORE}"
+            )
+        require_fitting(lambda: ReferenceNetwork(config), shapes, path)
         network = ReferenceNetwork(config)
-        load_exactly(network, tensors, checkpoint / WEIGHTS)
+        load_exactly(network, read_tensors(path, device), path)
         return cls(network.to(device), values["files"][WEIGHTS])
 
     @property

@@ -14,10 +14,10 @@ from typing import Any
 
 import dysl_vla_ros
 from dysl_vla_ros.errors import CheckpointError
-from dysl_vla_ros.files import write_json
 from dysl_vla_ros.json_files import build_from, read_object
-from dysl_vla_ros.policies.checkpoint import load_exactly, read_checkpoint, read_tensors, write_checkpoint
+from dysl_vla_ros.policies.checkpoint import read_checkpoint, read_tensors, write_checkpoint
 from dysl_vla_ros.policies.identity import hash_of
+from dysl_vla_ros.policies.weights_header import load_exactly, read_shapes, require_fitting
 from dysl_vla_ros.settings import WARMUP, GuidanceSettings, check
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import PER_BLOCK, LayerPartition
@@ -98,8 +98,9 @@ def save_dysl(
     module_sizes: Mapping[str, int],
     calibration: Mapping[str, Any],
     training: Mapping[str, Any] | None = None,
+    beside: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Write a DySL folder, weights as fp16; each file is whole or not there, ``config.json`` comes last.
+    """Write a DySL folder, weights as fp16: all of its files, or those that were there stay as they were.
 
     Args:
         folder: made where it is missing.
@@ -112,6 +113,7 @@ def save_dysl(
         calibration: what ``calibration.json`` will hold: ``guidance`` (see CALIBRATED), ``actions_per_inference``,
             anything else that is worth keeping.
         training: what the modules were trained with: ``steps`` and ``seconds``; None: unknown.
+        beside: reports that are written with them, file name -> plain values.
 
     Raises:
         CheckpointError: ``calibration`` lacks a guidance value or has one that is out of range; nothing is written.
@@ -128,8 +130,8 @@ def save_dysl(
     }
     if training:
         config["training"] = dict(training)
-    write_json(folder / CALIBRATION, dict(calibration))
-    write_checkpoint(folder, config, {WEIGHTS: modules.state_dict()})
+    further = {name: dict(values) for name, values in (beside or {}).items()}
+    write_checkpoint(folder, config, {WEIGHTS: modules.state_dict()}, {CALIBRATION: dict(calibration), **further})
 
 
 def adapter_kind(queries: int) -> str:
@@ -165,6 +167,7 @@ def load_dysl(folder: Path, weights_hash: str | None, num_layers: int, width: in
     partition = _partition(_entry(config, "partition", dict, path), num_layers, path)
     sizes = _module_sizes(_entry(config, "modules", dict, path), path)
     calibrated = _guidance_values(_read_calibration(folder / CALIBRATION), folder / CALIBRATION)
+    require_fitting(lambda: DyslModules(partition, width, **sizes), read_shapes(folder / WEIGHTS), folder / WEIGHTS)
     modules = DyslModules(partition, width, **sizes)
     load_exactly(modules, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
     return DyslFolder(partition, modules.eval().requires_grad_(False), config, calibrated)

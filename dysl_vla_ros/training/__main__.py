@@ -5,7 +5,7 @@ import sys
 
 from dysl_vla_ros.errors import DyslVlaError
 from dysl_vla_ros.simulation.tasks import tasks_named
-from dysl_vla_ros.training.launching import end_with_launcher
+from dysl_vla_ros.training.launching import end_with_launcher, said_reason, say_reason
 from dysl_vla_ros.training.options import add_arguments, settings_from
 
 
@@ -20,8 +20,13 @@ def main() -> int:
     try:
         train(arguments.data, arguments.output, tasks_named(arguments.tasks), settings_from(arguments))
     except DyslVlaError as error:
-        print(f"dysl_vla_ros.training: error: {error}", file=sys.stderr)
+        if not say_reason(str(error)):
+            print(f"dysl_vla_ros.training: error: {error}", file=sys.stderr)
         return 2
+    except RuntimeError:
+        if said_reason():  # another process has ended, and with it the connection to it
+            return 1
+        raise
     return 0
 
 

@@ -1,5 +1,6 @@
 """Recorded episodes: pictures mapped from their files, all else in memory, chunks of actions cut out by index."""
 
+import math
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -80,11 +81,12 @@ def load_episodes(folder: Path, tasks: Sequence[Task], *, validation: bool = Fal
             paths = paths[:-VALIDATION_EPISODES] + sorted((folder / task.name).glob(f"{CORRECTED}*.npz"))
         for path in tqdm(paths, desc=f"reading {task.name}", unit="episode", disable=quiet, leave=False):
             try:
-                with np.load(path, allow_pickle=False) as file:
-                    episode = {name: file[name] for name in ARRAYS}
+                episode = mapped(path, (*CAMERAS, *ARRAYS, "instruction"))  # their sizes are right, then
+                with np.load(path, allow_pickle=False) as file:  # and their checksums are
+                    episode |= {name: file[name] for name in ARRAYS}
                     said = str(file["instruction"])
-                episode |= mapped(path, CAMERAS)
-            except (OSError, ValueError, KeyError, BadZipFile, struct.error) as error:
+                del episode["instruction"]
+            except (OSError, ValueError, KeyError, BadZipFile, struct.error, MemoryError, OverflowError) as error:
                 raise DataError(f"{path} cannot be read: {error}; delete it and record again") from error
             length = len(episode["action"])
             total += length
@@ -133,10 +135,13 @@ def mapped(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
                 raise ValueError(f"{name} is compressed")
             source.seek(member.header_offset)
             name_length, extra_length = struct.unpack("<26xHH", source.read(30))
-            source.seek(name_length + extra_length, 1)
+            begin = source.seek(name_length + extra_length, 1)
             if np.lib.format.read_magic(source) != (1, 0):
                 raise ValueError(f"{name} has another version of the .npy format")
             shape, _, kind = np.lib.format.read_array_header_1_0(source)
+            needed, there = math.prod(shape) * kind.itemsize, member.file_size - (source.tell() - begin)
+            if kind.hasobject or needed != there:
+                raise ValueError(f"{name} says that it is {shape} of {kind}, {needed} bytes; {there} are there")
             found[name] = np.asarray(np.memmap(path, kind, "r", source.tell(), shape))
     return found
 

@@ -1,7 +1,10 @@
 """Starts a training run in several processes of this machine, as torchrun does; for anything larger, use a launcher."""
 
+import logging
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 import torch
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -11,6 +14,7 @@ from dysl_vla_ros.errors import WorkerError
 from dysl_vla_ros.parent_process import die_with_parent
 
 MODULE = "dysl_vla_ros.training"
+REASON = "DYSL_VLA_TRAINING_REASON"  # environment: the file in which a process says why it ends
 
 
 def default_processes() -> int:
@@ -22,14 +26,51 @@ def launch(arguments: list[str], processes: int) -> None:
     """Run :mod:`dysl_vla_ros.training` with ``arguments`` in ``processes`` processes and wait for their end.
 
     Raises:
-        WorkerError: one of them ended early.
+        WorkerError: one of them ended early, with its own reason.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all are here; the machine's name need not lead to an address
+    with tempfile.TemporaryDirectory(prefix="dysl-vla-training-") as folder:
+        os.environ[REASON] = str(Path(folder) / "reason")
+        logging.disable(logging.ERROR)  # torchrun's lines about an end that is said here
+        try:
+            torchrun(["--standalone", f"--nproc-per-node={processes}", "-m", MODULE, *arguments])
+        except ChildFailedError as error:
+            if reason := said_reason():
+                raise WorkerError(f"{reason}; then run again to go on") from error
+            _, failure = error.get_first_failure()
+            raise WorkerError(
+                f"a training process ended early, exit code {failure.exitcode}; its own message stands above. "
+                "Run again to go on"
+            ) from error
+        finally:
+            logging.disable(logging.NOTSET)
+            del os.environ[REASON]
+
+
+def say_reason(text: str) -> bool:
+    """Leave for the launcher, if it is ours, why this process ends; return whether one has done so.
+
+    The one that says it first counts: the others fail by its end, or alike.
+    """
+    if not (path := os.environ.get(REASON)):
+        return False
     try:
-        torchrun(["--standalone", f"--nproc-per-node={processes}", "-m", MODULE, *arguments])
-    except ChildFailedError as error:
-        raise WorkerError("a training process ended early; its own message stands above. Run again to go on") from error
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        pass
+    except OSError:  # a full disk, perhaps: the terminal is left
+        return False
+    return True
+
+
+def said_reason() -> str:
+    """Return why a process has ended, "" where none has said it."""
+    try:
+        return Path(os.environ.get(REASON, "")).read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def end_with_launcher() -> None:

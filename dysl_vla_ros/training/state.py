@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import write_atomically
+from dysl_vla_ros.policies.checkpoint import fill_tensors
 from dysl_vla_ros.training.options import TrainingSettings
 from dysl_vla_ros.training.student import Student
 
@@ -51,7 +51,7 @@ class TrainingState:
             tensors |= {f"weight.{name}": parameter.detach(), f"average.{name}": average}
             tensors |= {f"{kind}.{name}": moments[kind] for kind in MOMENTS}
         metadata = {"model": json.dumps(model, sort_keys=True), "seconds": f"{self.seconds:.1f}"}
-        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+        write_atomically(path, fill_tensors(tensors, metadata))
 
     def load(self, path: Path, model: dict[str, object]) -> None:
         """Read what :meth:`save` wrote.

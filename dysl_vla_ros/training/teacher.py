@@ -16,12 +16,12 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import write_atomically
+from dysl_vla_ros.policies.checkpoint import fill_tensors
 from dysl_vla_ros.policies.reference import ReferenceConfig, ReferencePolicy
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.simulation.tasks import Task
@@ -175,7 +175,7 @@ def teacher_chunks(
     chunks = accelerator.reduce(chunks, "sum")  # zeros elsewhere: exact
     if leads:
         tensors = {"chunks": chunks.cpu().contiguous()}
-        write_atomically(path, lambda temporary: save_file(tensors, temporary, {"belongs_to": belongs_to}))
+        write_atomically(path, fill_tensors(tensors, {"belongs_to": belongs_to}))
     return chunks.cpu().numpy()
 
 

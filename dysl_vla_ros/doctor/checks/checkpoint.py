@@ -83,7 +83,10 @@ def _part(config: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    path = folder / "config.json"
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise OSError("it is no file")
+    config = json.loads(path.read_text(encoding="utf-8"))
     files = config.get("files") if isinstance(config, dict) else None
     return {str(name): str(digest) for name, digest in files.items()} if isinstance(files, dict) else {}
 

@@ -1,13 +1,13 @@
 """What computes, with how many threads, and whether the model fits into the memory that is free."""
 
-import json
+import math
 import os
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from dysl_vla_ros.doctor.examination import Examination
 from dysl_vla_ros.doctor.finding import Finding, fail, ok, warn
+from dysl_vla_ros.errors import CheckpointError
 
 LIBRARIES = 400 * 2**20  # bytes of a worker before weights: Python, torch, transformers (measured: 0.40 GiB)
 SPARE = 1.5  # times the need; below that it is tight
@@ -87,18 +87,10 @@ def free_memory() -> int:
 
 
 def count_values(path: Path) -> int:
-    """Return the number of values in a safetensors file by its header; 0 where it is none."""
+    """Return the number of values in a safetensors file by its header; 0 where it is none, or numpy is not here."""
     try:
-        with path.open("rb") as source:
-            (length,) = struct.unpack("<Q", source.read(8))
-            header = json.loads(source.read(min(length, path.stat().st_size)))
-        shapes = [tensor["shape"] for name, tensor in header.items() if name != "__metadata__"]
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError):
+        from dysl_vla_ros.policies.weights_header import read_shapes
+
+        return sum(math.prod(shape) for shape in read_shapes(path).values())
+    except (CheckpointError, OSError, ImportError):
         return 0
-    total = 0
-    for shape in shapes:
-        count = 1
-        for side in shape:
-            count *= side
-        total += count
-    return total
