@@ -14,6 +14,7 @@ meanwhile, so that the pool thread begins late: two thirds of a core went into i
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -54,6 +55,7 @@ class PatientExecutor(MultiThreadedExecutor):
         super().__init__(num_threads, context=context)
         self._kinds = frozenset(kinds)
         self._parts: dict[Node, _Part] = {}
+        self._runs: list[Future[None]] = []  # of the tasks, in the pool
 
     def _spin_once_impl(self, timeout_sec: Any = None, wait_condition: Callable[[], bool] = lambda: False) -> None:
         parts = [self._parts.setdefault(node, _Part(node, self._kinds)) for node in self.get_nodes()]
@@ -65,18 +67,20 @@ class PatientExecutor(MultiThreadedExecutor):
 
         def run() -> None:
             begun.set()
-            task()
+            try:
+                task()
+            except Exception:  # of the task itself, which keeps what its callback raises
+                task()  # else nothing of its entity is ever handed out again
+                raise
 
-        self._executor.submit(run)
+        self._runs.append(self._executor.submit(run))
         self._futures.append(task)
         begun.wait(BEGIN_LIMIT)
-        unfinished = []
-        for future in self._futures:
-            if future.done():
-                future.result()  # raises what the callback raised
-            else:
-                unfinished.append(future)
-        self._futures = unfinished
+        ended = [each for each in (*self._futures, *self._runs) if each.done()]
+        self._futures = [each for each in self._futures if each not in ended]
+        self._runs = [each for each in self._runs if each not in ended]
+        for each in ended:
+            each.result()  # raises what the callback raised
 
 
 class ServiceExecutor(PatientExecutor):

@@ -94,6 +94,13 @@ class AnnouncedStateMachine:
         self._announce(known)
 
     def _announce(self, known: list[tuple[int, str, int, str, int, str]]) -> None:
+        """Publish what has happened. It has: where that cannot be told, the transition goes on all the same."""
+        try:
+            self._publish(known)
+        except Exception as error:
+            self._node.get_logger().error(f"~/transition_event was not published: {error!r}")
+
+    def _publish(self, known: list[tuple[int, str, int, str, int, str]]) -> None:
         for each in known[:1]:
             told = description(each)
             stamp = self._node.get_clock().now().nanoseconds
