@@ -25,7 +25,7 @@ STOPPED = 3.0  # s in which a stop has been received
 THROTTLE = 1.1  # s after which the same stage may log an ERROR again
 WATCHED = 8.0  # s of moving in which the borders of a step are found
 BRIEFLY = 2.0  # s in which most of them are
-SOME = 6  # borders of a step in the default suite
+SOME = 5  # borders of a step in the default suite
 SELDOM = 0.2  # share of the borders that need not come by again: of a rare branch
 UNREACHED = "was not reached"
 

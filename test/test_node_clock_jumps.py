@@ -12,7 +12,7 @@ import pytest
 from harness import wait_until
 from vla_rig import ACTION, LIMIT, TWIST, Rig, gentle, is_zero, running_rig, wait_steadily
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 LIBRARY = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
 STAMPED = ("image", "wrist_image", "ee_pose")

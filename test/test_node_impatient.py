@@ -10,7 +10,7 @@ from faulty_worker import FaultyWorker
 from harness import wait_until
 from vla_rig import ACTION, LIMIT, TWIST, Rig, gentle, is_zero, running_rig, wait_steadily
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 STEP = 3.0  # s that an inference takes here
 ANSWER_LIMIT = 0.5  # s for a service; 0.05 is the promise on an idle machine
