@@ -35,8 +35,13 @@ TRANSITIONS = {  # name: (from, to)
     "deactivate": ("active", "inactive"),
     "cleanup": ("inactive", "unconfigured"),
 }
-# where a transition runs: in the thread of the service, and in that of the worker's client, which starts and buries it
-OF_A_TRANSITION = ("_change_state", "_live")
+# where a transition runs: in the service's thread, and in that of the worker's client, which starts it and buries it
+OF_A_TRANSITION = {
+    "configure": ("_change_state", "_live"),
+    "activate": ("_change_state",),
+    "deactivate": ("_change_state",),
+    "cleanup": ("_change_state", "_bury"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +123,7 @@ def fail_in_transition(rig: Rig, borders: FailingBorders, transition: str, borde
     start, goal = TRANSITIONS[transition]
     rig.move() if start == "active" else rig.bring_to(start)
     twists, logs = rig.heard(TWIST), rig.heard(ROSOUT)
-    borders.fail("node", border, OF_A_TRANSITION)
+    borders.fail("node", border, OF_A_TRANSITION[transition])
     begins(rig, borders, "node")
     done = rig.change(transition)
     reached = comes_true(lambda: borders.fired("node"), 0.5)
@@ -195,7 +200,7 @@ def test_every_border_of_a_step_fails_until_none_is_left(rig, borders, who):
 def test_every_border_of_a_transition_fails_until_none_is_left(rig, borders, transition):
     start, _ = TRANSITIONS[transition]
     rig.move() if start == "active" else rig.bring_to(start)
-    borders.record("node", OF_A_TRANSITION)
+    borders.record("node", OF_A_TRANSITION[transition])
     begins(rig, borders, "node")
     assert rig.change(transition)
     wait_steadily(0.2)  # for the record to be written

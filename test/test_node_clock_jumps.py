@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dysl_vla_ros.readings import seconds
 from harness import wait_until
 from vla_rig import ACTION, LIMIT, TWIST, Rig, gentle, is_zero, running_rig, wait_steadily
 
@@ -57,10 +58,6 @@ def rig(ros_domain: int, clock: SystemClock, tmp_path_factory: pytest.TempPathFa
         yield rig
 
 
-def stamp(time: object) -> float:
-    return time.sec + time.nanosec * 1e-9  # type: ignore[attr-defined, no-any-return]
-
-
 @pytest.mark.parametrize("jump", [-50.0, 1000.0, 2.0, -2.0], ids=["back 50 s", "on 1000 s", "on 2 s", "back 2 s"])
 def test_a_jump_of_the_systems_clock_is_a_stop_and_a_new_episode_and_no_burst(rig, clock, jump):
     clock.set(0.0)
@@ -83,7 +80,7 @@ def test_a_jump_of_the_systems_clock_is_a_stop_and_a_new_episode_and_no_burst(ri
     )
     assert stopped.stop_reason and rig.node.process.poll() is None
     for action in moving:  # answers an image from after the jump, by the clock of after the jump
-        assert 0.0 <= stamp(action.header.stamp) - stamp(action.image_stamp) < 2.0
+        assert 0.0 <= seconds(action.header.stamp) - seconds(action.image_stamp) < 2.0
     status = rig.wait_for_status("clock", lambda status: True, "the clock")
     values = {value.key: value.value for value in status.values}
     assert int(values["jumps"]) > 0 and values["last jump"]
