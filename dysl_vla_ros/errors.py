@@ -33,6 +33,10 @@ class WorkerError(DyslVlaError):
     """The policy worker refused, failed, or is gone."""
 
 
+class WorkerLostError(WorkerError):
+    """The policy worker is gone or going; whoever started it is told the cause by itself."""
+
+
 class DataError(DyslVlaError):
     """A data set, bag or output folder cannot serve."""
 

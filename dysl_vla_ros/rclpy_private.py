@@ -17,7 +17,7 @@ from typing import Any
 
 from lifecycle_msgs.msg import State, Transition, TransitionDescription, TransitionEvent
 from rclpy.executors import Executor
-from rclpy.lifecycle import LifecycleNodeMixin
+from rclpy.lifecycle import LifecycleNodeMixin, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.time import Time
@@ -69,6 +69,10 @@ class StateMachine:
         """The transitions that are possible in some state."""
         return list(self._machine.transition_graph)
 
+    def end_with(self, outcome: TransitionCallbackReturn) -> None:
+        """End the transition that runs as one whose callback returned ``outcome``."""
+        self.trigger_transition_by_label(outcome.to_label(), True)
+
     # -- for rclpy, which looks here for its own machine -----------------------------------------------------------
 
     def __getattr__(self, name: str) -> Any:
@@ -87,6 +91,13 @@ class StateMachine:
         self._announce(known)
 
     def _announce(self, known: list[Described]) -> None:
+        """Publish what has happened. It has: where that cannot be told, the transition goes on all the same."""
+        try:
+            self._publish(known)
+        except Exception as error:
+            self._node.get_logger().error(f"~/transition_event was not published: {error!r}")
+
+    def _publish(self, known: list[Described]) -> None:
         for each in known[:1]:
             event = stamped(TransitionEvent(), self._node.get_clock().now())
             told = description(each)

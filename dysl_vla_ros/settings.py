@@ -209,6 +209,9 @@ class DiagnosticsSettings:
 
     group: ClassVar[str] = "diagnostics"
     period: float = setting(1.0, "time between two messages on /diagnostics", unit="s", low=0.05, high=60.0)
+    while_inactive: bool = setting(
+        True, "repeat it outside active too; false: there one message for each change of state or cause, then silence"
+    )
     window: int = setting(100, "inferences that p50, p95 and max are taken over", low=1, high=10000)
 
 

@@ -14,6 +14,8 @@ import os
 import sys
 from pathlib import Path
 
+from waiting import wait_until
+
 MODES = {
     "none": "nothing",
     "delay": "wait `seconds` in prepare, without the interpreter's lock",
@@ -148,6 +150,12 @@ class FaultyWorker:
         written = self._folder / "order.new"
         written.write_text(json.dumps({"mode": mode, **options}))
         os.replace(written, self._folder / "fault.json")
+
+    def begin(self, limit: float, mode: str, **options: object) -> None:
+        """Order a fault and wait until a step with it has begun."""
+        self.set(mode, **options)
+        before = self.steps_begun
+        wait_until(lambda: self.steps_begun > before + 1, limit, f"a step with {mode}")
 
     @property
     def steps_begun(self) -> int:

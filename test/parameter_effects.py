@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from vla_rig import ACTION, DIAGNOSTICS, LIMIT, NODE, REPORT, TWIST, Rig
+from vla_rig import ACTION, DIAGNOSTICS, LIMIT, NODE, REPORT, TWIST, Rig, wait_steadily
 
 # Skips wherever guidance lets it, which is everywhere: nothing is verified, no allow point moves, no warm-up.
 BASE: dict[str, Any] = {
@@ -28,6 +28,7 @@ BASE: dict[str, Any] = {
     "safety.max_consecutive_failures": 1000,
     "diagnostics.period": 0.1,
 }
+SILENCE = 1.0  # s of being inactive
 SHIFT = 0.5  # s by which stamps are put wrong
 
 
@@ -83,6 +84,13 @@ def slower_than(seconds: float) -> Callable[[Any], bool]:
         return passed >= seconds
 
     return fits
+
+
+def pause(rig: Rig) -> None:
+    """Be inactive for a while."""
+    assert rig.change("deactivate")
+    wait_steadily(SILENCE)
+    assert rig.change("activate")
 
 
 def run_for(inferences: int) -> Callable[[Rig], None]:
@@ -225,5 +233,6 @@ EFFECTS: dict[str, Effect] = {
     "safety.workspace_min_z": Effect(5.0, ACTION, limited_by("safety.workspace_min_z"), context=BOX, act=sway),
     "safety.workspace_max_z": Effect(-5.0, ACTION, limited_by("safety.workspace_max_z"), context=BOX, act=sway),
     "diagnostics.period": Effect(0.5, DIAGNOSTICS, slower_than(0.4)),
+    "diagnostics.while_inactive": Effect(False, DIAGNOSTICS, slower_than(SILENCE / 2), act=pause),
     "diagnostics.window": Effect(1, DIAGNOSTICS, p50_is_max),
 }

@@ -31,7 +31,7 @@ from dysl_vla_ros.nodes.control_loop import ControlLoop  # noqa: E402
 from dysl_vla_ros.nodes.inputs import Moment  # noqa: E402
 from dysl_vla_ros.nodes.parameters import Settings  # noqa: E402
 from dysl_vla_ros.nodes.statistics import Statistics  # noqa: E402
-from dysl_vla_ros.settings import ControlSettings  # noqa: E402
+from dysl_vla_ros.settings import ControlSettings, SafetySettings  # noqa: E402
 from dysl_vla_ros.worker.client import StepReply  # noqa: E402
 
 H = 4
@@ -51,6 +51,8 @@ class Surroundings:
         self.fault = ""
         self.refuse_observation = False
         self.image = 0
+        self.images = {}  # (episode, sequence) of a request -> its image
+        self.on_its_way = []  # answers that the client has, and the loop not yet
         self.now = 0  # ns
         self.passing = 0  # ns that pass between two looks at the clock
         self.ages, self.command_stamps = [], []
@@ -83,6 +85,7 @@ class Surroundings:
         assert not self.busy
         self.waiting = request
         self.requests.append(request)
+        self.images[request.episode, request.sequence] = self.image
 
     # the inputs
     instruction_topic = "/instruction"
@@ -135,6 +138,11 @@ class Surroundings:
         self.loop.hear_image()
 
     def answer(self, error: str = "", at_fault: str = THE_MODEL, warnings: tuple[str, ...] = ()) -> None:
+        self.finish(error, at_fault, warnings)
+        self.deliver()
+
+    def finish(self, error: str = "", at_fault: str = THE_MODEL, warnings: tuple[str, ...] = ()) -> None:
+        """Let the worker be idle again, as it is before its answer is delivered."""
         request, self.waiting = self.waiting, None
         result = None
         if not error:
@@ -143,7 +151,11 @@ class Surroundings:
             actions = np.zeros((H, 4), np.float32)
             actions[:, 0] = numbers * 1e-5
             result = StepResult(ActionChunk(actions, 0.05), TRACE, Timings())
-        self.loop.hear_reply(StepReply(request.episode, request.sequence, result, error, 0.0, at_fault, warnings))
+        reply = StepReply(request.episode, request.sequence, result, error, 0.0, at_fault, warnings)
+        self.on_its_way.append(reply)
+
+    def deliver(self) -> None:
+        self.loop.hear_reply(self.on_its_way.pop(0))
 
 
 def test_an_inference_starts_upon_an_image_and_one_runs_at_a_time():
@@ -185,6 +197,31 @@ def test_m_actions_are_played_between_two_inferences(m):
             world.see()
         world.answer()
     assert [len(request.played) for request in world.requests[1:]] == [m] * 3
+
+
+@given(st.lists(st.sampled_from(["tick", "see", "finish", "fail", "deliver", "reset"]), max_size=60))
+@hypothesis_settings(deadline=None, max_examples=150)
+def test_whatever_happens_while_an_answer_is_on_its_way_it_is_taken_for_the_image_that_it_answers(events):
+    """The client is idle before its answer is delivered: a request in between was taken for the answered one."""
+    world = Surroundings()
+    world.settings = Settings(safety=SafetySettings(max_consecutive_failures=1000))
+    failed = 0
+    for event in [*events, *["deliver"] * len(events)]:
+        if event == "tick":
+            world.loop.tick()
+        elif event == "see":
+            world.see()
+        elif event == "reset":
+            world.loop.reset()
+        elif event == "deliver" and world.on_its_way:
+            reply = world.on_its_way[0]
+            failed += reply.result is None and reply.episode == world.loop.episode
+            world.deliver()
+        elif event in ("finish", "fail") and world.busy:
+            world.finish("no" if event == "fail" else "")
+    assert world.statistics.failures == failed
+    for record in world.records:
+        assert record.image_stamp.sec == world.images[record.episode, record.inference]
 
 
 @given(st.lists(st.sampled_from(["tick", "see", "answer"]), max_size=60), st.integers(1, 3))

@@ -46,17 +46,10 @@ def rig(ros_domain: int, checkpoint: Path, faulty: FaultyWorker) -> Iterator[Rig
         yield rig
 
 
-def begin_step(faulty: FaultyWorker, mode: str, **options: object) -> None:
-    """Order a fault and wait until a step with it has begun."""
-    faulty.set(mode, **options)
-    before = faulty.steps_begun
-    wait_until(lambda: faulty.steps_begun > before + 1, LIMIT, f"a step with {mode}")
-
-
 def test_a_worker_killed_in_the_middle_of_a_step(rig, faulty):
     faulty.set("none")
     rig.move()
-    begin_step(faulty, "delay", seconds=0.5)
+    faulty.begin(LIMIT, "delay", seconds=0.5)
     rig.wait_for_motion()
     (worker,) = [child for child in rig.node.children()]
     os.kill(worker.pid, signal.SIGKILL)

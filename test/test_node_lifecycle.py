@@ -155,25 +155,72 @@ def test_diagnostics_come_in_every_state_with_every_part(rig):
         assert all(status.hardware_id for status in newest.status)
 
 
+def test_diagnostics_are_silent_outside_active_where_that_is_wanted_but_for_what_changes(rig):
+    rig.bring_to("active")
+    assert rig.set(diagnostics__while_inactive=False) == (True, "")
+    try:
+        before = rig.heard(DIAGNOSTICS)
+        wait_until(lambda: rig.heard(DIAGNOSTICS) > before + 3, LIMIT, "messages while active")
+        before = rig.heard(DIAGNOSTICS)
+        assert rig.change("deactivate")
+        rig.wait_for_status("worker", lambda status: value(status, "state") == "inactive", "inactive", before)
+        wait_steadily(0.3)
+        before = rig.heard(DIAGNOSTICS)
+        wait_steadily(1.0)  # ten periods
+        assert rig.heard(DIAGNOSTICS) == before
+        assert rig.change("activate")
+        wait_until(lambda: rig.heard(DIAGNOSTICS) > before + 3, LIMIT, "messages while active again")
+    finally:
+        assert rig.set(diagnostics__while_inactive=True) == (True, "")
+
+
+def test_the_calls_of_nav2s_lifecycle_manager_bring_it_up_and_down(rig):
+    """As nav2_lifecycle_manager makes them: a transition by its number, then the state, for each; no bond."""
+    from lifecycle_msgs.msg import State, Transition
+
+    rig.bring_to("unconfigured")
+    for transition, state in (
+        (Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_INACTIVE),
+        (Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE),
+        (Transition.TRANSITION_DEACTIVATE, State.PRIMARY_STATE_INACTIVE),
+        (Transition.TRANSITION_CLEANUP, State.PRIMARY_STATE_UNCONFIGURED),
+    ):
+        assert change_by_number(rig, transition) == (True, state)
+    assert change_by_number(rig, Transition.TRANSITION_ACTIVATE) == (False, State.PRIMARY_STATE_UNCONFIGURED)
+    assert "bond" not in {name.rpartition("/")[2] for name, _ in rig.peer.node.get_topic_names_and_types()}
+
+
 def test_every_transition_in_order_to_the_end_after_which_no_publisher_is_left(rig):
+    from lifecycle_msgs.msg import State, Transition
+
     rig.bring_to("active")
     for transition, state in (
         ("deactivate", "inactive"),
         ("activate", "active"),
         ("deactivate", "inactive"),
         ("cleanup", "unconfigured"),
-        ("shutdown", "finalized"),
     ):
         assert rig.change(transition), rig.node.output
         assert rig.state() == state
-        if state == "unconfigured":
-            assert rig.node.children() == []  # cleanup ended the worker
+    assert rig.node.children() == []  # cleanup ended the worker
+    shutdown = Transition.TRANSITION_UNCONFIGURED_SHUTDOWN  # Nav2's manager ends with it
+    assert change_by_number(rig, shutdown) == (True, State.PRIMARY_STATE_FINALIZED), rig.node.output
     topics = (*COMMAND_TOPICS, CHUNK, REPORT, DIAGNOSTICS)
     wait_until(
         lambda: not any(rig.peer.node.count_publishers(topic) for topic in topics), LIMIT, "the last publisher gone"
     )
     assert not rig.change("configure")
     assert rig.state() == "finalized"
+
+
+def change_by_number(rig: Rig, number: int) -> tuple[bool, int]:
+    """Ask for the transition of that number, without a label; return whether it was done, and the state's number."""
+    from lifecycle_msgs.srv import ChangeState, GetState
+
+    request = ChangeState.Request()
+    request.transition.id = number
+    done = rig.peer.call(f"{NODE}/change_state", request, CHANGE_LIMIT).success
+    return done, rig.peer.call(f"{NODE}/get_state", GetState.Request(), LIMIT).current_state.id
 
 
 def trigger():

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dysl_vla_ros.control.commander import Command, Commander
-from dysl_vla_ros.errors import NonFiniteActionError, ObservationError, WorkerError
+from dysl_vla_ros.errors import NonFiniteActionError, ObservationError, WorkerError, WorkerLostError
 from dysl_vla_ros.interfaces import THE_INSTRUCTION, THE_OBSERVATION, PolicyDescription
 from dysl_vla_ros.nodes.inference import Inferences
 from dysl_vla_ros.nodes.inputs import Inputs
@@ -76,6 +76,7 @@ class ControlLoop:
         self._log_stop = log_stop
         self._stop_log = StopLog()
         self._active = False
+        self._owes_stop = False  # it was active, and its last zero twist is not out yet
         self._episode = 0
         self._instruction = Instruction()
         self.last_refusal = ""  # the newest stop because the policy could not read what it was given
@@ -120,13 +121,24 @@ class ControlLoop:
             self._active = True
 
     def leave(self, reason: str) -> None:
-        """Stop being active: one zero twist goes out, and no tick or reply publishes after it. Idempotent."""
+        """Stop being active: one zero twist goes out, and no tick or reply publishes after it.
+
+        Idempotent; where the zero twist could not be published, which raises, the next call tries again.
+        """
         with self.lock:
-            if self._active:
-                self._active = False
-                self.clock.leave()
+            self._owes_stop = self._owes_stop or self._active
+            self._active = False
+            if self._owes_stop:
                 self.stop_reason = ""
                 self._publish(self._commander.stop(reason), self.clock.nanoseconds())
+                self._owes_stop = False
+                self.clock.leave()
+
+    def abandon(self) -> None:
+        """Stop being active before the first tick: nothing is published."""
+        with self.lock:
+            self._active = self._owes_stop = False
+            self.clock.leave()
 
     @property
     def active(self) -> bool:
@@ -346,7 +358,9 @@ class ControlLoop:
 
     def _request_if_due(self) -> None:
         """Start an inference: worker idle, a newer image than the last request's, and one is due."""
-        if not self._active or self._fatal or self._client.busy or not self._commander.due:
+        if not self._active or self._fatal or self._client.busy or self._inferences.waiting:
+            return
+        if not self._commander.due:
             return
         stamp = self._inputs.newest_stamp()
         if stamp is None or stamp == self._used_stamp:
@@ -365,7 +379,9 @@ class ControlLoop:
             self._inferences.request(self._instruction.in_force, self._settings().runtime, at_rest=not self._moved)
         except ObservationError as error:
             self._refuse_observation(str(error))
-        except WorkerError as error:  # its loss is reported by the client itself, with the cause
+        except WorkerLostError:  # the client itself tells, with the cause
+            return
+        except WorkerError as error:
             self._warn("worker", f"no inference: {error}")
 
     def hear_reply(self, reply: StepReply) -> None:
@@ -374,17 +390,22 @@ class ControlLoop:
             self._watch_clock(self.clock.now())
             if not self._active or not self._inferences.awaits(reply):
                 self._statistics.outdated_replies += 1
-            elif reply.at_fault == THE_INSTRUCTION:
-                self._instruction.refuse(reply.error)
-                self._outputs.instruction("")
-                self._stop_for_instruction()
-            elif reply.at_fault == THE_OBSERVATION:
-                self._refuse_observation(f"{reply.error}; look after {', '.join(self._inputs.topics)}")
-            elif reply.result is None:
-                self._count_failure("inference", f"inference failed: {reply.error}")
-            else:
+            elif reply.result is not None:
                 self._take(reply)
+            else:
+                self._inferences.drop()
+                self._take_fault(reply)
             self._request_if_due()
+
+    def _take_fault(self, reply: StepReply) -> None:
+        if reply.at_fault == THE_INSTRUCTION:
+            self._instruction.refuse(reply.error)
+            self._outputs.instruction("")
+            self._stop_for_instruction()
+        elif reply.at_fault == THE_OBSERVATION:
+            self._refuse_observation(f"{reply.error}; look after {', '.join(self._inputs.topics)}")
+        else:
+            self._count_failure("inference", f"inference failed: {reply.error}")
 
     def _stop_for_instruction(self) -> None:
         """Stop because the instruction is refused; it stays refused until another one comes. No failure is counted."""

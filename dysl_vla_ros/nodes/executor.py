@@ -88,7 +88,11 @@ class PatientExecutor(Executor):
 
         def run() -> None:
             begun.set()
-            task()
+            try:
+                task()
+            except Exception:  # of the task itself, which keeps what its callback raises
+                task()  # else nothing of its entity is ever handed out again
+                raise
             if task.done():
                 task.result()  # raises what the callback has raised
 

@@ -103,7 +103,6 @@ class Inferences:
             self._commander.set_gripper(opening)
         played, gaps = self._commander.take_played()
         self._sequence += 1
-        self._in_flight = InFlight(moment, instruction, begun)
         meanwhile = self._commander.actions_played - begun.actions_played
         self._client.submit(
             StepRequest(
@@ -116,6 +115,7 @@ class Inferences:
                 settings,
             )
         )
+        self._in_flight = InFlight(moment, instruction, begun)
 
     def _expected_first_index(self, now: float) -> int:
         """Guess how many actions are played before the reply; used for verification only, joining counts them."""
@@ -127,9 +127,22 @@ class Inferences:
         starts = 0 if latency < until_next else 1 + int((latency - until_next) / step)
         return min(starts, self._actions_left, self._description.action.horizon - 1)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether the answer to a request of the present episode has not been taken, or counted as failed.
+
+        The worker may be idle then: its answer is on the way to us. A request made now would be taken for the one that
+        is answered.
+        """
+        return self._in_flight is not None
+
     def awaits(self, reply: StepReply) -> bool:
-        """Whether the reply belongs to the present episode."""
-        return self._in_flight is not None and reply.episode == self._episode
+        """Whether the reply is the one to the request in flight: no other than the last of the present episode."""
+        return self.waiting and (reply.episode, reply.sequence) == (self._episode, self._sequence)
+
+    def drop(self) -> None:
+        """Forget the request in flight: its answer has come, and is none to be played."""
+        self._in_flight = None
 
     def take(self, reply: StepReply) -> InferenceRecord:
         """Hand an awaited result to the commander, and say what was taken.

@@ -5,6 +5,7 @@ best-effort camera, and a deadline that the camera does not offer would silence 
 volatile and as transient local: ``ros2 topic pub`` is volatile, and one that published before us must be heard too.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,6 +53,11 @@ def image_topic(node: GuardedLifecycleNode, camera: str, transport: str) -> str:
     """Return a camera's topic after remapping; ``/compressed`` is put behind it, as image_transport does."""
     topic: str = node.resolve_topic_name(camera)
     return f"{topic}/compressed" if transport == "compressed" else topic
+
+
+def image_type(transport: str) -> type:
+    """Return the message type of the cameras' topics."""
+    return CompressedImage if transport == "compressed" else Image
 
 
 def joint_names(spec: ProprioceptionSpec) -> tuple[str, ...]:
@@ -130,6 +136,15 @@ class Inputs:
         self.publishers = SourceWatch(node, safety)
         self.subscriptions: list[Any] = []
 
+        try:
+            self._subscribe(image_type(transport), others, joints, on_instruction)
+        except BaseException:
+            self.destroy()
+            raise
+
+    def _subscribe(
+        self, image: type, others: tuple[str, ...], joints: tuple[str, ...], on_instruction: Callable[[str], None]
+    ) -> None:
         def subscribe(kind: type, topic: str, qos: QoSProfile, callback: Callable[[Any], None], group: Any) -> None:
             # of the instruction's two subscriptions one always finds its publisher incompatible: no warning for that
             events = SubscriptionEventCallbacks(use_default_callbacks=qos is not LATCHED)
@@ -137,9 +152,9 @@ class Inputs:
                 judged = self.publishers.watch_speakers(topic, callback, latched=qos is LATCHED)
             else:
                 judged = self.publishers.watch(topic, callback, joints if kind is JointState else ())
-            hear = node.guarded(topic)(judged)
+            hear = self._node.guarded(topic)(judged)
             self.subscriptions.append(
-                node.create_subscription(kind, topic, hear, qos, callback_group=group, event_callbacks=events)
+                self._node.create_subscription(kind, topic, hear, qos, callback_group=group, event_callbacks=events)
             )
 
         # One group, the first camera last: messages that were there before its image are taken before it, so that it
@@ -151,7 +166,6 @@ class Inputs:
             subscribe(Float64, OPENING, SENSOR, self._hear_opening, sensors)
         if JOINTS in others:
             subscribe(JointState, JOINTS, JOINT_STREAM, self._hear_joints, sensors)
-        image = CompressedImage if transport == "compressed" else Image
         for camera in reversed(self.cameras):
             subscribe(image, self._topics[camera], SENSOR, self._image_callback(camera), sensors)
         spoken = MutuallyExclusiveCallbackGroup()
@@ -159,12 +173,16 @@ class Inputs:
             subscribe(String, "instruction", qos, lambda message: on_instruction(message.data), spoken)
 
     def destroy(self) -> None:
-        """End every subscription."""
-        for subscription in self.subscriptions:
-            self._node.destroy_subscription(subscription)
-        self.subscriptions = []
-        self.publishers.destroy()
-        self._pictures.close()
+        """End every subscription; each of them, even where another one fails, which a second call tries."""
+        with contextlib.ExitStack() as parts:
+            parts.callback(self._pictures.close)
+            parts.callback(self.publishers.destroy)
+            for subscription in self.subscriptions:
+                parts.callback(self._end, subscription)
+
+    def _end(self, subscription: Any) -> None:
+        self._node.destroy_subscription(subscription)
+        self.subscriptions.remove(subscription)
 
     # -- hearing -----------------------------------------------------------------------------------------------------
 

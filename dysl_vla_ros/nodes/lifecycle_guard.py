@@ -14,6 +14,7 @@ import functools
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -24,10 +25,14 @@ from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallba
 from rclpy.node import Node
 
 from dysl_vla_ros.errors import DyslVlaError
+from dysl_vla_ros.nodes.executor import PatientExecutor
 from dysl_vla_ros.nodes.lifecycle_services import LifecycleServices
 from dysl_vla_ros.rclpy_private import StateMachine
 
+PRIMARY = ("unconfigured", "inactive", "active", "finalized")
 WARN_PERIOD = 30.0  # s
+SPIN_FAULTS = 10  # of an executor within ...
+SPIN_FAULT_PERIOD = 10.0  # s: then it is broken, and the program ends
 
 Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
 
@@ -54,6 +59,31 @@ def transition(on_exception: TransitionCallbackReturn) -> Callable[[Transition],
         return guarded_transition
 
     return wrap
+
+
+def spin(executor: PatientExecutor, report: Callable[[Exception], None] | None = None) -> None:
+    """Spin until the executor is shut down.
+
+    An exception is told, and spinning goes on: without it no tick stops the arm and no service answers. That may be
+    done with our own executors alone: rclpy's may refuse a second ``spin``.
+
+    Args:
+        executor: spun in this thread.
+        report: stops the arm and tells; None: the first exception is raised.
+
+    Raises:
+        Exception: what the executor raised, when it has done so :data:`SPIN_FAULTS` times within a period.
+    """
+    latest: deque[float] = deque(maxlen=SPIN_FAULTS)
+    while True:
+        try:
+            executor.spin()
+            return
+        except Exception as error:
+            latest.append(time.monotonic())
+            if report is None or len(latest) == SPIN_FAULTS and latest[-1] - latest[0] < SPIN_FAULT_PERIOD:
+                raise
+            report(error)
 
 
 def describe(error: BaseException) -> str:
@@ -171,9 +201,36 @@ class GuardedLifecycleNode(LifecycleNodeMixin, Node):
                     f"a transition was refused: in the state {self.state} there are {', '.join(possible.values())}"
                 )
                 return False
-            return self._triggers()[number]() == TransitionCallbackReturn.SUCCESS
+            return self.carry_out(self._triggers()[number]) == TransitionCallbackReturn.SUCCESS
         finally:
             self.transition_running.release()
+
+    def carry_out(self, trigger: Callable[[], TransitionCallbackReturn]) -> TransitionCallbackReturn:
+        """Run one of rclpy's ``trigger_*`` to a primary state, whatever it raises on the way.
+
+        One that could not even leave active takes the error path: whoever asked for it wants the arm to stand still.
+        The caller holds :attr:`transition_running`.
+        """
+        try:
+            done = trigger()
+        except Exception as error:
+            cause = f"{trigger.__name__.removeprefix('trigger_')}: {describe(error)}"
+            done = TransitionCallbackReturn.ERROR
+            if self.state == "active":
+                self.fail(cause)
+            else:
+                self.note_cause(cause)
+        if self.state not in PRIMARY:
+            self._leave_transition()
+        return done
+
+    def _leave_transition(self) -> None:
+        """Go on to a primary state where rclpy has not: by errorprocessing, as after an error in the callback."""
+        number, label = self._machine.state
+        if label != "errorprocessing":
+            self._machine.end_with(TransitionCallbackReturn.ERROR)
+        outcome = self.on_error(LifecycleState(state_id=number, label=label))
+        self._machine.end_with(outcome)
 
     def _triggers(self) -> dict[int, Callable[[], TransitionCallbackReturn]]:
         shutdowns = (
@@ -207,9 +264,9 @@ class GuardedLifecycleNode(LifecycleNodeMixin, Node):
             cause = self._fatal_cause
             try:
                 if cause and self.state == "active":
-                    self.trigger_deactivate()
+                    self.carry_out(self.trigger_deactivate)
                 elif cause and self.state == "inactive":
-                    self.trigger_cleanup()
+                    self.carry_out(self.trigger_cleanup)
                 if cause:
                     self.note_cause(cause)
             finally:

@@ -1,5 +1,6 @@
 """What the node says: publishers from configure to cleanup, and the making of their messages."""
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,18 +60,32 @@ class Outputs:
         self._node = node
         self._description = description
         commands = command_qos(control.rate)
-        self._twist = node.create_lifecycle_publisher(TwistStamped, "~/twist", commands)
-        self._gripper = node.create_lifecycle_publisher(Float64, "~/gripper", commands)
-        self._action = node.create_lifecycle_publisher(EndEffectorAction, "~/action", RELIABLE)
-        self._chunk = node.create_lifecycle_publisher(ActionChunkMessage, "~/action_chunk", RELIABLE)
-        self._report = node.create_lifecycle_publisher(SkipReport, "~/skip_report", RELIABLE)
-        self._instruction = node.create_lifecycle_publisher(String, "~/instruction", LATCHED)
-        self.publishers = (self._twist, self._gripper, self._action, self._chunk, self._report, self._instruction)
+        self.publishers: list[Any] = []
+
+        def make(kind: type, topic: str, qos: QoSProfile) -> Any:
+            self.publishers.append(node.create_lifecycle_publisher(kind, topic, qos))
+            return self.publishers[-1]
+
+        try:
+            self._twist = make(TwistStamped, "~/twist", commands)
+            self._gripper = make(Float64, "~/gripper", commands)
+            self._action = make(EndEffectorAction, "~/action", RELIABLE)
+            self._chunk = make(ActionChunkMessage, "~/action_chunk", RELIABLE)
+            self._report = make(SkipReport, "~/skip_report", RELIABLE)
+            self._instruction = make(String, "~/instruction", LATCHED)
+        except BaseException:
+            self.destroy()
+            raise
 
     def destroy(self) -> None:
-        """Take every publisher off the graph."""
-        for publisher in self.publishers:
-            self._node.destroy_lifecycle_publisher(publisher)
+        """Take every publisher off the graph; each of them, even where another one fails, which a second call tries."""
+        with contextlib.ExitStack() as parts:
+            for publisher in reversed(self.publishers):
+                parts.callback(self._destroy, publisher)
+
+    def _destroy(self, publisher: Any) -> None:
+        self._node.destroy_lifecycle_publisher(publisher)
+        self.publishers.remove(publisher)
 
     def wait_for_twist_acked(self, limit: float) -> bool:
         """Wait until every consumer has the last twist, at most ``limit`` seconds; false if one has not."""

@@ -1,5 +1,6 @@
 """Everything that lives from configure to cleanup: worker, commander, control loop, subscriptions, publishers."""
 
+import contextlib
 import time
 from typing import Any
 
@@ -86,11 +87,12 @@ class Session:
         Do not hold the loop's lock: the client waits for its callbacks.
         """
         self.is_open = False
-        self.client.close()
         self._parameters.cross_check = lambda settings: ""
-        for part in ("inputs", "outputs"):
-            if hasattr(self, part):
-                getattr(self, part).destroy()
+        with contextlib.ExitStack() as parts:  # the last first, and each of them even where another one fails
+            for part in ("outputs", "inputs"):
+                if hasattr(self, part):
+                    parts.callback(getattr(self, part).destroy)
+            parts.callback(self.client.close)
 
     def leave_active(self, reason: str) -> None:
         """Publish the one zero twist and wait, for a limited time, until consumers have it."""

@@ -12,6 +12,7 @@ What each transition does, and what its outcome leads to:
 - ``on_error``: ends whatever is left. SUCCESS -> unconfigured.
 """
 
+import functools
 import gc
 import sys
 import threading
@@ -30,7 +31,7 @@ from dysl_vla_ros.errors import DyslVlaError, SettingError
 from dysl_vla_ros.nodes.console import Console
 from dysl_vla_ros.nodes.diagnostics import Diagnostics
 from dysl_vla_ros.nodes.executor import PatientExecutor, lanes
-from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode, transition
+from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode, describe, spin, transition
 from dysl_vla_ros.nodes.namesake import living_namesake
 from dysl_vla_ros.nodes.outputs import RELIABLE
 from dysl_vla_ros.nodes.parameter_files import without_effect
@@ -64,6 +65,7 @@ class VlaNode(GuardedLifecycleNode):
         self._session: Session | None = None
         self._control_timer: Any = None
         self._diagnostics_timer: Any = None
+        self._told = ("", "")  # state and cause, as of the last message on /diagnostics
         self._parameters_of_node = NodeParameters(
             self, lambda: self.state != "unconfigured", self._on_parameters_changed
         )
@@ -101,29 +103,33 @@ class VlaNode(GuardedLifecycleNode):
             if self.ending:  # `end` closes a session that it finds here; one that it could not find ends now
                 raise DyslVlaError("the node is ending")
             session.open()
+            described = session.description
+            self.get_logger().info(
+                f"configured: {described.family}, {described.layers_total} layers, "
+                f"cameras {', '.join(described.cameras)}"
+            )
         except BaseException:
-            self._session = None
-            session.close()
+            self._close_session()
             raise
         self.last_cause = ""
-        described = session.description
-        self.get_logger().info(
-            f"configured: {described.family}, {described.layers_total} layers, cameras {', '.join(described.cameras)}"
-        )
         return SUCCESS
 
     @transition(FAILURE)
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start playing: the first command goes out when the policy has answered the first instruction."""
         session = self._open_session()
-        super().on_activate(state)
-        session.loop.enter()
-        self._control_timer = self.create_timer(
-            1.0 / self._parameters_of_node.settings.control.rate,
-            self.guarded("tick")(session.loop.tick),
-            MutuallyExclusiveCallbackGroup(),
-            self._steady,
-        )
+        try:
+            super().on_activate(state)
+            session.loop.enter()
+            self._control_timer = self.create_timer(
+                1.0 / self._parameters_of_node.settings.control.rate,
+                self.guarded("tick")(session.loop.tick),
+                MutuallyExclusiveCallbackGroup(),
+                self._steady,
+            )
+        except BaseException:  # no tick has run: nothing has moved, and nothing is published
+            session.loop.abandon()
+            raise
         return SUCCESS
 
     @transition(ERROR)
@@ -141,14 +147,13 @@ class VlaNode(GuardedLifecycleNode):
 
     @transition(ERROR)
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop the arm, end the worker, leave the graph but for what rclpy itself publishes."""
+        """Stop the arm, end the worker, leave the graph but for what rclpy itself publishes.
+
+        What fails on the way is told and keeps nothing else from ending: no state but finalized is left.
+        """
         self.ending = True
-        self._leave_active("shut down")
-        self._close_session()
-        self._publish_diagnostics()
-        self.destroy_timer(self._diagnostics_timer)
-        self.destroy_publisher(self._diagnostics)
-        self._diagnostics_timer = None
+        self._leave_and_close()
+        self._do_all(self._publish_diagnostics, self._end_diagnostics)
         return SUCCESS
 
     @transition(FAILURE)
@@ -163,15 +168,40 @@ class VlaNode(GuardedLifecycleNode):
         return self._session
 
     def _leave_active(self, reason: str) -> None:
-        timer, self._control_timer = self._control_timer, None
+        """Publish the zero twist that is owed, then end the ticks; what has failed is made up for by the next call."""
+        if self._session is not None and self._session.is_open:
+            self._session.leave_active(reason)
+        if self._control_timer is not None:
+            self.destroy_timer(self._control_timer)
+            self._control_timer = None
+
+    def _leave_and_close(self) -> None:
+        """Stop the arm and end the worker, for good."""
+        leave = functools.partial(self._leave_active, "shut down")
+        self._do_all(leave, leave, self._close_session)  # twice: a zero twist that has failed is owed still
+
+    def _do_all(self, *steps: Callable[[], None]) -> None:
+        """Take each step of an end, whatever another one raises, which is told."""
+        for step in steps:
+            try:
+                step()
+            except Exception as error:
+                self.note_cause(f"shutdown: {describe(error)}")
+
+    def _end_diagnostics(self) -> None:
+        timer, self._diagnostics_timer = self._diagnostics_timer, None
         if timer is not None:
             self.destroy_timer(timer)
-            self._open_session().leave_active(reason)
+        self.destroy_publisher(self._diagnostics)
 
     def _close_session(self) -> None:
         session, self._session = self._session, None
         if session is not None:
-            session.close()
+            try:
+                session.close()
+            except Exception:
+                session.close()  # what could not be ended in the first try: it keeps what is left
+                raise
             del session
             gc.collect()  # its parts call one another; Python by itself would keep some sessions for a long time
 
@@ -222,6 +252,10 @@ class VlaNode(GuardedLifecycleNode):
         return response
 
     def _publish_diagnostics(self) -> None:
+        news = (self.state, self.last_cause)
+        wanted = self._parameters_of_node.settings.diagnostics.while_inactive or self.state == "active"
+        if not wanted and news == self._told:
+            return
         session = self._session
         if session is not None and session.is_open:
             for warning in session.graph.look():
@@ -236,6 +270,7 @@ class VlaNode(GuardedLifecycleNode):
         )
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
+        self._told = news
 
     # -- end ---------------------------------------------------------------------------------------------------------
 
@@ -247,14 +282,15 @@ class VlaNode(GuardedLifecycleNode):
             session.client.close()
         if not self.transition_running.acquire(timeout=END_LIMIT):
             self.get_logger().error(f"a transition has not ended within {END_LIMIT:g} s; ending all the same")
-            self._leave_active("shut down")
-            self._close_session()
+            self._leave_and_close()
             return
         try:
             if self.state in ("unconfigured", "inactive", "active"):
-                self.trigger_shutdown()
+                self.carry_out(self.trigger_shutdown)
         finally:
             self.transition_running.release()
+            if self.state != "finalized":
+                self.on_shutdown(LifecycleState(state_id=0, label=self.state))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -274,8 +310,8 @@ def _run(stop: StopRequest, console: Console) -> int:
 
     def keep_spinning(executor: PatientExecutor) -> None:
         try:
-            executor.spin()
-        except Exception as error:  # none is known that gets here; the arm must stop all the same
+            spin(executor, lambda error: node.report_fault("executor", error))
+        except Exception as error:  # it fails again and again; the arm must stop all the same
             died.append(error)
         stop.set()
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from dysl_vla_ros import __version__
-from dysl_vla_ros.errors import ObservationError, WorkerError
+from dysl_vla_ros.errors import ObservationError, WorkerError, WorkerLostError
 from dysl_vla_ros.interfaces import FloatArray, Observation, PolicyDescription, StepResult
 from dysl_vla_ros.settings import ModelSettings, RuntimeSettings
 from dysl_vla_ros.worker.frames import FrameSlots, memory_file
@@ -140,13 +140,14 @@ class WorkerClient:
         """Send one observation; the reply comes through ``on_reply``. Does not wait.
 
         Raises:
-            WorkerError: a request is in flight, or the worker is gone.
+            WorkerLostError: the worker is gone, or going; ``on_lost`` tells why.
+            WorkerError: a request is in flight, or the worker takes none.
             ObservationError: a frame is missing, of a wrong kind, or too large for its slot (names the camera), or the
                 rest of the request is too large.
         """
         with self._changed:
             if self._stream is None or self._slots is None:
-                raise WorkerError(self._ended or "the policy worker is not running")
+                raise WorkerLostError(self._ended or "the policy worker is not running")
             if self._in_flight is not None:
                 raise WorkerError(f"the policy worker still computes request {self._in_flight.sequence}")
             since = time.monotonic()
@@ -201,14 +202,16 @@ class WorkerClient:
         """Start, load, serve, bury; then tell, unless ``start`` or ``close`` does."""
         ready = False
         why = ""
+        ours: socket.socket | None = None
         frames = -1
-        ours, theirs = socket.socketpair()
         try:
-            frames = memory_file()
+            ours, theirs = socket.socketpair()
             with theirs:
+                frames = memory_file()
                 process = WorkerProcess(self._spec.python, compute_threads(self._spec.threads), theirs.fileno(), frames)
+                with self._changed:  # at once: whatever comes next, it is to be buried
+                    self._process = process
             with self._changed:
-                self._process = process
                 if self._closed:
                     process.kill()
             description = self._load(ours, process)
@@ -270,34 +273,47 @@ class WorkerClient:
                 raise MessageError(f"an answer to request {answer.sequence}, {request.sequence} was asked")
             self._call(self._on_reply, _reply(answer, time.monotonic() - request.since))
 
-    def _bury(self, stream: socket.socket, frames: int, why: str) -> None:
-        """Give back every descriptor, make sure that the process is gone, and note why."""
+    def _bury(self, stream: socket.socket | None, frames: int, why: str) -> None:
+        """Give back every descriptor, make sure that the process is gone, and note why: each whatever else fails."""
         with self._changed:
             slots, self._slots, self._stream, self._in_flight = self._slots, None, None, None
             process = self._process
-        stream.close()
-        if slots:
-            slots.close()
-        if frames >= 0:
-            os.close(frames)
-        if process and why:
-            process.kill()  # it still runs, and what it says is not understood
-        how = process.end() if process else ""
-        with self._changed:
-            self._process = None
-            self._ended = why or f"the policy worker {how}"
-            self._changed.notify_all()
+        how = ""
+        try:
+            with contextlib.ExitStack() as parts:
+                if frames >= 0:
+                    parts.callback(os.close, frames)
+                if slots:
+                    parts.callback(slots.close)
+                if stream:
+                    parts.callback(stream.close)
+        except Exception:
+            _log.exception("giving back what the policy worker shared failed")
+        try:
+            if process and why:
+                process.kill()  # it still runs, and what it says is not understood
+            how = process.end() if process else ""
+        except Exception as error:  # the end of this thread kills it
+            _log.exception("ending the policy worker failed")
+            how = f"could not be ended: {error!r}"
+        finally:
+            with self._changed:
+                self._process = None
+                self._ended = why or f"the policy worker {how}"
+                self._changed.notify_all()
 
     def _send(self, stream: socket.socket, data: bytes) -> None:
         """Send all of ``data`` without waiting; a worker that takes less is as good as lost."""
         try:
             sent = stream.send(data, socket.MSG_DONTWAIT)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise WorkerLostError(f"the policy worker has hung up: {error.strerror or error}") from error
         except OSError as error:
             raise WorkerError(f"the policy worker takes no message: {error.strerror or error}") from error
         if sent != len(data):
             with contextlib.suppress(OSError):
                 stream.shutdown(socket.SHUT_RDWR)
-            raise WorkerError(f"the policy worker took {sent} of {len(data)} bytes")
+            raise WorkerLostError(f"the policy worker took {sent} of {len(data)} bytes")
 
     def _call(self, callback: Callable[[Any], None], argument: Any) -> None:
         with self._changed:

@@ -58,9 +58,18 @@ class WorkerProcess:
             raise WorkerError(
                 f"model.python: cannot start {self._python!r}: {error.strerror or error}; name a Python interpreter"
             ) from error
-        self._handle = os.pidfd_open(self._process.pid)
-        self._forwarder = threading.Thread(target=self._forward, name="dysl_vla worker output", daemon=True)
-        self._forwarder.start()
+        except BaseException:
+            self.forget_folder()
+            raise
+        try:
+            self._handle = os.pidfd_open(self._process.pid)
+            self._forwarder = threading.Thread(target=self._forward, name="dysl_vla worker output", daemon=True)
+            self._forwarder.start()
+        except BaseException:  # nobody has this object, so nobody else can end the process
+            self.kill()
+            self._process.wait(REAP_LIMIT)
+            self.forget_folder()
+            raise
 
     @property
     def pid(self) -> int:

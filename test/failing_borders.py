@@ -1,0 +1,261 @@
+"""Borders that fail to order: the real node and the real worker, in whose process one call raises.
+
+A *border* is a call from one part of this package into another part or into anything else: rclpy, messages, numpy,
+torch, the system. Nobody lists them: a profile function sees every call of the process, notes the borders that are
+crossed (:meth:`FailingBorders.record`), and raises in place of the one that is ordered (:meth:`FailingBorders.fail`),
+once, as if the call itself had raised. What is no border is told by :data:`INTERPRETER` and :func:`reads_a_field`.
+
+Run as a program it is ``vla_node`` (``FailingBorders.program``), or the interpreter of its worker
+(``FailingBorders.python``).
+"""
+
+import importlib
+import json
+import os
+import runpy
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+FOLDER = "DYSL_TEST_BORDERS"
+POLL = 0.01  # s between two looks at the order
+PACKAGE = "dysl_vla_ros"
+
+# What holds our own code together, as taking a lock does, and how a failure is told: no Python program goes on without.
+INTERPRETER = frozenset(
+    ["_abc", "_collections", "_contextvars", "_functools", "_operator", "_struct", "_thread", "_weakref", "abc"]
+    + ["builtins", "codecs", "collections", "concurrent", "contextlib", "contextvars", "copy", "dataclasses", "enum"]
+    + ["functools", "importlib", "inspect", "itertools", "linecache", "logging", "operator", "queue", "re"]
+    + ["selectors", "sys", "threading", "time", "tokenize", "traceback", "types", "typing", "warnings", "weakref"]
+)
+
+
+def part_of_file(name: str) -> str:
+    """Return which part a source file belongs to: ``dysl_vla_ros/nodes``, ``rclpy``, ``socket``; "": none."""
+    if name.startswith("<"):
+        return ""
+    parts = Path(name).parts
+    if PACKAGE in parts:
+        below = parts[len(parts) - 1 - parts[::-1].index(PACKAGE) + 1 :]
+        if below[0] in ("msg", "srv"):
+            return "messages"
+        return f"{PACKAGE}/{below[0].removesuffix('.py')}"
+    if "site-packages" in parts:
+        return parts[parts.index("site-packages") + 1].removesuffix(".py")
+    for number, each in enumerate(parts):
+        if each.startswith("python3."):
+            return parts[number + 1].removesuffix(".py")
+    return ""
+
+
+def part_of_c(function: Any) -> str:
+    """Return the module of a function that is not written in Python; "" for methods of the built-in types."""
+    owner = getattr(function, "__self__", None)
+    module = getattr(function, "__module__", None)
+    if not module and owner is not None:
+        module = (owner if isinstance(owner, type) else type(owner)).__module__
+    return (module or "").partition(".")[0]
+
+
+def reads_a_field(part: str, name: str) -> bool:
+    """Whether a call is none in the source: a field of a message, an attribute of a module, numpy's own dispatch."""
+    last = name.rpartition(".")[2]
+    if part == "messages" or part.endswith(("_msgs", "_interfaces")):
+        return last != "__init__"
+    return last in ("__getattr__", "__getattribute__", "__del__") or part == "numpy" and last.startswith("_")
+
+
+class Borders:
+    """The borders of this process; installed before anything of the package is imported."""
+
+    def __init__(self, folder: Path, who: str) -> None:
+        self._folder, self._who = folder, who
+        self._parts: dict[CodeType, str] = {}
+        self._sites: dict[Any, str] = {}
+        self._recording = False
+        self._recorded: set[str] = set()
+        self._armed = ""
+        self._fired = ""
+        self._within: frozenset[str] = frozenset()  # functions; a border counts below one of them, "": everywhere
+
+    def install(self) -> None:
+        threading.Thread(target=self._obey, daemon=True).start()
+        threading.setprofile(self._profile)
+        sys.setprofile(self._profile)
+
+    def _obey(self) -> None:
+        before, written = "", 0
+        order = self._folder / "order.json"
+        while True:
+            text = order.read_text()
+            if text != before:
+                before = text
+                given = json.loads(text)
+                mine = given["who"] == self._who
+                self._within = frozenset(given.get("within", ()))
+                self._armed = given["site"] if mine and given["mode"] == "fail" else ""
+                self._recorded, written = set(), 0
+                self._recording = mine and given["mode"] == "record"
+                self._tell("obeyed", given["number"])
+            if self._recording and len(self._recorded) != written:
+                written = len(self._recorded)
+                self._tell("sites", sorted(self._recorded))
+            if self._fired:
+                self._tell("fired", self._fired)
+                self._fired = ""
+            time.sleep(POLL)
+
+    def _tell(self, name: str, value: Any) -> None:
+        file = self._folder / f"{name}_{self._who}.json"
+        file.with_suffix(".new").write_text(json.dumps(value))
+        file.with_suffix(".new").rename(file)
+
+    def _part(self, code: CodeType) -> str:
+        part = self._parts.get(code)
+        if part is None:
+            part = self._parts[code] = part_of_file(code.co_filename)
+        return part
+
+    def _profile(self, frame: FrameType, event: str, arg: Any) -> None:
+        if event == "call":
+            caller = frame.f_back
+            if caller is None or not self._part(caller.f_code).startswith(PACKAGE):
+                return
+            called: Any = frame.f_code
+        elif event == "c_call":
+            caller = frame
+            if not self._part(caller.f_code).startswith(PACKAGE):
+                return
+            called = arg.__name__
+        else:
+            return
+        key = (caller.f_code, caller.f_lineno, called)
+        site = self._sites.get(key)
+        if site is None:
+            site = self._sites[key] = self._site(caller, called, arg)
+        if not site or not (self._recording or site == self._armed) or not self._counts(caller):
+            return
+        if self._recording:
+            self._recorded.add(site)
+        if site == self._armed:
+            self._armed = ""
+            self._fired = site
+            sys.settrace(self._rearm)  # an exception takes the profile function off this thread
+            raise RuntimeError(f"a fault to order: {site}")
+
+    def _counts(self, caller: FrameType | None) -> bool:
+        if not self._within:
+            return True
+        while caller is not None:
+            if caller.f_code.co_name in self._within and self._part(caller.f_code).startswith(PACKAGE):
+                return True
+            caller = caller.f_back
+        return False
+
+    def _rearm(self, frame: FrameType, event: str, arg: Any) -> None:
+        sys.settrace(None)
+        sys.setprofile(self._profile)
+
+    def _site(self, caller: FrameType, called: Any, arg: Any) -> str:
+        ours = self._part(caller.f_code)
+        if isinstance(called, CodeType):
+            theirs, name = self._part(called), called.co_qualname if hasattr(called, "co_qualname") else called.co_name
+        else:
+            theirs, name = part_of_c(arg), called
+        if not theirs or theirs == ours or theirs in INTERPRETER or reads_a_field(theirs, name):
+            return ""
+        code = caller.f_code
+        place = getattr(code, "co_qualname", code.co_name)
+        module = f"{ours.removeprefix(PACKAGE + '/')}.{Path(code.co_filename).stem}"
+        return f"{module}.{place}:{caller.f_lineno} -> {theirs}.{name}"
+
+
+class FailingBorders:
+    """What a test orders, and what it is told; ``who`` is ``node`` or ``worker``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "borders"
+        self._folder.mkdir(parents=True)
+        self._number = 0
+        self._order("off", "", "")
+        here = Path(__file__).resolve()
+        self.program = self._script("vla_node", f'exec "{sys.executable}" "{here}" "$@"')
+        self.python = self._script("python", f'exec "{sys.executable}" "{here}" "$@"')
+
+    def _script(self, name: str, line: str) -> str:
+        script = self._folder / name
+        script.write_text(f'#!/bin/sh\n{FOLDER}="{self._folder}"; export {FOLDER}\n{line}\n')
+        script.chmod(0o755)
+        return str(script)
+
+    def _order(self, mode: str, who: str, site: str, within: Sequence[str] = ()) -> None:
+        self._number += 1
+        for name in ("sites", "fired") if mode != "off" else ():
+            (self._folder / f"{name}_{who}.json").unlink(missing_ok=True)
+        written = self._folder / "order.new"
+        order = {"mode": mode, "who": who, "site": site, "within": list(within), "number": self._number}
+        written.write_text(json.dumps(order))
+        os.replace(written, self._folder / "order.json")
+
+    def record(self, who: str, within: Sequence[str] = ()) -> None:
+        """Note every border that is crossed from now on; ``within``: below functions of these names alone."""
+        self._order("record", who, "", within)
+
+    def fail(self, who: str, site: str, within: Sequence[str] = ()) -> None:
+        """Let the next call over this border raise."""
+        self._order("fail", who, site, within)
+
+    def off(self) -> None:
+        """Leave everything as it is."""
+        self._order("off", "", "")
+
+    def _read(self, name: str, who: str) -> Any:
+        file = self._folder / f"{name}_{who}.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
+    def obeyed(self, who: str) -> bool:
+        """Whether the process acts on the newest order."""
+        return bool(self._read("obeyed", who) == self._number)
+
+    def recorded(self, who: str) -> list[str]:
+        """Return the borders that were crossed since the order to record."""
+        return list(self._read("sites", who) or [])
+
+    def fired(self, who: str) -> bool:
+        """Whether the ordered call has raised."""
+        return self._read("fired", who) is not None
+
+
+def main() -> None:
+    worker = sys.argv[1:2] == ["-m"]
+    borders = Borders(Path(os.environ[FOLDER]), "worker" if worker else "node")
+    if worker:
+        module = sys.argv[2]
+        sys.argv[:3] = [module]
+        importlib.import_module(f"{PACKAGE}.runtime.step")  # torch and all: half a minute under a profile function
+        from dysl_vla_ros.worker import server
+
+        load = server.load
+
+        def load_with_borders(*arguments: Any) -> Any:
+            borders.install()
+            return load(*arguments)
+
+        server.load = load_with_borders
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    else:
+        borders.install()
+        from dysl_vla_ros import stop_signals
+
+        stop_signals.end_at_once()
+        from dysl_vla_ros.nodes.vla_node import main as run
+
+        sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()
