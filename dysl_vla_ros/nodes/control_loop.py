@@ -120,19 +120,24 @@ class ControlLoop:
             self._entered = time.monotonic()
             self._active = True
 
-    def leave(self, reason: str) -> None:
+    def leave(self, reason: str) -> bool:
         """Stop being active: one zero twist goes out, and no tick or reply publishes after it.
 
         Idempotent; where the zero twist could not be published, which raises, the next call tries again.
+
+        Returns:
+            whether it went out now.
         """
         with self.lock:
             self._owes_stop = self._owes_stop or self._active
             self._active = False
-            if self._owes_stop:
-                self.stop_reason = ""
-                self._publish(self._commander.stop(reason), self.clock.nanoseconds())
-                self._owes_stop = False
-                self.clock.leave()
+            if not self._owes_stop:
+                return False
+            self.stop_reason = ""
+            self._publish(self._commander.stop(reason), self.clock.nanoseconds())
+            self._owes_stop = False
+            self.clock.leave()
+            return True
 
     def abandon(self) -> None:
         """Stop being active before the first tick: nothing is published."""

@@ -96,8 +96,7 @@ class Session:
 
     def leave_active(self, reason: str) -> None:
         """Publish the one zero twist and wait, for a limited time, until consumers have it."""
-        self.loop.leave(reason)
-        if not self.outputs.wait_for_twist_acked(TWIST_ACK_LIMIT):
+        if self.loop.leave(reason) and not self.outputs.wait_for_twist_acked(TWIST_ACK_LIMIT):
             self._node.get_logger().warning(
                 f"a consumer of the twist has not acknowledged the zero twist within {TWIST_ACK_LIMIT:g} s"
             )
