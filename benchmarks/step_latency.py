@@ -89,7 +89,7 @@ def engine_cost(runtime: Runtime, seen: Sequence[Observation], plan: tuple[int, 
 
     def bare(observation: Observation) -> float:
         with torch.inference_mode():
-            hidden, context = runtime.policy.prepare(observation)
+            hidden, context = runtime.policy.prepare([observation])
             start, layer = time.perf_counter_ns(), 0
             while layer < len(layers):
                 if layer in skips:

@@ -8,6 +8,7 @@ the node does not have; ROS ignores both in silence.
 import dataclasses
 import difflib
 import json
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,17 @@ from typing import Any
 import yaml
 
 from dysl_vla_ros.errors import SettingError
-from dysl_vla_ros.settings import GROUPS, ControlSettings, GuidanceSettings, RuntimeSettings, SkippingSettings, build
+from dysl_vla_ros.settings import (
+    GROUPS,
+    ControlSettings,
+    GuidanceSettings,
+    RuntimeSettings,
+    SkippingSettings,
+    build,
+    old_names,
+)
+
+_log = logging.getLogger("dysl_vla.parameters")
 
 NODE = "dysl_vla"
 OTHER_NAMES = ("qos_overrides", "use_sim_time", "start_type_description_service")  # every ROS node has them
@@ -73,6 +84,8 @@ def read_params_file(path: Path, node: str = NODE) -> FileSettings:
             faults.append(str(error))
     if faults:
         raise SettingError(f"{path}: {'; '.join(faults)}")
+    for warning in old_names(values):
+        _log.warning("%s: %s", path, warning)
     return FileSettings(built, tuple(name for name in values if name in FIELDS))
 
 

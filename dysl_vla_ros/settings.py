@@ -7,6 +7,7 @@ fixed while the node is configured, all others act on the next step. A threshold
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -22,11 +23,14 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    form: tuple[str, str] = ("", ""),
 ) -> Any:
-    """Declare one field: its default and what a user must know of it. Numbers need ``low`` and ``high``, finite."""
-    return dataclasses.field(
-        default=default, metadata={"meaning": meaning, "unit": unit, "low": low, "high": high, "choices": choices}
-    )
+    """Declare one field: its default and what a user must know of it. Numbers need ``low`` and ``high``, finite.
+
+    ``form`` is of a text that has no fixed choices: a pattern, and the same in words.
+    """
+    told = {"meaning": meaning, "unit": unit, "low": low, "high": high, "choices": choices, "form": form}
+    return dataclasses.field(default=default, metadata=told)
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,23 @@ class ModelSettings:
     group: ClassVar[str] = "model"
     checkpoint: str = setting("", "folder of the base checkpoint (config.json, *.safetensors)")
     adapters: str = setting("", "DySL folder; empty: the checkpoint's own `dysl` folder, full depth if it has none")
-    device: str = setting("cpu", "where the policy runs", choices=("cpu",))
+    device: str = setting("cpu", "where the policy runs", form=(r"cpu|cuda(:\d{1,3})?", "cpu, cuda or cuda:N"))
+    dtype: str = setting(
+        "",
+        "numbers that the policy computes in; empty: the checkpoint's own",
+        choices=("", "float32", "bfloat16", "float16"),
+    )
     image_transport: str = setting(
         "raw",
         "what the cameras' topics carry; compressed: JPEG or PNG on `<topic>/compressed`",
         choices=("raw", "compressed"),
     )
+    noise: str = setting(
+        "fresh",
+        "of a policy that draws noise (flow matching): fresh for each inference, or fixed within an episode",
+        choices=("fresh", "fixed"),
+    )
+    noise_seed: int = setting(0, "what that noise is drawn from, with the episode's number", low=0, high=2**31 - 1)
     threads: int = setting(0, "compute threads of the policy worker; 0: half the cores", low=0, high=256)
     python: str = setting("", "Python interpreter of the policy worker; empty: the node's own")
     load_timeout: float = setting(
@@ -89,10 +104,20 @@ class SkippingSettings:
     """When layers are skipped."""
 
     group: ClassVar[str] = "skipping"
-    enabled: bool = setting(True, "false: every layer runs, bit-identical to the base model")
+    rule: str = setting(
+        "",
+        "which layers run; full: every one, bit-identical to the base model; static: the static ones alone, always; "
+        "dysl: as controllers and guidance decide; empty: as the DySL folder says",
+        choices=("", "dysl", "static", "full"),
+    )
+    enabled: bool = setting(True, "the old name of a rule, for one release: false is skipping.rule: full")
     threshold: float = setting(
         0.5, "a layer's controller must exceed it to skip; higher: fewer layers skipped", low=0.0, high=1.0
     )
+
+    def named_rule(self, own: str = "dysl") -> str:
+        """Return the rule in force; ``own``: that of the DySL folder."""
+        return (self.rule or own) if self.enabled else "full"
 
 
 WARMUP = 2  # inferences, where no calibration says otherwise: the first from which a change of continuity is known
@@ -225,10 +250,22 @@ class RuntimeSettings:
 
 
 OPEN = GuidanceSettings(prior=False, verify=False, warmup=0)  # allow points at blocks' first layers, from the start
-FULL_DEPTH = RuntimeSettings(SkippingSettings(enabled=False))
+FULL_DEPTH = RuntimeSettings(SkippingSettings(rule="full"))
 AT_FLOOR = RuntimeSettings(SkippingSettings(threshold=0.0), OPEN)  # every block skipped whole, always
 
 GROUPS = (ModelSettings, ControlSettings, SkippingSettings, GuidanceSettings, SafetySettings, DiagnosticsSettings)
+
+
+RENAMED = {"skipping.enabled": (False, "skipping.rule: full")}  # name -> value that says something, what says it now
+
+
+def old_names(given: Mapping[str, Any]) -> list[str]:
+    """Say of each setting in ``given`` (name -> value) that is called otherwise now how it is to be written."""
+    return [
+        f"{name} is an old name, which the next release will not take; write {now} instead"
+        for name, (value, now) in RENAMED.items()
+        if name in given and given[name] == value
+    ]
 
 
 def check(name: str, value: Any, field: "dataclasses.Field[Any]") -> str:
@@ -242,6 +279,9 @@ def check(name: str, value: Any, field: "dataclasses.Field[Any]") -> str:
         low, high = field.metadata["low"], field.metadata["high"]
         if not math.isfinite(value) or not low <= value <= high:
             return f"{name} must be from {low:g} to {high:g}{unit}, not {value}"
+    pattern, words = field.metadata["form"]
+    if pattern and not re.fullmatch(pattern, value):
+        return f"{name} must be {words}, not {value!r}"
     choices = field.metadata["choices"]
     if choices and value not in choices:
         return f"{name} must be one of {', '.join(repr(choice) for choice in choices)}, not {value!r}"

@@ -150,6 +150,13 @@ EFFECTS: dict[str, Effect] = {
         lambda report: report.instruction_hash == sha256(b"open the drawer").hexdigest(),
         every=True,
     ),
+    "skipping.rule": Effect(
+        "static",
+        REPORT,
+        lambda report: report.allow_points == report.skip_points and not report.verified,
+        every=True,
+        context={"skipping.threshold": 1.0},
+    ),
     "skipping.enabled": Effect(
         False,
         REPORT,

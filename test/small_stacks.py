@@ -1,6 +1,6 @@
 """Real decoder stacks of transformers, small, with random weights: what the method's tests run on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from transformers import GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaModel
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.stack import Layer
+from dysl_vla_ros.skipping.streams import Stream
 
 LAYERS, WIDTH, TOKENS, PADDING = 8, 64, 12, 3
 
@@ -53,7 +54,7 @@ class SmallStack:
             self.model.layers[0].register_forward_pre_hook(entering, with_kwargs=True),
             self.model.norm.register_forward_pre_hook(leaving),
         ]
-        with torch.inference_mode():
+        with torch.no_grad():  # what inference mode makes cannot be trained through
             output = self.model(inputs_embeds=embedded, attention_mask=token_mask.long(), use_cache=False)
         for hook in hooks:
             hook.remove()
@@ -90,9 +91,14 @@ def random_tokens(seed: int, batch: int = 1) -> tuple[Tensor, Tensor]:
     return torch.randn(batch, TOKENS, WIDTH, generator=generator), mask
 
 
-def trained_like(partition: LayerPartition, width: int = WIDTH, seed: int = 3, queries: int = 4) -> DyslModules:
+STREAMS = (Stream("stack", WIDTH),)
+
+
+def trained_like(
+    partition: LayerPartition, streams: Sequence[Stream] = STREAMS, seed: int = 3, queries: int = 4
+) -> DyslModules:
     """Return modules whose every parameter is random: adapters that are no identity, controllers of either mind."""
-    modules = DyslModules(partition, width, bottleneck=16, queries=queries, controller_width=8)
+    modules = DyslModules(partition, streams, bottleneck=16, queries=queries, controller_width=8)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in modules.parameters():

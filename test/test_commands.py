@@ -150,7 +150,7 @@ def test_evaluate_takes_a_parameter_file_and_lets_its_own_arguments_count_over_i
     assert (from_file.skipping.threshold, from_file.guidance.window, from_file.actions_per_inference) == (0.4, 7, 2)
     both = ["evaluate", "base", "--params", str(path), "--threshold", "0.7", "--full-depth"]
     over = runtime_settings(parser.parse_args(both))
-    assert (over.skipping.threshold, over.skipping.enabled, over.guidance.window) == (0.7, False, 7)
+    assert (over.skipping.threshold, over.skipping.rule, over.guidance.window) == (0.7, "full", 7)
     assert runtime_settings(parser.parse_args(["evaluate", "base"])) == RuntimeSettings()
 
 

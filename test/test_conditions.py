@@ -184,7 +184,7 @@ def test_pushes_have_one_strength_and_length_and_come_by_the_seed_alone(scene):
 
 def test_pushes_move_the_arm_of_every_method_at_the_same_ticks(play, scene):
     def velocities(skipping, **changes):
-        settings = RuntimeSettings(skipping=SkippingSettings(enabled=skipping))
+        settings = RuntimeSettings(skipping=SkippingSettings(rule="dysl" if skipping else "full"))
         record, seen, _, _ = play(runtime=settings, max_ticks=30, **changes)
         assert record.ticks == len(scene.velocities) == 30, "one command a tick"
         return np.stack(scene.velocities), seen

@@ -99,7 +99,7 @@ def test_with_adapters_the_policy_acts_at_its_floor_and_its_episodes_have_names_
     observation, _ = seen_in(corrected[0])[3]
     full, floor = Actor(checkpoint, None), Actor(checkpoint, adapters)
     runtime = Runtime.load(str(checkpoint), str(adapters))
-    asked = {"full": (full, RuntimeSettings(SkippingSettings(enabled=False))), "floor": (floor, AT_FLOOR)}
+    asked = {"full": (full, RuntimeSettings(SkippingSettings(rule="full"))), "floor": (floor, AT_FLOOR)}
     given = {name: runtime.step(observation, NOTHING, settings) for name, (_, settings) in asked.items()}
     for name, (actor, _) in asked.items():
         np.testing.assert_array_equal(actor.action(observation), given[name].chunk.actions[0])

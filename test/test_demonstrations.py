@@ -14,7 +14,7 @@ from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.simulation.demonstrations import record_task
 from dysl_vla_ros.simulation.tasks import TASKS
 from dysl_vla_ros.training.behaviour_cloning import learning_rate, train
-from dysl_vla_ros.training.dataset import load_episodes, mapped, observations
+from dysl_vla_ros.training.dataset import load_episodes, mapped, observations, observations_in_order
 from dysl_vla_ros.training.drawing import draw_evenly
 from dysl_vla_ros.training.options import TrainingSettings
 from harness import wait_until
@@ -83,6 +83,18 @@ def test_frames_become_observations_of_the_task_that_they_are_from(recorded):
     assert len(seen) == 5
     assert {observation.instruction for observation in seen} <= set(episodes.instructions)
     assert seen[0].images["wrist_image"].shape == (96, 96, 3), "as recorded: the policy shrinks it"
+
+
+def test_whole_episodes_come_in_their_order_and_each_beginning_is_told(recorded):
+    episodes = load_episodes(recorded, [TASKS["reach"]], quiet=True)
+    length = int(episodes.end[0])
+    seen, begins = observations_in_order(episodes, length + 1)
+    seen = list(seen)
+    assert len(seen) == len(begins) > length and sum(begins) == 2 and begins[0]
+    first = next(start for start in np.flatnonzero(np.diff(episodes.episode, prepend=-1))
+                 if np.array_equal(episodes.proprioception[start], seen[0].proprioception))  # fmt: skip
+    for number, observation in enumerate(seen[: begins.index(True, 1)]):
+        assert np.array_equal(observation.proprioception, episodes.proprioception[first + number])
 
 
 def test_frames_are_drawn_from_all_tasks_alike_while_they_last(recorded):

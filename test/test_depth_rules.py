@@ -30,8 +30,8 @@ def middles(partition: LayerPartition) -> tuple[int, ...]:
 
 
 def oracle(partition: LayerPartition, modules: DyslModules, threshold: float) -> Oracle:
-    def apart(floor: torch.Tensor, full: torch.Tensor, context: object) -> float:
-        return float((floor - full).abs().mean())
+    def apart(floor: StackResult, full: StackResult, context: object) -> float:
+        return float((floor.hidden - full.hidden).abs().mean())
 
     return Oracle(partition, modules, small().layers, apart, threshold)
 

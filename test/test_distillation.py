@@ -37,6 +37,7 @@ from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSet
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.stack import Skip, SkippableStack
+from dysl_vla_ros.skipping.streams import no_bridge
 from dysl_vla_ros.training import precision
 from small_stacks import controller_logit
 from tiny_checkpoint import INSTRUCTION, make_tiny_checkpoint
@@ -44,7 +45,7 @@ from tiny_checkpoint import INSTRUCTION, make_tiny_checkpoint
 LAYERS = 8
 PARTITION = LayerPartition(LAYERS, (0, 4, 7))
 COUNT = 24
-FULL_DEPTH = RuntimeSettings(SkippingSettings(enabled=False), GuidanceSettings(prior=False, verify=False))
+FULL_DEPTH = RuntimeSettings(SkippingSettings(rule="full"), GuidanceSettings(prior=False, verify=False))
 
 
 def some_observations(count=COUNT):
@@ -78,7 +79,7 @@ def data(policy):
 @pytest.fixture
 def modules(policy):
     torch.manual_seed(1)
-    made = DyslModules(PARTITION, policy.width, bottleneck=16)
+    made = DyslModules(PARTITION, policy.streams, bottleneck=16)
     for parameter in made.parameters():  # untrained adapters are the identity, which would prove little
         torch.nn.init.normal_(parameter, std=0.05)
     return made
@@ -101,9 +102,9 @@ def test_the_training_pass_is_the_deployed_stack(policy, data, modules, position
     with torch.no_grad():
         actions, seen = hard_pass(policy, PARTITION, modules, batch.hidden(1), batch.context, positions)
         for row, observation in enumerate(some_observations(6)):
-            start, own = policy.prepare(observation)
+            start, own = policy.prepare([observation])
             result = SkippableStack(policy.layers).run(start, own, AtPositions(modules, positions))
-            single, _ = policy.decode(result.hidden, own, None)
+            single, _ = policy.decode(result, own, None, None, no_bridge)
             # bf16 in the batch's frozen layers, fp16 in the recorded states
             torch.testing.assert_close(actions[row], single[0], atol=0.03, rtol=0.05)
     ends = [end for _, end in PARTITION.blocks]
@@ -117,9 +118,9 @@ def test_compiled_layers_train_the_same_adapters_but_for_rounding(checkpoint):
     for compiled in (False, True):
         torch.manual_seed(2)
         own = load_policy(checkpoint)
-        seen = record_activations(own, some_observations(), COUNT, inputs_of(PARTITION))
+        seen = record_activations(own, some_observations(), COUNT, inputs_of(own, PARTITION))
         job = Distillation(
-            PARTITION, DyslModules(PARTITION, own.width), seen,
+            PARTITION, DyslModules(PARTITION, own.streams), seen,
             DistillationSettings(hidden_steps=3, action_steps=3, batch_size=8, compile=compiled),
         )  # fmt: skip
         errors[compiled] = (job.train_hidden(), job.train_actions())
@@ -168,7 +169,7 @@ def test_what_controllers_decide_in_a_batch_is_what_the_runtime_does_with_each(p
     partition = LayerPartition(LAYERS, PARTITION.static, per_block)
     if per_block == "first":
         weights = modules.state_dict()
-        modules = DyslModules(partition, policy.width, bottleneck=16)
+        modules = DyslModules(partition, policy.streams, bottleneck=16)
         modules.load_state_dict({name: weights[name] for name in modules.state_dict()})
     for controller in modules.controllers.values():
         controller.outer.weight.data *= 60.0  # of either mind
@@ -209,16 +210,16 @@ class OnTheFly:
 
     def batch(self, rows):
         passes = [teacher_pass(self.policy, [self._observations[row]]) for row in rows.tolist()]
-        hidden = {layer: torch.cat([states[layer] for states, _, _ in passes]).clone() for layer in range(LAYERS)}
-        contexts = [own for _, contexts, _ in passes for own in contexts]
-        actions = torch.cat([chunk for *_, chunk in passes]).clone()
-        own = Activations(hidden, [activations._clone(c) for c in contexts], actions, self.policy, ())
+        hidden = {layer: torch.cat([states[layer] for states, *_ in passes]).clone() for layer in range(LAYERS)}
+        contexts = [own for _, contexts, *_ in passes for own in contexts]
+        actions = torch.cat([chunk for *_, chunk, _ in passes]).clone()
+        own = Activations(hidden, contexts, actions, self.policy, ())
         return own.batch(torch.arange(len(rows)))
 
 
 def trained_bits(policy, data, kind="error"):
     torch.manual_seed(0)
-    modules = DyslModules(PARTITION, policy.width, bottleneck=16)
+    modules = DyslModules(PARTITION, policy.streams, bottleneck=16)
     settings = DistillationSettings(hidden_steps=3, action_steps=3, joint_steps=3, batch_size=6, controllers=kind)
     job = Distillation(PARTITION, modules, data, settings)
     job.train_hidden()
@@ -234,7 +235,8 @@ def different(one, other):
 @pytest.mark.parametrize("kind", ["error", "mixture"])
 def test_training_on_what_was_remembered_gives_the_bits_of_training_without(policy, kind):
     observations = some_observations(10)
-    remembered = record_activations(policy, observations, 10, inputs_of(PARTITION), dtype=torch.float32, batch=1)
+    layers = inputs_of(policy, PARTITION)
+    remembered = record_activations(policy, observations, 10, layers, dtype=torch.float32, batch=1)
     assert set(remembered.hidden) < set(range(LAYERS)), "only what this partition needs is kept"
     without = trained_bits(policy, OnTheFly(policy, observations), kind)
     assert different(trained_bits(policy, remembered, kind), without) == []
@@ -263,7 +265,7 @@ def test_skip_loss_is_the_formula():
 def test_stage_one_explains_the_skipped_change_and_leaves_the_base_as_it_was(policy, data):
     before = {name: value.clone() for name, value in policy.network.state_dict().items()}
     torch.manual_seed(0)
-    modules = DyslModules(PARTITION, policy.width, bottleneck=16)
+    modules = DyslModules(PARTITION, policy.streams, bottleneck=16)
     settings = DistillationSettings(hidden_steps=60, action_steps=3, joint_steps=3, batch_size=8)
     job = Distillation(PARTITION, modules, data, settings)
     assert job.train_hidden() < 0.9, "1 is what an identity leaves in front of a whole block"
@@ -278,7 +280,7 @@ def test_large_errors_weigh_more_than_their_size_and_at_zero_what_they_are(polic
     def first_loss(large):
         torch.manual_seed(0)
         settings = DistillationSettings(action_steps=1, batch_size=8, large_error=large)
-        return Distillation(PARTITION, DyslModules(PARTITION, policy.width), data, settings).train_actions()
+        return Distillation(PARTITION, DyslModules(PARTITION, policy.streams), data, settings).train_actions()
 
     plain, weighted = first_loss(0.0), first_loss(0.1)
     assert first_loss(1e9) == pytest.approx(plain, rel=1e-5)
@@ -287,7 +289,7 @@ def test_large_errors_weigh_more_than_their_size_and_at_zero_what_they_are(polic
 
 def test_an_adapter_that_does_nothing_leaves_everything_unexplained_and_a_trained_one_less(policy, data):
     torch.manual_seed(0)
-    modules = DyslModules(PARTITION, policy.width, bottleneck=16)
+    modules = DyslModules(PARTITION, policy.streams, bottleneck=16)
     job = Distillation(PARTITION, modules, data, DistillationSettings(hidden_steps=60, batch_size=8))
     before = job.judge.reconstruction()
     assert list(before) == list(PARTITION.dynamic)
@@ -298,7 +300,7 @@ def test_an_adapter_that_does_nothing_leaves_everything_unexplained_and_a_traine
 
 def test_stage_two_is_judged_on_its_way_and_tells_a_constant_controller_from_a_trained_one(policy, data):
     torch.manual_seed(0)
-    modules = DyslModules(PARTITION, policy.width, bottleneck=16)
+    modules = DyslModules(PARTITION, policy.streams, bottleneck=16)
     settings = DistillationSettings(joint_steps=180, batch_size=16)
     job = Distillation(PARTITION, modules, data, settings)
     assert job.judge.controllers("error").rank_correlation is None, "untrained, all say the same"
@@ -328,7 +330,7 @@ def test_judging_changes_nothing(policy, data, monkeypatch):
 
 def test_the_mixture_of_the_paper_trains_controllers_too(policy, data):
     torch.manual_seed(0)
-    modules = DyslModules(PARTITION, policy.width, bottleneck=16)
+    modules = DyslModules(PARTITION, policy.streams, bottleneck=16)
     settings = DistillationSettings(joint_steps=40, batch_size=8, controllers="mixture", skip_weight=20.0)
     Distillation(PARTITION, modules, data, settings).train_joint()
     batch = data.batch(torch.arange(8))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dysl_vla_ros.errors import CheckpointError, DataError
 from dysl_vla_ros.runtime.folder import load_dysl, save_dysl
 from dysl_vla_ros.skipping.partition import LayerPartition
-from small_stacks import LAYERS, WIDTH, random_tokens, trained_like
+from small_stacks import LAYERS, STREAMS, random_tokens, trained_like
 
 PARTITION = LayerPartition(LAYERS, (0, 4, 7))
 SIZES = {"bottleneck": 16, "queries": 4, "controller_width": 8}
@@ -34,7 +34,7 @@ def save(folder: Path, **changes: Any) -> Path:
 
 
 def load(folder: Path) -> Any:
-    return load_dysl(folder, BASE, LAYERS, WIDTH)
+    return load_dysl(folder, BASE, LAYERS, STREAMS)
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -119,7 +119,7 @@ def test_a_calibration_by_hand_may_write_whole_numbers(tmp_path: Path) -> None:
 def test_a_folder_of_another_base_is_refused_with_both_hashes(tmp_path: Path) -> None:
     folder = save(tmp_path / "dysl")
     with pytest.raises(CheckpointError) as refusal:
-        load_dysl(folder, "cd" * 32, LAYERS, WIDTH)
+        load_dysl(folder, "cd" * 32, LAYERS, STREAMS)
     assert BASE in str(refusal.value) and "cd" * 32 in str(refusal.value)
     assert "config.json" in str(refusal.value) and "dysl_vla distill" in str(refusal.value)
 

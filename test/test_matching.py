@@ -19,6 +19,7 @@ from dysl_vla_ros.runtime.recording import FullDepthRun
 from dysl_vla_ros.skipping.depth_rules import FixedPlan, FullDepth, RandomSkipping, StaticOnly
 from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.stack import SkippableStack
+from dysl_vla_ros.skipping.streams import no_bridge
 from runtime_families import PARTITION, observation, policy_of, runtime
 from small_stacks import LAYERS, partitions
 
@@ -42,9 +43,9 @@ def runs(tested):
 
 def actions_of(tested, seen, rule):
     with torch.inference_mode():
-        hidden, context = tested.policy.prepare(seen)
+        hidden, context = tested.policy.prepare([seen])
         result = SkippableStack(tested.policy.layers).run(hidden, context, rule)
-        actions, _ = tested.policy.decode(result.hidden, context, None)
+        actions, _ = tested.policy.decode(result, context, None, None, no_bridge)
     return tested.policy.action.denormalise(actions[0].numpy())
 
 
@@ -85,7 +86,7 @@ def test_the_rule_of_chance_is_what_the_probability_was_worked_out_for(tested):
     rule = RandomSkipping(PARTITION, tested.dysl.modules, skip_probability(PARTITION, 5.0), torch.Generator())
     rule._generator.manual_seed(1)
     with torch.inference_mode():
-        hidden, context = tested.policy.prepare(observation(tested.policy, 0))
+        hidden, context = tested.policy.prepare([observation(tested.policy, 0)])
         stack = SkippableStack(tested.policy.layers)
         calls = [stack.run(hidden, context, rule).layer_calls for _ in range(150)]
     assert np.mean(calls) == pytest.approx(5.0, abs=0.4)

@@ -265,7 +265,7 @@ def test_the_settings_given_hold_for_all_and_skipping_that_is_off_is_turned_on(o
     given = RuntimeSettings(SkippingSettings(enabled=False, threshold=0.7), GuidanceSettings(window=3, warmup=5))
     for name in set(METHODS) - {"full", "dysl_paper"}:
         settings = prepare(name, 4, library, replace(options, settings=given), MATCHED).settings
-        assert settings.skipping == SkippingSettings(enabled=True, threshold=0.7)
+        assert settings.skipping == SkippingSettings(rule="dysl", threshold=0.7)
         assert settings.guidance.window == 3 and settings.actions_per_inference == 4
     assert prepare("dysl", 1, library, replace(options, settings=given), MATCHED).settings.guidance == given.guidance
 

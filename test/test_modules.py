@@ -8,30 +8,33 @@ import pytest
 import torch
 from torch.nn import functional
 
+from dysl_vla_ros.skipping.importance import spread_static, static_count
+from dysl_vla_ros.skipping.module_sizes import fitting_sizes
 from dysl_vla_ros.skipping.modules import NORM_EPSILON, BlockPool, DyslModules, SkipAdapter
 from dysl_vla_ros.skipping.partition import LayerPartition
-from small_stacks import LAYERS, PADDING, TOKENS, WIDTH, controller_logit, random_tokens, trained_like
+from dysl_vla_ros.skipping.streams import Stream
+from small_stacks import LAYERS, PADDING, STREAMS, TOKENS, WIDTH, controller_logit, random_tokens, trained_like
 
 PARTITION = LayerPartition(LAYERS, (0, 3, 7))
 REAL = TOKENS - PADDING
 
 
 def test_untrained_adapters_are_the_identity() -> None:
-    modules = DyslModules(PARTITION, WIDTH)
+    modules = DyslModules(PARTITION, STREAMS)
     hidden, mask = random_tokens(0)
     for layer in PARTITION.dynamic:
         assert torch.equal(modules.adapted(layer, hidden, mask), hidden)
 
 
 def test_untrained_controllers_do_not_exceed_one_half() -> None:
-    modules = DyslModules(PARTITION, WIDTH)
+    modules = DyslModules(PARTITION, STREAMS)
     hidden, mask = random_tokens(0)
     for layer in PARTITION.dynamic:
         assert torch.sigmoid(controller_logit(modules, layer, hidden, mask)).tolist() == [0.5]
 
 
 def test_there_is_one_adapter_and_one_controller_for_every_dynamic_layer_and_one_pool_a_block() -> None:
-    modules = DyslModules(PARTITION, WIDTH)
+    modules = DyslModules(PARTITION, STREAMS)
     names = {str(layer) for layer in PARTITION.dynamic}
     assert set(modules.adapters) == set(modules.controllers) == names
     assert set(modules.pools) == {"0", "1"}
@@ -39,10 +42,10 @@ def test_there_is_one_adapter_and_one_controller_for_every_dynamic_layer_and_one
 
 @pytest.mark.parametrize("queries", [4, 0])
 def test_one_adapter_a_block_has_modules_at_the_first_layers_alone(queries: int) -> None:
-    modules = DyslModules(LayerPartition(LAYERS, (0, 3, 7), "first"), WIDTH, queries=queries)
+    modules = DyslModules(LayerPartition(LAYERS, (0, 3, 7), "first"), STREAMS, queries=queries)
     assert set(modules.adapters) == set(modules.controllers) == {"1", "4"}
     assert set(modules.pools) == {"0", "1"}
-    everywhere = DyslModules(PARTITION, WIDTH, queries=queries)
+    everywhere = DyslModules(PARTITION, STREAMS, queries=queries)
     own, its = modules.state_dict(), everywhere.state_dict()
     assert {name: value.shape for name, value in own.items()} == {name: its[name].shape for name in own}
 
@@ -171,3 +174,22 @@ def test_without_queries_the_summary_is_the_mean_of_the_real_tokens() -> None:
     summary = pool(hidden, mask)
     torch.testing.assert_close(summary.vector, summary.tokens[:, :REAL].mean(dim=1))
     torch.testing.assert_close(summary.tokens[:, :REAL].square().mean(dim=-1), torch.ones(len(hidden), REAL))
+
+
+@pytest.mark.parametrize(("per_block", "most"), [("first", 14e6), ("all", 30e6)])
+def test_at_the_shapes_of_openvla_oft_no_more_is_trained_than_the_paper_trains(per_block: str, most: float) -> None:
+    partition = LayerPartition(32, spread_static(32, static_count(32, 0.2)), per_block)
+    with torch.device("meta"):
+        modules = DyslModules(partition, (Stream("stack", 4096),), **fitting_sizes(4096, per_block))
+    count = sum(parameter.numel() for parameter in modules.parameters())
+    assert 0.5 * most < count <= most
+
+
+def test_a_pool_of_low_rank_sums_up_like_a_full_one() -> None:
+    modules = DyslModules(PARTITION, STREAMS, rank=3)
+    hidden, mask = random_tokens(1)
+    summary = modules.summary(1, hidden, mask)
+    assert summary.vector.shape == (1, WIDTH) and summary.tokens.shape == hidden.shape
+    spoilt = hidden.clone()
+    spoilt[:, TOKENS - PADDING :] = float("nan")
+    assert torch.equal(modules.summary(1, spoilt, mask).vector, summary.vector)

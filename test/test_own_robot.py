@@ -94,6 +94,14 @@ def test_every_frame_serves_at_5_hz_with_the_second_camera_behind_the_first(runt
     assert about["inferences"] == 50 and about["bag"]["frames"]["refused"] == []
 
 
+def test_whole_episodes_come_in_their_order_for_a_policy_with_a_memory(bag, runtime):
+    data = RecordedData([bag], runtime.description)
+    for held_out, side in ((False, data.learned), (True, data.held_out)):
+        seen, begins = data.in_order(10**6, held_out=held_out)
+        assert len(list(seen)) == len(begins) == sum(len(own.frames) for own in side)
+        assert sum(begins) == len(side) and begins[0]
+
+
 def test_several_bags_are_one_recording(runtime, bag, tmp_path):
     second = write_tiny_bag(tmp_path / "two", ticks=10, episodes=(INSTRUCTION,) * 2, seed=5)
     data = RecordedData([bag, second], runtime.description)

@@ -17,7 +17,7 @@ M = 2
 
 def full_depth_run(tested, count=12):
     seen = tuple(observation(tested.policy, seed) for seed in range(count))
-    full = replace(UNGUIDED, skipping=SkippingSettings(enabled=False))
+    full = replace(UNGUIDED, skipping=SkippingSettings(rule="full"))
     nothing = np.zeros((0, tested.policy.action.dimensions), np.float32)
     return FullDepthRun(seen, np.stack([tested.step(own, nothing, full).chunk.actions for own in seen]))
 

@@ -107,6 +107,7 @@ REFUSED = {
     "guidance.step": [math.nan, math.inf, -math.inf, -0.1, 100.5, 1, "0.1", True, [0.1]],
     "guidance.window": [0, 101, 1.0, "5"],
     "guidance.stride": ["longest", 1],
+    "skipping.rule": ["none", False],
     "skipping.enabled": ["true", 1],
     "skipping.threshold": [math.nan, 1.0001],
 }

@@ -35,12 +35,12 @@ def test_what_the_check_refuses_is_what_an_inference_would_refuse(family: str, t
     except InstructionError as error:
         assert str(error)
         with pytest.raises(InstructionError) as refused, torch.inference_mode():
-            policy.prepare(dataclasses.replace(observation(policy), instruction=text))
+            policy.prepare([dataclasses.replace(observation(policy), instruction=text)])
         assert str(refused.value) == str(error)
         return
     assert all(told)
     with torch.inference_mode():
-        policy.prepare(dataclasses.replace(observation(policy), instruction=text))
+        policy.prepare([dataclasses.replace(observation(policy), instruction=text)])
 
 
 @given(SENTENCES)

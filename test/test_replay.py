@@ -44,7 +44,7 @@ def bags(scene, tmp_path_factory):
     """Two episodes with skipping, chunks recorded; one at full depth, with twist and gripper recorded."""
     folder = tmp_path_factory.mktemp("bags")
     runtime = Runtime.load(str(SHIPPED), "")
-    full_depth = RuntimeSettings(skipping=SkippingSettings(enabled=False))
+    full_depth = RuntimeSettings(skipping=SkippingSettings(rule="full"))
     return {
         "skipping": record(folder / "skipping", runtime, scene, TICKS, seeds=(10_000, 10_001)),
         "full": record(folder / "full", runtime, scene, TICKS, seeds=(10_002,), settings=full_depth, actions="twist",
@@ -121,7 +121,7 @@ def test_full_depth_gives_the_actions_that_were_recorded_at_full_depth(bags, tmp
 
 def test_without_skipping_nothing_deviates(bags, tmp_path, tiny):
     off = tmp_path / "off.yaml"
-    off.write_text("dysl_vla:\n  ros__parameters:\n    skipping.enabled: false\n")
+    off.write_text("dysl_vla:\n  ros__parameters:\n    skipping.rule: full\n")
     bare = make_tiny_checkpoint(tmp_path / "bare")
     for more in ({"checkpoint": tiny, "parameters": off}, {"checkpoint": bare}):
         done = replayed(bags["full"].path, tmp_path / "out", instruction="push the puck", **more)

@@ -29,7 +29,7 @@ def test_nested_and_pointed_names_say_the_same(tmp_path):
     pointed = read(tmp_path, "dysl_vla:\n  ros__parameters:\n    guidance.step: 0.02\n    guidance.window: 7\n")
     assert nested == pointed
     assert (nested.runtime.guidance.step, nested.runtime.guidance.window) == (0.02, 7)
-    assert nested.runtime.skipping.enabled and not nested.full_depth.skipping.enabled
+    assert (nested.runtime.skipping.rule, nested.full_depth.skipping.rule) == ("", "full")
 
 
 def test_a_later_entry_goes_over_an_earlier_one_and_other_nodes_are_left_alone(tmp_path):

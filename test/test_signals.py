@@ -19,7 +19,7 @@ from dysl_vla_ros.skipping.partition import LayerPartition
 from tiny_checkpoint import INSTRUCTION, make_tiny_checkpoint
 
 PARTITION = LayerPartition(8, (0, 4, 7))
-FULL_DEPTH = RuntimeSettings(SkippingSettings(enabled=False), GuidanceSettings(prior=False, verify=False))
+FULL_DEPTH = RuntimeSettings(SkippingSettings(rule="full"), GuidanceSettings(prior=False, verify=False))
 FLOOR = RuntimeSettings(SkippingSettings(threshold=0.0), GuidanceSettings(prior=False, verify=False, warmup=0))
 values = st.lists(st.integers(-5, 5), min_size=2, max_size=30)
 
@@ -49,7 +49,7 @@ def test_any_rising_function_of_the_error_knows_all_of_it() -> None:
 def played(tmp_path_factory):
     """A runtime with random adapters, full-depth runs of it, and the errors that its floor makes on them."""
     policy = load_policy(make_tiny_checkpoint(tmp_path_factory.mktemp("base"), layers=8))
-    modules = DyslModules(PARTITION, policy.width, bottleneck=16)
+    modules = DyslModules(PARTITION, policy.streams, bottleneck=16)
     for parameter in modules.parameters():
         parameter.data.normal_(std=0.05)
     runtime = Runtime(policy, DyslFolder(PARTITION, modules.eval(), {}, {}))

@@ -9,6 +9,7 @@ from safetensors import safe_open
 from dysl_vla_ros.commands.main import main
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.runtime.folder import load_dysl
+from dysl_vla_ros.skipping.streams import Stream
 from tiny_bag import write_tiny_bag
 from tiny_checkpoint import INSTRUCTION, make_tiny_checkpoint
 
@@ -116,7 +117,7 @@ def test_one_adapter_a_block_leaves_out_the_skip_points_behind_it_and_nothing_el
     assert first.shapes == {name: shape for name, shape in plain.shapes.items() if name.startswith(kept)}
     assert list(first.report["stages"][0]["reconstruction"]) == ["1", "5"]
     assert first.trained == first.report["trainable_parameters"]
-    folder = load_dysl(tmp_path / "dysl", first.config["base"]["sha256"], LAYERS, 32)
+    folder = load_dysl(tmp_path / "dysl", first.config["base"]["sha256"], LAYERS, (Stream("stack", 32),))
     assert folder.partition.skip_points == (1, 5) and folder.partition.blocks == ((1, 4), (5, 7))
 
 

@@ -17,6 +17,8 @@ from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.policies.reference import ReferenceNetwork, save_reference
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.simulation.tasks import TASKS
+from dysl_vla_ros.skipping.stack import full_result
+from dysl_vla_ros.skipping.streams import no_bridge
 from dysl_vla_ros.training.batches import Batches
 from dysl_vla_ros.training.behaviour_cloning import configure_model
 from dysl_vla_ros.training.dataset import load_episodes, observations
@@ -92,10 +94,10 @@ def test_the_targets_are_what_the_teacher_does_with_each_frame(whole, teacher, e
     assert chunks.shape == (len(episodes), 8, 4)
     for frame, seen in zip(draw_evenly(episodes.task, 6), observations(episodes, 6), strict=True):
         with torch.no_grad():
-            hidden, context = policy.prepare(seen)
+            hidden, context = policy.prepare([seen])
             for layer in policy.layers:
                 hidden = layer(hidden, context)
-            wanted, _ = policy.decode(hidden, context, None)
+            wanted, _ = policy.decode(full_result(hidden, len(policy.layers)), context, None, None, no_bridge)
         torch.testing.assert_close(chunks[int(frame)], wanted[0], atol=1e-5, rtol=1e-4)
 
 

@@ -24,11 +24,13 @@ from dysl_vla_ros.replay.full_depth import full_depth_runs
 from dysl_vla_ros.runtime.folder import DyslFolder
 from dysl_vla_ros.runtime.recording import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
-from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
+from dysl_vla_ros.settings import FULL_DEPTH, GuidanceSettings, RuntimeSettings, SkippingSettings
 from dysl_vla_ros.simulation.scene import Scene
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 from recorded_bag import record
+from runtime_families import families, nothing, observation
+from runtime_families import runtime as family_runtime
 from tiny_bag import write_tiny_bag
 from tiny_checkpoint import INSTRUCTION, make_tiny_checkpoint, make_tiny_dysl
 
@@ -94,7 +96,7 @@ def some_settings(count, m):
 def test_remembered_passes_are_the_deployed_runtime_bit_for_bit(runtime, runs, m, per_block):
     if per_block == "first":
         partition = LayerPartition(8, runtime.dysl.partition.static, "first")
-        modules = DyslModules(partition, runtime.policy.width, bottleneck=8, queries=2, controller_width=4)
+        modules = DyslModules(partition, runtime.policy.streams, bottleneck=8, queries=2, controller_width=4)
         weights = runtime.dysl.modules.state_dict()
         modules.load_state_dict({name: weights[name] for name in modules.state_dict()})
         runtime = Runtime(runtime.policy, DyslFolder(partition, modules.eval(), {}, runtime.dysl.calibrated))
@@ -105,8 +107,8 @@ def test_remembered_passes_are_the_deployed_runtime_bit_for_bit(runtime, runs, m
         for run in runs[:2]:
             runtime.reset()
             played = np.zeros((0, 4), np.float32)
-            for observation in run.observations:
-                real = runtime.step(observation, played, settings)
+            for each in run.observations:
+                real = runtime.step(each, played, settings)
                 played = real.chunk.actions[:m]
                 step = next(remembered)
                 assert np.array_equal(step.actions, real.chunk.actions)
@@ -116,6 +118,30 @@ def test_remembered_passes_are_the_deployed_runtime_bit_for_bit(runtime, runs, m
     assert len(seen) > (6 if per_block == "all" else 4), "the settings differ too little to prove anything"
     assert {True, False} == {verified for _, verified in seen}
     assert passes.computed < 12 * sum(len(run.chunks) for run in runs[:2]), "nothing was remembered"
+
+
+@families
+def test_remembered_passes_of_every_family_are_its_deployed_runtime_bit_for_bit(family):
+    """Decoding with a memory and with noise included."""
+    deployed, m = family_runtime(family, eagerness=0.0), 2
+    policy = deployed.policy
+    seen = tuple(observation(policy, seed) for seed in range(6))
+    full_depth = Runtime(policy, None)
+    chunks = np.stack([full_depth.step(each, nothing(policy), FULL_DEPTH).chunk.actions for each in seen])
+    passes = RememberedPasses(deployed, [FullDepthRun(seen, chunks)])
+    verified = []
+    for settings in some_settings(8, m):
+        deployed.reset()
+        played = nothing(policy)
+        for each, step in zip(seen, passes.replay(settings), strict=True):
+            real = deployed.step(each, played, settings)
+            played = real.chunk.actions[:m]
+            assert np.array_equal(step.actions, real.chunk.actions)
+            assert (step.layer_calls, step.verified) == (real.trace.layer_calls, real.trace.verified)
+            verified.append(step.verified)
+    assert {True, False} == set(verified)
+    floors = list(passes.at_floor(m))
+    assert floors[0][0].shape == chunks.shape
 
 
 def test_the_same_settings_again_compute_nothing(runtime, runs):
@@ -245,7 +271,7 @@ def test_the_choice_is_no_worse_than_the_best_of_a_grid_with_the_shipped_policy(
     """Both are found on the runs that are searched, and hold on those that were held out."""
     pytest.importorskip("mujoco")
     reference = Runtime.load(str(REFERENCE), "")
-    full_depth = RuntimeSettings(SkippingSettings(enabled=False))
+    full_depth = RuntimeSettings(SkippingSettings(rule="full"))
     bags = [
         record(tmp_path / task, reference, Scene(task), 45, seeds=range(4), settings=full_depth).path
         for task in ("reach", "drawer-close", "pick-place")

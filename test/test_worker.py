@@ -322,7 +322,7 @@ def test_a_worker_ends_in_the_middle_of_a_step_when_the_node_hangs_up(tmp_path: 
     process, stream = bare_worker(faulty)
     with stream:
         assert receive(stream) == Hello(__version__, PROTOCOL, ".".join(map(str, sys.version_info[:3])))
-        stream.sendall(encode(Load(str(checkpoint), "", "cpu", 1)))
+        stream.sendall(encode(Load(str(checkpoint), "", "cpu", 1, "fresh", 0, "")))
         wait_until(lambda: faulty.steps_begun, LOAD, "the beginning of the warm-up")
     assert process.wait(5.0) == 0
 

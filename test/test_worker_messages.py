@@ -79,7 +79,7 @@ ANSWER = Answer(
     StepResult(ActionChunk(np.float32([[1 / 3, 0, -0.0, 1e-38]]), 0.05, True), TRACE, Timings(vision=1.5, total=9.25)),
     "",
 )
-MESSAGES = [Hello("0.1.0", PROTOCOL, "3.11.4"), Load("/a", "", "cpu", 1), DESCRIPTION, STEP, ANSWER,
+MESSAGES = [Hello("0.1.0", PROTOCOL, "3.11.4"), Load("/a", "", "cpu", 1, "fresh", 0, ""), DESCRIPTION, STEP, ANSWER,
             Answer(0, 1, None, "why", THE_INSTRUCTION), Fault("why"),
             dataclasses.replace(ANSWER, warnings=("the policy does not know 推",))]  # fmt: skip
 

@@ -12,6 +12,7 @@ from dysl_vla_ros.runtime.folder import save_dysl
 from dysl_vla_ros.skipping.importance import spread_static, static_count
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
+from dysl_vla_ros.skipping.streams import Stream
 
 INSTRUCTION = "push the puck"
 
@@ -60,7 +61,7 @@ def make_tiny_dysl(folder: Path, checkpoint: Path, seed: int = 0, offset: float 
     layers, width = base["model"]["layers"], base["model"]["width"]
     partition = LayerPartition(layers, spread_static(layers, static_count(layers, 0.5)))
     sizes = {"bottleneck": 8, "queries": 2, "controller_width": 4}
-    modules = DyslModules(partition, width, **sizes)
+    modules = DyslModules(partition, (Stream("stack", width),), **sizes)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in modules.parameters():

@@ -15,6 +15,7 @@ from dysl_vla_ros.commands.training_data import (
     add_data_arguments,
     is_bag,
     open_data,
+    record_teacher,
     refuse_recording_options,
     simulated_runs,
 )
@@ -104,7 +105,6 @@ def has_adapters(folder: Path) -> bool:
 
 def choose_layers(arguments: argparse.Namespace, folder: Path) -> int:
     """Measure similarity, try both floors, write the choice."""
-    from dysl_vla_ros.distillation.activations import record_activations
     from dysl_vla_ros.distillation.static_choice import choose_static
     from dysl_vla_ros.files import require_writable, write_json
     from dysl_vla_ros.policies.registry import load_policy
@@ -118,10 +118,8 @@ def choose_layers(arguments: argparse.Namespace, folder: Path) -> int:
     data = open_data(arguments.data, arguments, Runtime(policy, None))
     frames, both = data.count(arguments.observations), arguments.static == "auto"
     kept = None if both else ()  # without a trial only similarity is measured
-    activations = record_activations(policy, data.observations(frames), frames, kept, folder=folder)
-    held_out = (
-        record_activations(policy, data.held_out(HELD_OUT), HELD_OUT, label="the same, held out") if both else None
-    )
+    activations = record_teacher(policy, data, frames, kept, folder=folder)
+    held_out = record_teacher(policy, data, HELD_OUT, held_out=True, label="the same, held out") if both else None
     choice = choose_static(activations, count, arguments.static, held_out=held_out)
     write_json(
         folder / STATIC_LAYERS,

@@ -15,9 +15,10 @@ from dysl_vla_ros.commands.calibrate import (
     search_thresholds,
 )
 from dysl_vla_ros.commands.idle_options import warn_of_idle_options
-from dysl_vla_ros.commands.training_data import SIMULATED_RUNS, WHAT, is_bag, open_data
+from dysl_vla_ros.commands.training_data import SIMULATED_RUNS, WHAT, is_bag, open_data, record_teacher
 from dysl_vla_ros.control.chunk_time import require_actions
 from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.skipping.module_sizes import fitting_sizes
 
 if TYPE_CHECKING:
     from dysl_vla_ros.distillation.beginning import Beginning
@@ -90,9 +91,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_module_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what adapters and controllers are made like, but for the kind of adapter."""
-    parser.add_argument("--bottleneck", type=int, default=96, help="width of an adapter")
-    parser.add_argument("--queries", type=int, default=4, help="pooled tokens that a block's pooled adapters share")
-    parser.add_argument("--controller-width", type=int, default=32, help="units of a controller")
+    parser.add_argument(
+        "--bottleneck", type=int, help="width of an adapter (96; 64 at each layer of a policy wider than 1024)"
+    )
+    parser.add_argument("--queries", type=int, help="pooled tokens that a block's pooled adapters share (4)")
+    parser.add_argument(
+        "--pool-rank", dest="rank", metavar="RANK", type=int,
+        help="rank of the mix of pooled tokens; 0: full (0; 48 for a policy wider than 1024)",
+    )  # fmt: skip
+    parser.add_argument("--controller-width", type=int, help="units of a controller (32)")
 
 
 def add_compile_argument(parser: argparse.ArgumentParser) -> None:
@@ -103,17 +110,24 @@ def add_compile_argument(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def module_sizes(arguments: argparse.Namespace, adapter: str) -> dict[str, int]:
-    """Return the sizes of modules with one kind of adapter.
+def module_sizes(arguments: argparse.Namespace, adapter: str, per_block: str, width: int = 0) -> dict[str, int]:
+    """Return the sizes of modules with one kind of adapter, for hidden states of ``width``.
 
     Raises:
-        DataError: a size is below 1.
+        DataError: a size is below what there is.
     """
-    sizes = {name: getattr(arguments, name) for name in ("bottleneck", "queries", "controller_width")}
-    faults = [f"--{name.replace('_', '-')} must be at least 1, not {size}" for name, size in sizes.items() if size < 1]
+    given = {name: size for name in ("bottleneck", "queries", "controller_width", "rank")
+             if (size := getattr(arguments, name)) is not None}  # fmt: skip
+    flags, least = {"controller_width": "controller-width", "rank": "pool-rank"}, {"rank": 0}
+    faults = [
+        f"--{flags.get(name, name)} must be at least {least.get(name, 1)}, not {size}"
+        for name, size in given.items()
+        if size < least.get(name, 1)
+    ]
     if faults:
         raise DataError(f"{'; '.join(faults)} (adapters without pooled tokens: --adapter token)")
-    return sizes | {"queries": sizes["queries"] if adapter == "pooled" else 0}
+    sizes = fitting_sizes(width, per_block) | given
+    return sizes if adapter == "pooled" else sizes | {"queries": 0, "rank": 0}
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -131,7 +145,7 @@ def check(arguments: argparse.Namespace) -> None:
     require_numbers(arguments, **dict.fromkeys(numbers, 1), variants=0, large_error=0, adapter_rate=0)
     if not 0.0 < arguments.learning_rate < float("inf"):
         raise DataError(f"--learning-rate must be above 0, not {arguments.learning_rate}")
-    module_sizes(arguments, arguments.adapter)
+    module_sizes(arguments, arguments.adapter, arguments.adapters_per_block)
     check_thresholds(arguments)
     require_policy(arguments.checkpoint, arguments.go_on_from)
     if not arguments.go_on_from:
@@ -144,7 +158,7 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
 
     from dysl_vla_ros.distillation import stage_report
-    from dysl_vla_ros.distillation.activations import inputs_of, record_activations
+    from dysl_vla_ros.distillation.activations import inputs_of
     from dysl_vla_ros.distillation.beginning import trained_modules
     from dysl_vla_ros.distillation.stages import Distillation, DistillationSettings
     from dysl_vla_ros.distillation.unfinished import Unfinished
@@ -152,7 +166,6 @@ def run(arguments: argparse.Namespace) -> int:
     from dysl_vla_ros.files import require_writable
     from dysl_vla_ros.policies.registry import load_policy
     from dysl_vla_ros.runtime.step import Runtime
-    from dysl_vla_ros.training.augmentation import with_variants
 
     torch.set_num_threads(THREADS)
     torch.manual_seed(arguments.seed)
@@ -168,11 +181,12 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"static layers {list(partition.static)}; {stage_report.size_sentence(modules, policy)}", flush=True)
 
     data = open_data(arguments.data, arguments, Runtime(policy, None))
-    count, layers = data.count(arguments.observations), inputs_of(partition)
-    seen = with_variants(data.observations(count), arguments.variants, arguments.seed)
-    activations = record_activations(policy, seen, count * (1 + arguments.variants), layers, folder=folder)
-    held_out = record_activations(
-        policy, data.held_out(HELD_OUT), HELD_OUT, layers, folder=folder, label="the same, held out"
+    count, layers = data.count(arguments.observations), inputs_of(policy, partition)
+    activations = record_teacher(
+        policy, data, count, layers, variants=arguments.variants, seed=arguments.seed, folder=folder
+    )
+    held_out = record_teacher(
+        policy, data, HELD_OUT, layers, held_out=True, folder=folder, label="the same, held out"
     )
     settings = DistillationSettings(
         hidden_steps=0 if goes_on else arguments.hidden_steps,
@@ -212,7 +226,9 @@ def _new_modules(arguments: argparse.Namespace, folder: Path, policy: "VlaPolicy
     from dysl_vla_ros.distillation.beginning import new_modules
     from dysl_vla_ros.skipping.partition import LayerPartition
 
-    sizes, choice = module_sizes(arguments, arguments.adapter), read_choice(folder, policy.weights_hash)
+    width = policy.streams[0].width
+    sizes = module_sizes(arguments, arguments.adapter, arguments.adapters_per_block, width)
+    choice = read_choice(folder, policy.weights_hash)
     partition = LayerPartition(len(policy.layers), choice.static, arguments.adapters_per_block)
     if not partition.blocks:
         raise DataError(

@@ -61,7 +61,7 @@ def runtime_settings(arguments: argparse.Namespace) -> RuntimeSettings:
     if arguments.threshold is not None:
         skipping = build(SkippingSettings, asdict(skipping) | {"threshold": arguments.threshold})
     if arguments.full_depth:
-        skipping = replace(skipping, enabled=False)
+        skipping = replace(skipping, rule="full")
     m = settings.actions_per_inference if arguments.actions_per_inference is None else arguments.actions_per_inference
     return replace(settings, skipping=skipping, actions_per_inference=m)
 

@@ -12,7 +12,7 @@ from dysl_vla_ros.commands.argument_checks import require_data, require_numbers,
 from dysl_vla_ros.commands.distill import HELD_OUT, THREADS, add_compile_argument, add_module_arguments, module_sizes
 from dysl_vla_ros.commands.idle_options import warn_of_idle_options
 from dysl_vla_ros.commands.recording_options import add_recording_arguments, corrections
-from dysl_vla_ros.commands.training_data import WHAT, is_bag, open_data
+from dysl_vla_ros.commands.training_data import WHAT, is_bag, open_data, record_teacher
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.replay.corrections import Corrections
 from dysl_vla_ros.settings import AT_FLOOR, FULL_DEPTH, RuntimeSettings
@@ -78,9 +78,9 @@ def run(arguments: argparse.Namespace) -> int:
     from dysl_vla_ros.skipping.importance import check_count
 
     tables = read_tables(arguments.beside or [])
-    sizes = module_sizes(arguments, "pooled")
     torch.set_num_threads(THREADS)
     policy = load_policy(arguments.checkpoint)
+    sizes = module_sizes(arguments, "pooled", "all", policy.streams[0].width)
     for count in arguments.static_layers:
         if check_count(len(policy.layers), count) == len(policy.layers):
             raise DataError(f"--static-layers {count} of {len(policy.layers)} leaves nothing to skip")
@@ -118,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace, policy: Any, settings: Any, sizes: dict[str, int], progress: Any) -> None:
-    from dysl_vla_ros.distillation.activations import inputs_of, record_activations
+    from dysl_vla_ros.distillation.activations import inputs_of
     from dysl_vla_ros.distillation.floors import combinations, train_floor
     from dysl_vla_ros.runtime.step import Runtime
 
@@ -132,15 +132,15 @@ def _train(arguments: argparse.Namespace, policy: Any, settings: Any, sizes: dic
     frames = data.count(arguments.observations)
     if not similarity:
         few = min(frames, SIMILARITY_FRAMES)
-        similarity = record_activations(policy, data.observations(few), few, (), label="similarity").similarity
+        similarity = record_teacher(policy, data, few, (), label="similarity").similarity
         progress.keep(similarity=list(similarity))
     floors = combinations(similarity, *wanted)
     left = [floor for floor in floors if not progress.finished(floor)]
     print(f"{len(left)} of {len(floors)} floors to train, {settings.hidden_steps + settings.action_steps} steps each")
-    layers = inputs_of(*(floor.partition(len(policy.layers)) for floor in left))
-    learned = record_activations(policy, data.observations(frames), frames, layers, folder=arguments.out)
-    held_out = record_activations(
-        policy, data.held_out(HELD_OUT), HELD_OUT, layers, folder=arguments.out, label="the same, held out"
+    layers = inputs_of(policy, *(floor.partition(len(policy.layers)) for floor in left))
+    learned = record_teacher(policy, data, frames, layers, folder=arguments.out)
+    held_out = record_teacher(
+        policy, data, HELD_OUT, layers, held_out=True, folder=arguments.out, label="the same, held out"
     )
     progress.keep(frames=len(learned), frames_held_out=len(held_out))
     for number, floor in enumerate(left):
@@ -224,7 +224,7 @@ def check(arguments: argparse.Namespace) -> None:
     """Refuse numbers that make no sense, all at once, and what is not there."""
     ones = dict.fromkeys(("hidden_steps", "action_steps", "batch_size", "jobs", "max_ticks"), 1)
     require_numbers(arguments, observations=2, **ones, evaluate=0)
-    module_sizes(arguments, "pooled")
+    module_sizes(arguments, "pooled", "all")
     closed_loop = ("jobs", "max_ticks")
     warn_of_idle_options(
         arguments, add_arguments, (not arguments.evaluate, closed_loop, "nothing is played without --evaluate")

@@ -17,7 +17,9 @@ from dysl_vla_ros.simulation.seeds import calibration_seeds
 from dysl_vla_ros.simulation.tasks import TASK_CHOICES, tasks_named
 
 if TYPE_CHECKING:
+    from dysl_vla_ros.distillation.activations import Activations
     from dysl_vla_ros.interfaces import Observation
+    from dysl_vla_ros.policies.interface import VlaPolicy
     from dysl_vla_ros.runtime.recording import FullDepthRun
     from dysl_vla_ros.runtime.step import Runtime
     from dysl_vla_ros.training.dataset import Episodes
@@ -39,6 +41,10 @@ class TrainingData(Protocol):
 
     def held_out(self, count: int) -> "Iterator[Observation]":
         """Yield up to ``count`` observations of episodes that nothing is learned from."""
+        ...
+
+    def in_order(self, count: int, *, held_out: bool = False) -> "tuple[Iterator[Observation], tuple[bool, ...]]":
+        """Return about ``count`` observations of whole episodes, and whether each is the first of its episode."""
         ...
 
     def full_depth_runs(self, runtime: "Runtime", m: int) -> "list[FullDepthRun]":
@@ -141,6 +147,9 @@ class _Bags:
     def held_out(self, count: int) -> "Iterator[Observation]":
         return self._data.held_out_observations(count)
 
+    def in_order(self, count: int, *, held_out: bool = False) -> "tuple[Iterator[Observation], tuple[bool, ...]]":
+        return self._data.in_order(count, held_out=held_out)
+
     def full_depth_runs(self, runtime: "Runtime", m: int) -> "list[FullDepthRun]":
         return self._data.held_out_runs(runtime, m)
 
@@ -172,6 +181,12 @@ class _Demonstrations:
         from dysl_vla_ros.training.dataset import load_episodes, observations
 
         return observations(load_episodes(self._folder, self._tasks, validation=True), count)
+
+    def in_order(self, count: int, *, held_out: bool = False) -> "tuple[Iterator[Observation], tuple[bool, ...]]":
+        from dysl_vla_ros.training.dataset import load_episodes, observations_in_order
+
+        episodes = load_episodes(self._folder, self._tasks, validation=True) if held_out else self._episodes
+        return observations_in_order(episodes, count)
 
     def full_depth_runs(self, runtime: "Runtime", m: int) -> "list[FullDepthRun]":
         return simulated_runs(self._arguments, m)
@@ -206,3 +221,49 @@ def simulated_runs(arguments: argparse.Namespace, m: int) -> "list[FullDepthRun]
     elif failed:
         print(f"full depth failed in {failed} of them: left out", flush=True)
     return runs
+
+
+def record_teacher(
+    policy: "VlaPolicy",
+    data: TrainingData,
+    count: int,
+    layers: "Sequence[int] | None" = None,
+    *,
+    held_out: bool = False,
+    variants: int = 0,
+    seed: int = 0,
+    folder: Path | None = None,
+    label: str = "teacher at full depth",
+) -> "Activations":
+    """Run the teacher over data: frames from everywhere, or whole episodes where its decoding has a memory.
+
+    Args:
+        policy: the teacher.
+        data: what it sees.
+        count: frames that are wanted.
+        layers: see ``record_activations``.
+        held_out: of the frames that nothing is learned from.
+        variants: of each frame, beside it.
+        seed: of the variants.
+        folder: see ``record_activations``.
+        label: of the progress bar.
+
+    Raises:
+        DataError: too few frames; variants, which would break the order of an episode, for a policy with a memory.
+    """
+    from dysl_vla_ros.distillation.activations import record_activations
+    from dysl_vla_ros.training.augmentation import with_variants
+
+    if policy.initial_state() is None:
+        seen = data.held_out(count) if held_out else data.observations(count)
+        whole = count * (1 + variants)
+        return record_activations(
+            policy, with_variants(seen, variants, seed), whole, layers, folder=folder, label=label
+        )
+    if variants:
+        raise DataError(
+            f"--variants {variants}: the {policy.family} policy decodes with a memory and learns from whole episodes, "
+            "whose order variants would break; give --variants 0"
+        )
+    seen, begins = data.in_order(count, held_out=held_out)
+    return record_activations(policy, seen, len(begins), layers, begins=begins, folder=folder, label=label)

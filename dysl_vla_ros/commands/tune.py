@@ -161,6 +161,6 @@ def _resolved(settings: RuntimeSettings, calibrated: Mapping[str, float | str]) 
     """Return the settings with skipping on and every "as calibrated" value put in."""
     return replace(
         settings,
-        skipping=replace(settings.skipping, enabled=True),
+        skipping=replace(settings.skipping, rule="dysl", enabled=True),
         guidance=settings.guidance.resolved(calibrated),
     )

@@ -98,7 +98,7 @@ class DemoSession:
         policy_arguments = [word for path in parameters for word in ("--params-file", str(path))]
         policy_arguments += ["-p", f"model.checkpoint:={options.checkpoint.resolve()}"]
         if options.full_depth:
-            policy_arguments += ["-p", "skipping.enabled:=false"]
+            policy_arguments += ["-p", "skipping.rule:=full"]
         robot_arguments = ["-p", f"scene.rate:={PICTURE_RATE}", "-p", f"task:={options.tasks[0].name}"]
         robot_arguments += ["-r", f"twist:={POLICY}/twist", "-r", f"gripper:={POLICY}/gripper"]
         logs = options.output / "logs"

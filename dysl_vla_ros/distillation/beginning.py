@@ -31,7 +31,7 @@ class Beginning:
 
 def new_modules(partition: LayerPartition, policy: VlaPolicy, sizes: Mapping[str, int], choice: str) -> Beginning:
     """Begin with modules that have learned nothing."""
-    return Beginning(partition, DyslModules(partition, policy.width, **sizes), sizes, choice)
+    return Beginning(partition, DyslModules(partition, policy.streams, **sizes), sizes, choice)
 
 
 def trained_modules(folder: Path, policy: VlaPolicy) -> Beginning:
@@ -43,7 +43,7 @@ def trained_modules(folder: Path, policy: VlaPolicy) -> Beginning:
     Raises:
         CheckpointError: it cannot be loaded, its base had another shape, or it does not say how long it was trained.
     """
-    found = load_dysl(folder, None, len(policy.layers), policy.width)
+    found = load_dysl(folder, None, len(policy.layers), policy.streams)
     training = found.config.get("training")
     if not isinstance(training, dict) or not {"steps", "seconds"} <= training.keys():
         raise CheckpointError(f"{folder / 'config.json'}: does not say how long its adapters were trained")

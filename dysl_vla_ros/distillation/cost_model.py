@@ -19,7 +19,7 @@ STEPS = 50  # observations, each at three depths
 KEPT_SHARE = 0.9  # of the steps, those nearest to the first fit: the others met another process
 _GUIDANCE = GuidanceSettings(prior=False, verify_threshold=1e-9, verify_on="any", stride="integral", step=1.0, warmup=0)
 _DEPTHS = (
-    RuntimeSettings(SkippingSettings(enabled=False), _GUIDANCE),
+    RuntimeSettings(SkippingSettings(rule="full"), _GUIDANCE),
     RuntimeSettings(SkippingSettings(threshold=0.0), _GUIDANCE),  # every fall of continuity is verified: about half
     RuntimeSettings(SkippingSettings(threshold=0.5), _GUIDANCE),
 )

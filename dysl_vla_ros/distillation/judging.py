@@ -50,8 +50,9 @@ class Judge:
         floor = self.partition.floor
         errors = []
         for batch in self._parts(FLOOR_ROWS):
-            hidden = batch.hidden(start_layer(self.partition))
-            actions, _ = hard_pass(self.data.policy, self.partition, self.modules, hidden, batch.context, floor)
+            policy, hidden = self.data.policy, batch.hidden(start_layer(self.partition, self.data.policy))
+            arguments = (policy, self.partition, self.modules, hidden, batch.context, floor, batch.state)
+            actions, _ = hard_pass(*arguments)
             errors.append(action_error(actions, batch.actions))
         return float(torch.cat(errors).mean())
 
@@ -86,11 +87,11 @@ class Judge:
         floor = self.partition.floor
         rows = []
         for batch in self._parts(CONTROLLER_ROWS):
-            hidden = batch.hidden(start_layer(self.partition))
+            hidden = batch.hidden(start_layer(self.partition, self.data.policy))
             arguments = (self.data.policy, self.partition, self.modules, hidden, batch.context)
-            at_floor, seen = hard_pass(*arguments, floor)
-            mixed, _ = soft_pass(*arguments, floor, logit)
-            decided = decided_pass(*arguments, logit)
+            at_floor, seen = hard_pass(*arguments, floor, batch.state)
+            mixed, _ = soft_pass(*arguments, floor, logit, batch.state)
+            decided = decided_pass(*arguments, logit, batch.some, batch.state)
             says = [
                 self.modules.controller(position)(summary)
                 for position, summary in zip(floor, seen, strict=True)

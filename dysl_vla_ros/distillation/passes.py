@@ -1,10 +1,13 @@
 """Forward passes for training: in batches, one skip position a block for the whole batch.
 
-They begin with what enters the first dynamic layer: nothing before it is trained, and all of that is remembered.
+They begin with what enters the first dynamic layer (see :func:`start_layer`): nothing before it is trained, and all of
+that is remembered.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +16,7 @@ from torch import Tensor
 from dysl_vla_ros.policies.interface import VlaPolicy
 from dysl_vla_ros.skipping.modules import DyslModules, Summary
 from dysl_vla_ros.skipping.partition import LayerPartition
-from dysl_vla_ros.skipping.stack import StackContext
+from dysl_vla_ros.skipping.stack import StackContext, StackResult, full_result
 from dysl_vla_ros.training.precision import quick_on_cpu
 
 Positions = Sequence[int]
@@ -38,9 +41,12 @@ def _any_of(places: Sequence[int], random: np.random.Generator) -> int:
     return places[int(random.integers(len(places)))]
 
 
-def start_layer(partition: LayerPartition) -> int:
-    """Return the first dynamic layer, with whose input every pass here begins."""
-    return partition.blocks[0][0]
+def start_layer(partition: LayerPartition, policy: VlaPolicy) -> int:
+    """Return the layer with whose input every pass here begins: the first dynamic one; with followers, 0.
+
+    They look at what every layer leaves behind, also at what the static ones in front do.
+    """
+    return 0 if len(policy.streams) > 1 else partition.blocks[0][0]
 
 
 def hard_pass(
@@ -50,32 +56,38 @@ def hard_pass(
     hidden: Tensor,
     context: StackContext,
     positions: Positions,
+    state: Any = None,
 ) -> tuple[Tensor, list[Summary | None]]:
     """Run the stack as it is deployed: adapters in place of skipped layers.
 
     Args:
-        hidden: (B, T, D) that enters the first dynamic layer (:func:`start_layer`).
+        hidden: (B, T, D) that enters :func:`start_layer`.
         positions: see :data:`Positions`.
+        state: of decoding, before these frames; None: that of an episode's beginning.
 
     Returns:
         Normalised actions (B, H, A), and for each block the summary at its position, None at its end.
     """
     layers, ends = policy.layers, dict(zip(positions, partition.blocks, strict=False))
     seen: list[Summary | None] = [None] * len(partition.blocks)
-    index = start_layer(partition)
+    index = start_layer(partition, policy)
+    executed, skips = [True] * partition.num_layers, []
     while index < partition.num_layers:
         block = partition.block_of(index)
         if block is not None and positions[block] == index:
             seen[block] = summary = modules.summary(index, hidden, context.token_mask)
             hidden = modules.adapter(index)(hidden, summary)
-            index = ends[index][1]
+            end = ends[index][1]
+            executed[index:end] = [False] * (end - index)
+            skips.append((index, end))
+            index = end
             continue
-        with quick_on_cpu():
-            hidden = layers[index](hidden, context)
+        with _quick(policy):
+            hidden = layers[index](hidden.to(policy.dtype), context)
         hidden = hidden.float()
         index += 1
-    actions, _ = policy.decode(hidden, context, policy.initial_state())
-    return actions, seen
+    result = StackResult(hidden, tuple(executed), sum(executed), tuple(skips), None)
+    return _decoded(policy, modules, result, context, state), seen
 
 
 def soft_pass(
@@ -86,10 +98,12 @@ def soft_pass(
     context: StackContext,
     positions: Positions,
     logit: float = 0.0,
+    state: Any = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Run every layer and mix each block's output with its adapter's by the controller's probability (paper, stage 2).
 
-    ``logit`` is taken from what controllers say: at 0.0 the probability is their own.
+    ``logit`` is taken from what controllers say: at 0.0 the probability is their own. Followers run every layer: a
+    mixture is no plan that they could repeat.
 
     Returns:
         Normalised actions (B, H, A), and for each block the skip probability (B,) at its position.
@@ -97,7 +111,7 @@ def soft_pass(
     layers = policy.layers
     probabilities: list[Tensor] = []
     shortcut: tuple[int, Tensor, Tensor] | None = None
-    for index in range(start_layer(partition), partition.num_layers):
+    for index in range(start_layer(partition, policy), partition.num_layers):
         if shortcut is not None and shortcut[0] == index:
             _, adapted, probability = shortcut
             weight = probability[:, None, None]
@@ -109,11 +123,10 @@ def soft_pass(
             probability = torch.sigmoid(modules.controller(index)(summary) - logit)
             probabilities.append(probability)
             shortcut = (partition.blocks[block][1], modules.adapter(index)(hidden, summary), probability)
-        with quick_on_cpu():
-            hidden = layers[index](hidden, context)
+        with _quick(policy):
+            hidden = layers[index](hidden.to(policy.dtype), context)
         hidden = hidden.float()
-    actions, _ = policy.decode(hidden, context, policy.initial_state())
-    return actions, probabilities
+    return _decoded(policy, modules, full_result(hidden, partition.num_layers), context, state), probabilities
 
 
 @dataclass(frozen=True)
@@ -131,8 +144,12 @@ def decided_pass(
     hidden: Tensor,
     context: StackContext,
     logit: float = 0.0,
+    rows: Callable[[Tensor], tuple[StackContext, Any]] | None = None,
+    state: Any = None,
 ) -> Decided:
     """Run the stack as controllers decide at the hard threshold, every allow point at its block's first layer.
+
+    Followers repeat the plan of their own sample: samples of one plan are run together once more.
 
     Args:
         policy: the teacher.
@@ -141,11 +158,14 @@ def decided_pass(
         hidden: as in :func:`hard_pass`.
         context: of the batch.
         logit: a controller must exceed it to skip; 0.0 is a threshold of one half.
+        rows: makes context and decoding state of some of the samples; needed where there are followers.
+        state: as in :func:`hard_pass`.
     """
-    layers, skipped = policy.layers, hidden.new_zeros(len(hidden))
+    layers, skipped, start = policy.layers, hidden.new_zeros(len(hidden)), hidden
+    places = torch.tensor([end for _, end in partition.blocks]).repeat(len(hidden), 1)  # (B, blocks)
     gone = torch.zeros(len(hidden), dtype=torch.bool, device=hidden.device)
     adapted = hidden
-    for index in range(start_layer(partition), partition.num_layers):
+    for index in range(start_layer(partition, policy), partition.num_layers):
         block = partition.block_of(index)
         if block is None and gone.any():  # the static layer behind a block: both ways meet again
             hidden = torch.where(gone[:, None, None], adapted, hidden)
@@ -157,11 +177,37 @@ def decided_pass(
             adapted = torch.where(leaves[:, None, None], instead, adapted)
             skipped += leaves * (partition.blocks[block][1] - index)
             gone |= leaves
-        with quick_on_cpu():
-            hidden = layers[index](hidden, context)
+            places[leaves.cpu(), block] = index
+        with _quick(policy):
+            hidden = layers[index](hidden.to(policy.dtype), context)
         hidden = hidden.float()
-    actions, _ = policy.decode(hidden, context, policy.initial_state())
-    return Decided(actions, skipped)
+    if len(policy.streams) == 1:
+        return Decided(_decoded(policy, modules, full_result(hidden, partition.num_layers), context, state), skipped)
+    assert rows is not None, "followers need the contexts of single samples"
+    actions: list[Tensor] = [hidden] * len(hidden)
+    for plan in places.unique(dim=0):
+        own = (places == plan).all(dim=1).nonzero()[:, 0]
+        some, before = rows(own)
+        chunk, _ = hard_pass(policy, partition, modules, start[own], some, plan.tolist(), before)
+        for place, row in enumerate(own.tolist()):
+            actions[row] = chunk[place]
+    return Decided(torch.stack(actions), skipped)
+
+
+def _quick(policy: VlaPolicy) -> AbstractContextManager[Any]:
+    """Return where frozen layers run; what they leave for followers keeps its kind of numbers."""
+    return quick_on_cpu() if len(policy.streams) == 1 else nullcontext()
+
+
+def _decoded(
+    policy: VlaPolicy, modules: DyslModules, result: StackResult, context: StackContext, state: Any
+) -> Tensor:
+    """Return normalised actions (B, H, A) of the teacher's own noise."""
+    result = replace(result, hidden=result.hidden.to(policy.dtype))
+    count = len(result.hidden)
+    noise = policy.noise([0] * count)
+    state = policy.initial_state(count) if state is None else state
+    return policy.decode(result, context, state, noise, modules.bridge)[0].float()
 
 
 def action_error(actions: Tensor, teacher: Tensor) -> Tensor:

@@ -85,11 +85,23 @@ class RecordedData:
         """Yield up to ``count`` held-out observations, as many of each instruction while they last."""
         yield from self._drawn(self.held_out, count, seed)
 
+    def in_order(self, count: int, *, held_out: bool = False) -> tuple[Iterator[Observation], tuple[bool, ...]]:
+        """Return about ``count`` observations of whole episodes in their order, and whether each begins one."""
+        side = self.held_out if held_out else self.learned
+        sizes = np.cumsum([len(own.frames) for own in side])
+        stretches = side[: int(np.searchsorted(sizes, count)) + 1]
+        places = sorted((own.bag, frame) for own in stretches for frame in own.frames)
+        firsts = {(own.bag, own.frames[0]) for own in stretches}
+        return self._read(places), tuple(place in firsts for place in places)
+
     def _drawn(self, stretches: Sequence[Stretch], count: int, seed: int) -> Iterator[Observation]:
         places = [(own.bag, frame) for own in stretches for frame in own.frames]
         said = [own.instruction for own in stretches for _ in own.frames]
         drawn = draw_evenly(np.array(said), count, seed)
-        for bag, frames in _by_bag(places[int(number)] for number in drawn).items():
+        yield from self._read(places[int(number)] for number in drawn)
+
+    def _read(self, places: Iterable[tuple[Path, int]]) -> Iterator[Observation]:
+        for bag, frames in _by_bag(places).items():
             with BagReader(bag) as reader:
                 chosen = dataclasses.replace(self._choice, chosen=frozenset(frames).__contains__)
                 for moment in open_source(reader, self._description, SafetySettings(), chosen, history=False).moments:

@@ -2,8 +2,9 @@
 
 What a first pass does with an observation depends on settings only through where each block is skipped. The outputs of
 controllers on the way and the actions at its end are remembered; another threshold or another guidance then mostly
-takes a way that is known. Everything else, guidance included, is what :class:`~dysl_vla_ros.runtime.step.Runtime` does,
-in its order; a test holds the two equal, bit for bit.
+takes a way that is known. Where decoding has a memory, what leaves the stack is remembered in place of the actions, and
+decoded anew with the memory of its own replay. Everything else, guidance included, is what
+:class:`~dysl_vla_ros.runtime.step.Runtime` does, in its order; a test holds the two equal, bit for bit.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,15 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.interfaces import ActionSpec, FloatArray
 from dysl_vla_ros.runtime.folder import DyslFolder
+from dysl_vla_ros.runtime.noise import FRESH, noise_seed
 from dysl_vla_ros.runtime.recording import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import AT_FLOOR, OPEN, RuntimeSettings, SkippingSettings
+from dysl_vla_ros.skipping.depth_rules import FullDepth
 from dysl_vla_ros.skipping.guidance import PriorPostGuidance
 from dysl_vla_ros.skipping.partition import LayerPartition
-from dysl_vla_ros.skipping.stack import Skip, SkippableStack, StackContext
+from dysl_vla_ros.skipping.stack import Skip, SkippableStack, StackContext, StackResult
 
 Way = tuple[int, ...]
 """Per block so far: the dynamic layer from which the rest was skipped; the block's end: nothing was."""
@@ -43,10 +45,12 @@ class RememberedStep:
 class _Moment:
     """What is known of one observation."""
 
+    number: int  # of the inference in its run
     hidden: Tensor
     context: StackContext
     probabilities: dict[tuple[Way, int], float] = field(default_factory=dict)  # (way before the block, layer)
-    actions: dict[Way, FloatArray] = field(default_factory=dict)  # at a way's end, (H, A)
+    actions: dict[Way, FloatArray] = field(default_factory=dict)  # at a way's end, (H, A); without a memory
+    results: dict[Way, StackResult] = field(default_factory=dict)  # of a way; with a memory
 
 
 class RememberedPasses:
@@ -57,19 +61,17 @@ class RememberedPasses:
     """
 
     def __init__(self, runtime: Runtime, runs: Sequence[FullDepthRun]) -> None:
-        """Prepare every observation (vision) once.
-
-        Raises:
-            DataError: the policy's decoding has a state, so that a pass depends on those before it.
-        """
+        """Prepare every observation (vision) once."""
         assert runtime.dysl is not None, "there is nothing to tune without adapters"
         self.runs, self.policy, self.computed = tuple(runs), runtime.policy, 0
         self.dysl: DyslFolder = runtime.dysl
-        if self.policy.initial_state() is not None:
-            raise DataError(f"the {self.policy.family} policy decodes with a memory; its passes cannot be tuned apart")
+        self._remembers = self.policy.initial_state() is not None
         self._stack = SkippableStack(self.policy.layers)
         with torch.inference_mode():
-            self._moments = [[_Moment(*self.policy.prepare(o)) for o in run.observations] for run in self.runs]
+            self._moments = [
+                [_Moment(number, *self.policy.prepare([seen])) for number, seen in enumerate(run.observations)]
+                for run in self.runs
+            ]
 
     @property
     def partition(self) -> LayerPartition:
@@ -87,20 +89,21 @@ class RememberedPasses:
         Guidance observes the first m actions of the chunk that this replay itself gave, as on a robot.
 
         Args:
-            settings: with every value resolved; ``skipping.enabled`` must be true.
+            settings: with every value resolved; the rule must be ``dysl``.
             runs: indices into ``self.runs``.
         """
-        assert settings.skipping.enabled
+        assert settings.skipping.named_rule() == "dysl"
         points = [len(points) for points in self.partition.points]
         guidance = PriorPostGuidance(self.partition.blocks, self.action, points)
         m = settings.actions_per_inference
         guidance.configure(settings.guidance, m)
         for index in range(len(self.runs)) if runs is None else runs:
             guidance.reset()
+            state = self.policy.initial_state()
             played: FloatArray = np.zeros((0, self.action.dimensions), np.float32)
             for moment, full_depth in zip(self._moments[index], self.runs[index].chunks, strict=True):
                 guidance.observe(played)
-                step = self._step(moment, full_depth, guidance, settings)
+                step, state = self._step(moment, full_depth, guidance, settings, state)
                 played = step.actions[:m]
                 yield step
 
@@ -109,10 +112,9 @@ class RememberedPasses:
         floor = self.partition.floor
         keys = [(floor[:block], first) for block, first in enumerate(floor)]
         for index, moments in enumerate(self._moments):
-            for _ in self.replay(replace(AT_FLOOR, actions_per_inference=m), [index]):
-                pass
+            steps = list(self.replay(replace(AT_FLOOR, actions_per_inference=m), [index]))
             says = np.array([[own.probabilities[key] for key in keys] for own in moments], dtype=np.float32)
-            yield np.stack([own.actions[floor] for own in moments]), says
+            yield np.stack([step.actions for step in steps]), says
 
     def outputs(self) -> FloatArray:
         """Return what controllers say along the deepest and along the shallowest way of every observation.
@@ -129,20 +131,51 @@ class RememberedPasses:
         return np.array(values, dtype=np.float32)
 
     def _step(
-        self, moment: _Moment, full_depth: FloatArray, guidance: PriorPostGuidance, settings: RuntimeSettings
-    ) -> RememberedStep:
-        layers, points = self.dysl.partition.num_layers, guidance.allow_points()
+        self,
+        moment: _Moment,
+        full_depth: FloatArray,
+        guidance: PriorPostGuidance,
+        settings: RuntimeSettings,
+        state: Any,
+    ) -> tuple[RememberedStep, Any]:
+        """Return one inference and the decoding state that it leads to."""
+        partition, points = self.dysl.partition, guidance.allow_points()
+        layers = partition.num_layers
         if guidance.warming_up:
-            return RememberedStep(full_depth, layers, False, points, True)
+            full_depth, state = self._at_full_depth(moment, full_depth, state)
+            return RememberedStep(full_depth, layers, False, points, True), state
         way = self._way(moment, points, settings.skipping.threshold)
-        actions = moment.actions[way]
-        skipped = [(place, end) for place, (_, end) in zip(way, self.partition.blocks, strict=True) if place < end]
+        actions, after = self._at_end(moment, way, state)
+        skipped = [(place, end) for place, (_, end) in zip(way, partition.blocks, strict=True) if place < end]
         calls = layers - sum(end - place for place, end in skipped)
         m = settings.actions_per_inference
         if skipped and guidance.needs_verification(actions[:m]):
+            full_depth, after = self._at_full_depth(moment, full_depth, state)
             guidance.verified(self.action.distance(actions[:m], full_depth[:m]))
-            return RememberedStep(full_depth, calls + layers - skipped[0][0], True, points, False)
-        return RememberedStep(actions, calls, False, points, False)
+            return RememberedStep(full_depth, calls + layers - skipped[0][0], True, points, False), after
+        return RememberedStep(actions, calls, False, points, False), after
+
+    def _at_full_depth(self, moment: _Moment, recorded: FloatArray, state: Any) -> tuple[FloatArray, Any]:
+        """Return full depth's chunk: the recorded one, unless it depends on what came before."""
+        if not self._remembers:
+            return recorded, state
+        way = tuple(end for _, end in self.partition.blocks)
+        if way not in moment.results:
+            self.computed += 1
+            with torch.inference_mode():
+                moment.results[way] = self._stack.run(moment.hidden, moment.context, FullDepth())
+        return self._at_end(moment, way, state)
+
+    def _at_end(self, moment: _Moment, way: Way, state: Any) -> tuple[FloatArray, Any]:
+        if not self._remembers:
+            return moment.actions[way], state
+        return self._decoded(moment, moment.results[way], state)
+
+    def _decoded(self, moment: _Moment, result: StackResult, state: Any) -> tuple[FloatArray, Any]:
+        with torch.inference_mode():
+            noise = self.policy.noise([noise_seed(FRESH, 0, moment.number)])
+            normalised, state = self.policy.decode(result, moment.context, state, noise, self.dysl.modules.bridge)
+            return self.policy.actions(normalised, moment.context)[0], state
 
     def _way(self, moment: _Moment, points: Way, threshold: float) -> Way:
         way = self._known_way(moment, points, threshold)
@@ -152,9 +185,11 @@ class RememberedPasses:
         rule = _RememberingRule(self.dysl, threshold, points, moment.probabilities)
         with torch.inference_mode():
             result = self._stack.run(moment.hidden, moment.context, rule)
-            normalised, _ = self.policy.decode(result.hidden, moment.context, None)
         way = rule.finished_way()
-        moment.actions[way] = self.action.denormalise(normalised[0].float().cpu().numpy())
+        if self._remembers:
+            moment.results[way] = replace(result, resume_point=None)  # nothing is resumed here
+        else:
+            moment.actions[way], _ = self._decoded(moment, result, None)
         return way
 
     def _known_way(self, moment: _Moment, points: Way, threshold: float) -> Way | None:
@@ -169,7 +204,7 @@ class RememberedPasses:
                     place = layer
                     break
             way += (place,)
-        return way if way in moment.actions else None
+        return way if way in moment.actions or way in moment.results else None
 
 
 class _RememberingRule:

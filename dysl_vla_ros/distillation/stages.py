@@ -27,6 +27,7 @@ from dysl_vla_ros.distillation.passes import (
     soft_pass,
     start_layer,
 )
+from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.policies.reference import ReferencePolicy
 from dysl_vla_ros.skipping.modules import DyslModules, Summary
 from dysl_vla_ros.skipping.partition import LayerPartition
@@ -70,6 +71,11 @@ class Distillation:
     ) -> None:
         """Train ``modules`` in place on ``data``; the policy stays frozen. ``held_out``: frames to judge by instead."""
         assert partition.blocks, "there is nothing to train where every layer is static"
+        if settings.controllers == "mixture" and len(data.policy.streams) > 1:
+            raise DataError(
+                f"controllers cannot learn by the mixture with the {data.policy.family} policy: its "
+                f"{data.policy.streams[1].name} follows a plan, and a mixture is none; leave --controllers at error"
+            )
         self.partition, self.modules, self.data, self.settings = partition, modules, data, settings
         self.judge = Judge(partition, modules, data if held_out is None else held_out)
         self.judgements: list[Judgement] = []
@@ -143,8 +149,8 @@ class Distillation:
         return running
 
     def _hard(self, batch: Batch, positions: Positions) -> tuple[Tensor, list[Summary | None]]:
-        hidden = batch.hidden(start_layer(self.partition))
-        return hard_pass(self._policy, self.partition, self.modules, hidden, batch.context, positions)
+        hidden = batch.hidden(start_layer(self.partition, self.data.policy))
+        return hard_pass(self._policy, self.partition, self.modules, hidden, batch.context, positions, batch.state)
 
     def _hidden_loss(self) -> Tensor:
         batch = self._batch()
@@ -178,8 +184,9 @@ class Distillation:
     def _mixture_loss(self) -> Tensor:
         batch = self._batch()
         positions = [points[int(self._random.integers(len(points)))] for points in self.partition.points]
-        hidden = batch.hidden(start_layer(self.partition))
-        actions, probabilities = soft_pass(self._policy, self.partition, self.modules, hidden, batch.context, positions)
+        hidden = batch.hidden(start_layer(self.partition, self.data.policy))
+        arguments = (self._policy, self.partition, self.modules, hidden, batch.context, positions)
+        actions, probabilities = soft_pass(*arguments, state=batch.state)
         skipped = skip_loss(self.partition, positions, probabilities)
         return action_error(actions, batch.actions).mean() + self.settings.skip_weight * skipped
 
@@ -198,7 +205,8 @@ class Distillation:
         return sample_positions(self.partition, self._random, self.settings.floor_share)
 
     def _adapters(self) -> list[nn.Parameter]:
-        return [*self.modules.adapters.parameters(), *self.modules.pools.parameters()]
+        own = (self.modules.adapters, self.modules.pools, self.modules.followers)
+        return [parameter for part in own for parameter in part.parameters()]
 
 
 def _share_of_rate(step: int, steps: int) -> float:

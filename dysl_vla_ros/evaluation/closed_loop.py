@@ -180,7 +180,7 @@ def _play_part(settings: EvaluationSettings, task: Task, seeds: Sequence[int]) -
 
 def _record_part(settings: EvaluationSettings, task: Task, seeds: Sequence[int]) -> list[tuple[FullDepthRun, bool]]:
     runtime = Runtime.load(settings.checkpoint, settings.adapters)
-    full_depth = replace(settings, runtime=replace(settings.runtime, skipping=SkippingSettings(enabled=False)))
+    full_depth = replace(settings, runtime=replace(settings.runtime, skipping=SkippingSettings(rule="full")))
     runs = []
     with closing(Scene(task)) as scene:
         for seed in seeds:

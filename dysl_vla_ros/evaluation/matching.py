@@ -20,6 +20,7 @@ from dysl_vla_ros.skipping.depth_rules import FixedPlan, StaticOnly
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.stack import DepthRule, SkippableStack, StackContext
+from dysl_vla_ros.skipping.streams import Bridge
 
 OBSERVATIONS = 256  # that plans are compared on, spread evenly over the runs
 BATCH = 64
@@ -100,7 +101,7 @@ def best_plan(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, layers: in
     partition, modules = runtime.dysl.partition, runtime.dysl.modules
     if not runs or runtime.policy.initial_state() is not None:
         return PlanChoice(even_plan(partition, layers), "blocks filled evenly")
-    seen = _Seen(runtime.policy, runs, m)
+    seen = _Seen(runtime.policy, runs, m, modules.bridge)
 
     def error(plan: Plan) -> float:
         return float(seen.errors(FixedPlan(partition, modules, plan)).mean())
@@ -127,7 +128,7 @@ def oracle_threshold(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, dep
     assert runtime.dysl is not None and runs
     partition: LayerPartition = runtime.dysl.partition
     modules: DyslModules = runtime.dysl.modules
-    errors = _Seen(runtime.policy, runs, m).errors(StaticOnly(partition, modules))
+    errors = _Seen(runtime.policy, runs, m, modules.bridge).errors(StaticOnly(partition, modules))
     floor, full = len(partition.static), partition.num_layers
     share = min(1.0, max(0.0, (depth - floor) / max(1, full - floor)))
     return float(np.quantile(errors, 1.0 - share))
@@ -146,7 +147,8 @@ def _plans_or_none(partition: LayerPartition, layers: int) -> list[Plan] | None:
 class _Seen:
     """Observations of the runs as they enter the stack, in batches, and the actions of full depth."""
 
-    def __init__(self, policy: VlaPolicy, runs: Sequence[FullDepthRun], m: int) -> None:
+    def __init__(self, policy: VlaPolicy, runs: Sequence[FullDepthRun], m: int, bridge: Bridge) -> None:
+        self._bridge = bridge
         self._policy, self._m, self._stack = policy, m, SkippableStack(policy.layers)
         moments = [(o, chunk) for run in runs for o, chunk in zip(run.observations, run.chunks, strict=True)]
         places = np.linspace(0, len(moments) - 1, min(OBSERVATIONS, len(moments))).round().astype(int)
@@ -156,7 +158,7 @@ class _Seen:
         with torch.inference_mode():
             for start in range(0, len(chosen), BATCH):
                 part = chosen[start : start + BATCH]
-                hidden, contexts = zip(*(policy.prepare(observation) for observation, _ in part), strict=True)
+                hidden, contexts = zip(*(policy.prepare([observation]) for observation, _ in part), strict=True)
                 wanted = np.stack([policy.action.normalise(chunk[:m]) for _, chunk in part])
                 self._batches.append((torch.cat(hidden), policy.collate(contexts), wanted))
 
@@ -166,7 +168,9 @@ class _Seen:
         with torch.inference_mode():
             for hidden, context, wanted in self._batches:
                 result = self._stack.run(hidden, context, rule)
-                actions, _ = self._policy.decode(result.hidden, context, self._policy.initial_state())
+                count = len(hidden)
+                state, noise = self._policy.initial_state(count), self._policy.noise([0] * count)
+                actions, _ = self._policy.decode(result, context, state, noise, self._bridge)
                 given = actions[:, : self._m].float().cpu().numpy()
                 found.append(np.abs(given - wanted).mean(axis=(1, 2)))
         return np.concatenate(found)

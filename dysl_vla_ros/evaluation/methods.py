@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.method_names import require_method
@@ -21,7 +20,7 @@ from dysl_vla_ros.runtime.folder import DyslFolder
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
 from dysl_vla_ros.skipping.depth_rules import FixedPlan, Oracle, RandomSkipping, StaticOnly
-from dysl_vla_ros.skipping.stack import StackContext
+from dysl_vla_ros.skipping.stack import StackContext, StackResult
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ class Method:
 
 def _full(library: Library, options: MethodOptions, settings: RuntimeSettings, _: Matched) -> Prepared:
     runtime = library.with_adapters(options.checkpoint, options.adapters)
-    disabled = replace(settings, skipping=replace(settings.skipping, enabled=False))
+    disabled = replace(settings, skipping=replace(settings.skipping, rule="full"))
     return Prepared(runtime, disabled, Trained(0, 0, 0.0))
 
 
@@ -173,15 +172,10 @@ def _verify(library: Library, options: MethodOptions, settings: RuntimeSettings,
 def _oracle(library: Library, options: MethodOptions, settings: RuntimeSettings, matched: Matched) -> Prepared:
     runtime, dysl = _loaded(library, options)
     assert matched.oracle_threshold is not None
-    threshold, policy, layers, m = (
-        matched.oracle_threshold,
-        runtime.policy,
-        runtime.policy.layers,
-        settings.actions_per_inference,
-    )
+    threshold, layers, m = matched.oracle_threshold, runtime.policy.layers, settings.actions_per_inference
 
-    def apart(floor: Tensor, full: Tensor, context: StackContext) -> float:
-        one, other = (policy.decode(hidden, context, runtime.decoding_state)[0] for hidden in (floor, full))
+    def apart(floor: StackResult, full: StackResult, context: StackContext) -> float:
+        one, other = (runtime.decoded(result, context) for result in (floor, full))
         return float((one[:, :m] - other[:, :m]).abs().mean())
 
     runtime.rule_override = lambda points: Oracle(dysl.partition, dysl.modules, layers, apart, threshold)
@@ -252,7 +246,7 @@ def prepare(name: str, m: int, library: Library, options: MethodOptions, matched
     method = method_named(name)
     settings = replace(
         options.settings,
-        skipping=replace(options.settings.skipping, enabled=True),
+        skipping=replace(options.settings.skipping, rule="dysl", enabled=True),
         actions_per_inference=m,
     )
     return method.prepare(library, options, settings, matched)

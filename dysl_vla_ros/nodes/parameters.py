@@ -31,11 +31,13 @@ from dysl_vla_ros.settings import (
     SafetySettings,
     SkippingSettings,
     check,
+    old_names,
 )
 
 FIELDS = {f"{group.group}.{field.name}": field for group in GROUPS for field in dataclasses.fields(group)}
 INSTRUCTION = "control.instruction"
-CONTRADICTING = frozenset({ControlSettings.group, SafetySettings.group})  # groups that a cross-check looks at
+# groups that a cross-check looks at
+CONTRADICTING = frozenset({ControlSettings.group, SafetySettings.group, SkippingSettings.group})
 WHEN_FIXED = "fixed while the node is configured; deactivate and cleanup first"
 
 
@@ -68,6 +70,8 @@ def descriptor(name: str) -> ParameterDescriptor:
     elif isinstance(field.default, int) and not isinstance(field.default, bool):
         described.integer_range = [IntegerRange(from_value=meta["low"], to_value=meta["high"], step=1)]
     constraints = [f"one of {', '.join(repr(choice) for choice in meta['choices'])}"] if meta["choices"] else []
+    if meta["form"][1]:
+        constraints.append(meta["form"][1])
     if name.startswith(ModelSettings.group + "."):
         constraints.append(WHEN_FIXED)
     described.additional_constraints = "; ".join(constraints)
@@ -125,8 +129,8 @@ class NodeParameters:
         return Settings(**groups)
 
     def unknown_names(self) -> list[str]:
-        """Say for each given but undeclared name what is meant instead; rclpy itself ignores it in silence."""
-        unknown = []
+        """Say for each given but undeclared or old name what is meant instead; rclpy itself ignores it in silence."""
+        unknown = old_names({name: given.value for name, given in self._given().items()})
         for name in self._given():
             if self._node.has_parameter(name) or name.startswith("qos_overrides."):
                 continue

@@ -114,11 +114,17 @@ class Session:
         return time.monotonic()
 
     def _cross_check(self, settings: Settings) -> str:
+        rule = settings.skipping.rule
         faults = [unsuitable_policy(settings.safety, self.description.proprioception, self.description.action)]
         try:
             require_playable(settings.control, self.description.action)
         except SettingError as error:
             faults.insert(0, str(error))
+        if rule in ("dysl", "static") and not self.description.blocks:
+            faults.append(
+                f"skipping.rule is {rule!r}, and without a DySL folder every layer runs; name one in model.adapters, "
+                "or leave the rule empty"
+            )
         return "; ".join(fault for fault in faults if fault)
 
     def _on_reply(self, reply: StepReply) -> None:

@@ -40,6 +40,7 @@ from dysl_vla_ros.nodes.program import REFUSED, run_program
 from dysl_vla_ros.nodes.service_queue import DEEP
 from dysl_vla_ros.nodes.session import Session
 from dysl_vla_ros.nodes.stop_request import StopRequest
+from dysl_vla_ros.settings import old_names
 
 SUCCESS, FAILURE, ERROR = (
     TransitionCallbackReturn.SUCCESS,
@@ -221,6 +222,8 @@ class VlaNode(GuardedLifecycleNode):
 
     def _on_parameters_changed(self, before: Settings, given: frozenset[str]) -> None:
         settings = self._parameters_of_node.settings
+        for warning in old_names({name: self.get_parameter(name).value for name in given}):
+            self.get_logger().warning(warning)
         session = self._session
         text = settings.control.instruction
         # a file loaded as a whole repeats an empty one: that is no order to stop

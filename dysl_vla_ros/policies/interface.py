@@ -1,4 +1,4 @@
-"""What every VLA family gives: four verbs and a description of itself.
+"""What every VLA family gives, and what most of them share.
 
 A new family is one file that has these, and one line in :mod:`dysl_vla_ros.policies.registry`. It holds references to
 its library's layers and neither patches nor copies that library's model file.
@@ -7,15 +7,23 @@ its library's layers and neither patches nor copies that library's model file.
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from dysl_vla_ros.interfaces import ActionSpec, Observation, ProprioceptionSpec
-from dysl_vla_ros.skipping.stack import Layer, StackContext
+from dysl_vla_ros.interfaces import ActionSpec, FloatArray, Observation, ProprioceptionSpec
+from dysl_vla_ros.skipping.stack import Layer, StackContext, StackResult
+from dysl_vla_ros.skipping.streams import Bridge, Stream
 
 
 @runtime_checkable
 class VlaPolicy(Protocol):
-    """A vision-language-action model that can be run layer by layer. Batch is 1 in deployment."""
+    """A vision-language-action model that can be run layer by layer. B observations at once; deployment has one.
+
+    A context belongs to one :meth:`prepare`. What layers leave in it for later, such as keys and values, they overwrite
+    and never append, so that it can carry any passes one after the other; :meth:`decode` reads only what the plan of
+    its pass says has run.
+    """
 
     family: str
     weights_hash: str  # SHA-256 of the base weights: what a DySL folder belongs to
@@ -23,12 +31,14 @@ class VlaPolicy(Protocol):
     cameras: tuple[str, ...]  # the first one paces inference
     proprioception: ProprioceptionSpec
     action: ActionSpec
-    width: int  # D of the hidden state
-    instructions: tuple[str, ...]  # examples it was trained on
+    device: torch.device  # of weights and hidden states
+    dtype: torch.dtype  # of hidden states
+    streams: tuple[Stream, ...]  # the first one leads: decisions are made on its tokens; others follow its plan
+    instructions: tuple[str, ...]  # examples it was trained on; () where nobody has noted them
 
     @property
     def layers(self) -> Sequence[Layer]:
-        """The stack: L callables ``(hidden, context) -> hidden`` of shape (B, T, D)."""
+        """The leading stack: L callables ``(hidden, context) -> hidden`` of shape (B, T, D)."""
         ...
 
     def parts(self) -> Mapping[str, Sequence[Tensor]]:
@@ -36,15 +46,19 @@ class VlaPolicy(Protocol):
         ...
 
     def check_instruction(self, instruction: str) -> tuple[str, ...]:
-        """Read an instruction without a picture; return warnings, such as which of its words are not known.
+        """Read an instruction without an image; return warnings, such as which of its words are not known.
 
         Raises:
             InstructionError: it cannot be read at all; says what can.
         """
         ...
 
-    def prepare(self, observation: Observation) -> tuple[Tensor, StackContext]:
-        """Do everything before the stack; return its input (1, T, D) and what its layers need beside it.
+    def sample(self) -> Observation:
+        """Return an observation to warm up with: images of the sizes that the policy is used to."""
+        ...
+
+    def prepare(self, observations: Sequence[Observation]) -> tuple[Tensor, StackContext]:
+        """Do everything before the stack; return its input (B, T, D) and what its layers need beside it.
 
         Raises:
             InstructionError: see :meth:`check_instruction`.
@@ -52,17 +66,70 @@ class VlaPolicy(Protocol):
         """
         ...
 
-    def decode(self, hidden: Tensor, context: StackContext, state: Any) -> tuple[Tensor, Any]:
-        """Turn the stack's output (B, T, D) into normalised actions (B, H, A) and the next state. Pure."""
+    def initial_state(self, batch: int = 1) -> Any:
+        """Return the decoding state at the start of ``batch`` episodes; None where a family has none."""
+        ...
+
+    def noise(self, seeds: Sequence[int]) -> Any:
+        """Return what decoding starts from, drawn for each of B observations from its own seed; None: nothing is."""
+        ...
+
+    def decode(
+        self, result: StackResult, context: StackContext, state: Any, noise: Any, bridge: Bridge
+    ) -> tuple[Tensor, Any]:
+        """Turn what a pass gives into normalised actions (B, H, A) and the next state. Pure: the same gives the same.
+
+        Args:
+            result: of the pass; followers repeat ``result.plan``.
+            context: of the observations.
+            state: see :meth:`initial_state`.
+            noise: see :meth:`noise`.
+            bridge: what stands in for layers that followers skip.
+        """
+        ...
+
+    def actions(self, normalised: Tensor, context: StackContext) -> FloatArray:
+        """Return normalised actions (B, H, A) in physical units; relative actions take the state from the context."""
         ...
 
     def collate(self, contexts: Sequence[Any]) -> StackContext:
         """Join the contexts of B observations into one of batch B; training runs in batches, deployment does not."""
         ...
 
-    def initial_state(self) -> Any:
-        """Return the decoding state at the start of an episode; None where a family has none."""
-        ...
+
+class CommonPolicy:
+    """What a family need not say: decodes without noise or memory, actions by their statistics, grey images.
+
+    A family inherits from this and overrides what is different.
+    """
+
+    cameras: tuple[str, ...]
+    proprioception: ProprioceptionSpec
+    action: ActionSpec
+    instructions: tuple[str, ...]
+    device = torch.device("cpu")
+    dtype = torch.float32
+    image_size = (96, 96)  # height, width in px of a sample image
+
+    def sample(self) -> Observation:
+        """Return grey images, zeros and the first instruction that is known, else a plain one."""
+        return Observation(
+            images={camera: np.full((*self.image_size, 3), 128, dtype=np.uint8) for camera in self.cameras},
+            proprioception=np.zeros(len(self.proprioception.names), dtype=np.float32),
+            instruction=self.instructions[0] if self.instructions else "pick up the object",
+        )
+
+    def initial_state(self, batch: int = 1) -> Any:
+        """No state."""
+        return None
+
+    def noise(self, seeds: Sequence[int]) -> Any:
+        """Nothing is drawn."""
+        return None
+
+    def actions(self, normalised: Tensor, context: StackContext) -> FloatArray:
+        """Return (B, H, A): centre and scale of the action statistics."""
+        return self.action.denormalise(normalised.float().cpu().numpy())
 
 
 def parameter_count(policy: VlaPolicy) -> int:

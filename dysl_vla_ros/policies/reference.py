@@ -27,9 +27,11 @@ from dysl_vla_ros.json_files import build_from
 from dysl_vla_ros.policies.action_statistics import action_faults
 from dysl_vla_ros.policies.checkpoint import read_config, read_tensors, write_checkpoint
 from dysl_vla_ros.policies.identity import base_hash
+from dysl_vla_ros.policies.interface import CommonPolicy
 from dysl_vla_ros.policies.last_layer import LastLayer
 from dysl_vla_ros.policies.weights_header import load_exactly, read_shapes, require_fitting
-from dysl_vla_ros.skipping.stack import Layer
+from dysl_vla_ros.skipping.stack import Layer, StackResult
+from dysl_vla_ros.skipping.streams import Bridge, Stream
 
 WEIGHTS = "model.safetensors"
 PADDING, UNKNOWN = 0, 1  # word ids below the vocabulary's
@@ -189,8 +191,9 @@ class ReferenceNetwork(nn.Module):
         mean, std = (
             words.new_tensor(v, dtype=torch.float32) for v in (config.proprioception_mean, config.proprioception_std)
         )
-        parts = [self.stems[camera](pictures[camera] - 0.5) for camera in config.cameras]
-        parts += [self.words(words), self.proprioception((proprioception - mean) / std)[:, None]]
+        dtype = self.places.dtype
+        parts = [self.stems[camera]((pictures[camera] - 0.5).to(dtype)) for camera in config.cameras]
+        parts += [self.words(words), self.proprioception(((proprioception - mean) / std).to(dtype))[:, None]]
         parts += [parts[-1].new_zeros(len(words), QUERIES, config.width)]
         hidden = torch.cat(parts, dim=1) + self.places  # (B, T, D)
         mask = torch.ones(len(words), self.tokens, dtype=torch.bool, device=words.device)
@@ -273,7 +276,7 @@ def picture_to_tensor(picture: np.ndarray, size: int) -> Tensor:
     return functional.interpolate(tensor, (size, size), mode="area")
 
 
-class ReferencePolicy:
+class ReferencePolicy(CommonPolicy):
     """The reference policy as a :class:`~dysl_vla_ros.policies.interface.VlaPolicy`."""
 
     family = "reference"
@@ -287,12 +290,13 @@ class ReferencePolicy:
         self.cameras = tuple(config.cameras)
         self.proprioception = config.proprioception
         self.action = config.action
-        self.width = config.width
+        self.device, self.dtype = network.places.device, network.places.dtype
+        self.streams = (Stream("stack", config.width),)
         self.instructions = config.instructions
 
     @classmethod
-    def load(cls, checkpoint: Path, device: str = "cpu") -> "ReferencePolicy":
-        """Load a folder whose hashes were checked."""
+    def load(cls, checkpoint: Path, device: torch.device, dtype: torch.dtype | None) -> "ReferencePolicy":
+        """Load a folder whose hashes were checked; it computes in float32 where nobody wants another ``dtype``."""
         values = read_config(checkpoint)
         config = ReferenceConfig.from_json(values.get("model"), checkpoint / "config.json")
         if WEIGHTS not in values["files"]:
@@ -311,8 +315,8 @@ class ReferencePolicy:
             )
         require_fitting(lambda: ReferenceNetwork(config), shapes, path)
         network = ReferenceNetwork(config)
-        load_exactly(network, read_tensors(path, device), path)
-        return cls(network.to(device), values["files"][WEIGHTS])
+        load_exactly(network, read_tensors(path, str(device)), path)
+        return cls(network.to(device, dtype or torch.float32), values["files"][WEIGHTS])
 
     @property
     def layers(self) -> Sequence[Layer]:
@@ -338,8 +342,15 @@ class ReferencePolicy:
             return ()
         return (f"the policy does not know {unknown:.200}; it was trained on: {'; '.join(self.instructions)}",)
 
-    def prepare(self, observation: Observation) -> tuple[Tensor, ReferenceContext]:
-        """Embed one observation: (1, T, D)."""
+    def prepare(self, observations: Sequence[Observation]) -> tuple[Tensor, ReferenceContext]:
+        """Embed observations: (B, T, D)."""
+        inputs = [self._inputs(observation) for observation in observations]
+        images, words, proprioception = zip(*inputs, strict=True)
+        together = {camera: torch.cat([own[camera] for own in images]) for camera in self.config.cameras}
+        return self.network.embed(together, torch.cat(words), torch.cat(proprioception))
+
+    def _inputs(self, observation: Observation) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Return images, words and proprioception of one observation, each of batch 1."""
         missing = [camera for camera in self.cameras if camera not in observation.images]
         if missing:
             raise ObservationError(f"no picture of {', '.join(missing)}; the policy needs {', '.join(self.cameras)}")
@@ -349,17 +360,19 @@ class ReferencePolicy:
                 f"proprioception {proprioception.tolist()} must be {len(self.proprioception.names)} finite values: "
                 f"{', '.join(self.proprioception.names)}"
             )
-        device = self.network.places.device
+        device = self.device
         pictures = {
             camera: picture_to_tensor(observation.images[camera], size).to(device)
             for camera, size in self.config.cameras.items()
         }
         words = torch.tensor([encode_words(observation.instruction, self.config)], device=device)
-        return self.network.embed(pictures, words, torch.from_numpy(proprioception)[None].to(device))
+        return pictures, words, torch.from_numpy(proprioception)[None].to(device)
 
-    def decode(self, hidden: Tensor, context: Any, state: None) -> tuple[Tensor, None]:
-        """Return normalised actions (B, H, A); this family keeps no state."""
-        return self.network.read_out(hidden), None
+    def decode(
+        self, result: StackResult, context: Any, state: None, noise: None, bridge: Bridge
+    ) -> tuple[Tensor, None]:
+        """Return normalised actions (B, H, A); this family keeps no state and draws nothing."""
+        return self.network.read_out(result.hidden), None
 
     def collate(self, contexts: Sequence[ReferenceContext]) -> ReferenceContext:
         """Join the contexts of B observations."""
@@ -368,10 +381,6 @@ class ReferencePolicy:
             torch.cat([context.attention_mask for context in contexts]),
             contexts[0].position_embeddings,
         )
-
-    def initial_state(self) -> None:
-        """This family keeps no state."""
-        return None
 
 
 def save_reference(network: ReferenceNetwork, folder: Path, training: dict[str, Any]) -> None:

@@ -76,7 +76,7 @@ def load_against(path: Path, runtime: Runtime, settings: ReplaySettings, threads
             sides = [Side(OTHER_FULL, base, settings.full_depth), Side(OTHER, other, settings.runtime)]
             return Against("checkpoint", name, sides)
         policy = runtime.policy
-        dysl = load_dysl(path, policy.weights_hash, len(policy.layers), policy.width)
+        dysl = load_dysl(path, policy.weights_hash, len(policy.layers), policy.streams)
         return Against("DySL folder", name, [Side(OTHER, Runtime(policy, dysl), settings.runtime)])
     if path.suffix in (".yaml", ".yml"):
         other_settings = read_parameters(path)

@@ -31,7 +31,7 @@ class ReplaySettings:
     @property
     def full_depth(self) -> RuntimeSettings:
         """The same, with skipping off."""
-        return dataclasses.replace(self.runtime, skipping=dataclasses.replace(self.skipping, enabled=False))
+        return dataclasses.replace(self.runtime, skipping=dataclasses.replace(self.skipping, rule="full"))
 
 
 def read_parameters(path: Path) -> ReplaySettings:

@@ -7,7 +7,7 @@ settings' 0.0 and "" stand for. Whatever does not fit is refused; nothing is gue
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,17 @@ from dysl_vla_ros.policies.weights_header import load_exactly, read_shapes, requ
 from dysl_vla_ros.settings import WARMUP, GuidanceSettings, check
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import PER_BLOCK, LayerPartition
+from dysl_vla_ros.skipping.streams import Stream
 
 CONFIG, WEIGHTS, CALIBRATION = "config.json", "adapters.safetensors", "calibration.json"
 CALIBRATED = ("step", "verify_threshold", "dead_band", "stride", "verify_on", "warmup")  # fields of GuidanceSettings
-MODULE_SIZES = ("bottleneck", "queries", "controller_width")
+MODULE_SIZES = ("bottleneck", "queries", "controller_width", "rank")
+SIZES_SINCE = {"rank": 0}  # what folders from before a size was there were made with
 # until `calibrate` has measured values
 UNCALIBRATED = {
     "step": 1.0, "verify_threshold": 1.0, "dead_band": 0.0, "stride": "integral", "verify_on": "any", "warmup": WARMUP,
 }  # fmt: skip
+RULES = ("dysl", "static")  # that a folder may bring; the first where it names none
 LARGEST_SIZE = 65536  # of a module: a damaged number must not become an allocation
 REMAKE = "name another DySL folder, or make this one again with `dysl_vla calibrate` and `dysl_vla distill`"
 
@@ -77,14 +80,20 @@ class DyslFolder:
     @property
     def module_sizes(self) -> dict[str, int]:
         """What ``modules`` were made with, as :func:`save_dysl` takes it; of a folder that was read."""
-        return {name: self.config["modules"][name] for name in MODULE_SIZES}
+        return {name: (SIZES_SINCE | dict(self.config["modules"]))[name] for name in MODULE_SIZES}
+
+    @property
+    def rule(self) -> str:
+        """The depth rule that the folder was made for, see ``skipping.rule``."""
+        return str(self.config.get("rule", RULES[0]))
 
     @property
     def motion_hash(self) -> str:
         """SHA-256 of all of the folder that decides the motion: skip points, weights, guidance values."""
         partition = dataclasses.asdict(self.partition)
         weights = self.config.get("files", {}).get(WEIGHTS, "")  # "": made here, not read
-        return hash_of({"partition": partition, "weights": weights, "guidance": dict(self.calibrated)})
+        own = {"rule": self.rule} if self.rule != RULES[0] else {}  # hashes of folders without one stay what they were
+        return hash_of({"partition": partition, "weights": weights, "guidance": dict(self.calibrated)} | own)
 
 
 def save_dysl(
@@ -109,7 +118,8 @@ def save_dysl(
         family: of the base policy.
         base_sha256: hash of the base's weights, as ``PolicyDescription.weights_hash`` has it.
         choice: how the static layers were chosen, ``spread`` or ``informative``.
-        module_sizes: ``bottleneck``, ``queries`` and ``controller_width`` that ``modules`` were made with.
+        module_sizes: ``bottleneck``, ``queries``, ``controller_width`` and, where it is not 0, ``rank`` that
+            ``modules`` were made with.
         calibration: what ``calibration.json`` will hold: ``guidance`` (see CALIBRATED), ``actions_per_inference``,
             anything else that is worth keeping.
         training: what the modules were trained with: ``steps`` and ``seconds``; None: unknown.
@@ -119,6 +129,7 @@ def save_dysl(
         CheckpointError: ``calibration`` lacks a guidance value or has one that is out of range; nothing is written.
         DataError: the folder cannot be written to.
     """
+    module_sizes = SIZES_SINCE | dict(module_sizes)
     assert set(module_sizes) == set(MODULE_SIZES), f"sizes {sorted(module_sizes)}"
     layers = {"num_layers": partition.num_layers, "static": list(partition.static), "choice": choice}
     _guidance_values(calibration, folder / CALIBRATION)
@@ -139,15 +150,15 @@ def adapter_kind(queries: int) -> str:
     return "pooled" if queries else "token"
 
 
-def load_dysl(folder: Path, weights_hash: str | None, num_layers: int, width: int) -> DyslFolder:
-    """Read a DySL folder and check that it belongs to a base with ``num_layers`` layers of hidden ``width``.
+def load_dysl(folder: Path, weights_hash: str | None, num_layers: int, streams: Sequence[Stream]) -> DyslFolder:
+    """Read a DySL folder and check that it belongs to a base with ``num_layers`` layers and these ``streams``.
 
     Args:
         folder: to read.
         weights_hash: SHA-256 of the base's weights; None: of any base with as many layers of this width. Then it is no
             more than a beginning to train from.
         num_layers: of the base.
-        width: of its hidden states.
+        streams: of the base, the leading one first.
 
     Raises:
         CheckpointError: a file is missing, damaged, of another format or base; the message names the file, what was
@@ -165,10 +176,12 @@ def load_dysl(folder: Path, weights_hash: str | None, num_layers: int, width: in
     if WEIGHTS not in _entry(config, "files", dict, path):
         raise CheckpointError(f"{path}: files names {', '.join(config['files'])}, expected {WEIGHTS}; {REMAKE}")
     partition = _partition(_entry(config, "partition", dict, path), num_layers, path)
+    if (rule := config.get("rule", RULES[0])) not in RULES:
+        raise CheckpointError(f"{path}: rule is {rule!r:.60}, expected {' or '.join(RULES)}; {REMAKE}")
     sizes = _module_sizes(_entry(config, "modules", dict, path), path)
     calibrated = _guidance_values(_read_calibration(folder / CALIBRATION), folder / CALIBRATION)
-    require_fitting(lambda: DyslModules(partition, width, **sizes), read_shapes(folder / WEIGHTS), folder / WEIGHTS)
-    modules = DyslModules(partition, width, **sizes)
+    require_fitting(lambda: DyslModules(partition, streams, **sizes), read_shapes(folder / WEIGHTS), folder / WEIGHTS)
+    modules = DyslModules(partition, streams, **sizes)
     load_exactly(modules, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
     return DyslFolder(partition, modules.eval().requires_grad_(False), config, calibrated)
 
@@ -199,8 +212,9 @@ def _partition(values: Mapping[str, Any], num_layers: int, path: Path) -> LayerP
 
 
 def _module_sizes(values: Mapping[str, Any], path: Path) -> dict[str, int]:
+    values = SIZES_SINCE | dict(values)
     sizes = {name: _entry(values, name, int, path, "modules.") for name in MODULE_SIZES}
-    smallest = {"bottleneck": 1, "queries": 0, "controller_width": 1}
+    smallest = {"bottleneck": 1, "queries": 0, "controller_width": 1, "rank": 0}
     faults = [
         f"{name} is {size}, expected {smallest[name]} to {LARGEST_SIZE}"
         for name, size in sizes.items()

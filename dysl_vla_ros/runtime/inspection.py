@@ -3,6 +3,7 @@
 Everything is plain values, so that the command can print it as a table or as JSON.
 """
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def facts(runtime: Runtime, checkpoint: Path, adapters: Path | None) -> dict[str
         "disk_bytes": _disk_bytes(checkpoint),
         "layers": {
             "total": described.layers_total,
-            "width": policy.width,
+            "width": policy.streams[0].width,
             "static": list(described.static_layers),
             "blocks": [list(block) for block in described.blocks],
         },
@@ -139,16 +140,13 @@ def measure(runtime: Runtime, steps: int) -> dict[str, Latency]:
         steps: of each depth, at least 1.
 
     Raises:
-        CheckpointError: the policy cannot compute a finite action, or knows no instruction to try.
+        CheckpointError: the policy cannot compute a finite action.
     """
     assert steps > 0
     policy = runtime.policy
     runtime.warm_up()
-    observation = Observation(
-        images={camera: np.full(PICTURE, 128, dtype=np.uint8) for camera in policy.cameras},
-        proprioception=np.zeros(len(policy.proprioception.names), dtype=np.float32),
-        instruction=policy.instructions[0],
-    )
+    images = {camera: np.full(PICTURE, 128, dtype=np.uint8) for camera in policy.cameras}
+    observation = dataclasses.replace(policy.sample(), images=images)
     played = np.zeros((0, policy.action.dimensions), dtype=np.float32)
     depths = {"full depth": (FULL_DEPTH, None)}
     if (dysl := runtime.dysl) is not None:

@@ -2,16 +2,21 @@
 
 import time
 
+import torch
+
 
 class Stopwatch:
-    """Measures consecutive parts in milliseconds."""
+    """Measures consecutive parts in milliseconds; it waits for what the device has still to do."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         """Start now."""
+        self._device = device
+        self._wait()
         self._start = self._last = time.perf_counter_ns()
 
     def lap(self) -> float:
         """Return the milliseconds since the last call, or since the start."""
+        self._wait()
         now = time.perf_counter_ns()
         passed = (now - self._last) / 1e6
         self._last = now
@@ -19,4 +24,9 @@ class Stopwatch:
 
     def total(self) -> float:
         """Return the milliseconds since the start."""
+        self._wait()
         return (time.perf_counter_ns() - self._start) / 1e6
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":  # a CPU has done what was asked of it
+            torch.cuda.synchronize(self._device)

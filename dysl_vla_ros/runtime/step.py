@@ -4,6 +4,7 @@ The order of a step: guidance observes what was played; the policy prepares (vis
 rule; the head decodes; where guidance doubts the action, the stack is completed at full depth and decoded again.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,13 +27,16 @@ from dysl_vla_ros.interfaces import (
 from dysl_vla_ros.policies.identity import model_hash
 from dysl_vla_ros.policies.interface import VlaPolicy
 from dysl_vla_ros.policies.registry import load_policy
+from dysl_vla_ros.runtime.devices import device_named, dtype_named
 from dysl_vla_ros.runtime.folder import DyslFolder, load_dysl
 from dysl_vla_ros.runtime.latency import Stopwatch
+from dysl_vla_ros.runtime.noise import FRESH, NoiseSettings, noise_seed
 from dysl_vla_ros.settings import RuntimeSettings
 from dysl_vla_ros.skipping.depth_rules import DyslRule, FullDepth, StaticOnly
 from dysl_vla_ros.skipping.guidance import PriorPostGuidance, measuring_only
 from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.stack import DepthRule, SkippableStack, StackContext, StackResult
+from dysl_vla_ros.skipping.streams import no_bridge
 
 WARM_UP_ROUNDS = 3
 
@@ -42,13 +46,14 @@ class Runtime:
 
     Attributes:
         rule_override: for experiments: makes the depth rule of an inference from its allow points, in place of
-            :class:`DyslRule`, with or without a DySL folder. Warm-up and ``skipping.enabled`` hold for it too.
+            the one named, with or without a DySL folder. Warm-up and the rule ``full`` hold for it too.
     """
 
-    def __init__(self, policy: VlaPolicy, dysl: DyslFolder | None) -> None:
-        """Run ``policy``; ``dysl`` None: every layer, always."""
+    def __init__(self, policy: VlaPolicy, dysl: DyslFolder | None, noise: NoiseSettings = FRESH) -> None:
+        """Run ``policy``; ``dysl`` None: every layer, always; ``noise``: of a policy whose decoding draws some."""
         self.policy = policy
         self.dysl = dysl
+        self.noise = noise
         self.rule_override: Callable[[tuple[int, ...]], DepthRule] | None = None
         self._partition = dysl.partition if dysl else LayerPartition.full(len(policy.layers))
         self._stack = SkippableStack(policy.layers)
@@ -56,28 +61,40 @@ class Runtime:
         self._guidance = PriorPostGuidance(self._partition.blocks, policy.action, points)
         self._configured: tuple[object, ...] | None = None  # what guidance was configured with
         self._state: Any = policy.initial_state()
+        self._episode, self._inference = 0, 0  # what noise is drawn by
 
     @classmethod
-    def load(cls, checkpoint: str, adapters: str, device: str = "cpu", threads: int = 1) -> "Runtime":
+    def load(
+        cls,
+        checkpoint: str,
+        adapters: str,
+        device: str = "cpu",
+        threads: int = 1,
+        noise: NoiseSettings = FRESH,
+        dtype: str = "",
+    ) -> "Runtime":
         """Load a base checkpoint and a DySL folder.
 
         Args:
             checkpoint: folder of the base.
             adapters: DySL folder; "": the checkpoint's own ``dysl`` folder, full depth if it has none.
-            device: where to compute.
+            device: where to compute, see ``model.device``.
             threads: compute threads of this process, at least 1; bits depend on it.
+            noise: of a policy whose decoding draws some.
+            dtype: to compute in, see ``model.dtype``.
 
         Raises:
             CheckpointError: either is missing, damaged, or they do not belong together.
+            SettingError: the device is not there.
         """
         torch.set_num_threads(threads)
-        policy = load_policy(Path(checkpoint), device)
+        policy = load_policy(Path(checkpoint), device_named(device), dtype_named(dtype))
         folder = Path(adapters) if adapters else Path(checkpoint) / "dysl"
         if not adapters and not folder.exists():
-            return cls(policy, None)
-        dysl = load_dysl(folder, policy.weights_hash, len(policy.layers), policy.width)
-        dysl.modules.to(device)
-        return cls(policy, dysl)
+            return cls(policy, None, noise)
+        dysl = load_dysl(folder, policy.weights_hash, len(policy.layers), policy.streams)
+        dysl.modules.to(policy.device, policy.dtype)
+        return cls(policy, dysl, noise)
 
     @classmethod
     def load_base(cls, checkpoint: Path) -> "Runtime":
@@ -107,15 +124,19 @@ class Runtime:
             instructions=policy.instructions,
         )
 
-    @property
-    def decoding_state(self) -> Any:
-        """What the policy's next ``decode`` starts from; of use to a ``rule_override`` that decodes too."""
-        return self._state
+    def decoded(self, result: StackResult, context: StackContext) -> Tensor:
+        """Return the normalised actions (1, H, A) that a pass of this inference would give, for a ``rule_override``."""
+        return self._decode_normalised(result, context, self.policy.noise([self._noise_seed()]))[0]
 
-    def reset(self) -> None:
-        """Begin an episode: guidance and the policy's decoding state as at the start."""
+    def reset(self, episode: int = 0) -> None:
+        """Begin an episode: guidance and the policy's decoding state as at the start.
+
+        Args:
+            episode: its number; noise is drawn by it, so that the same episode gives the same bits again.
+        """
         self._guidance.reset()
         self._state = self.policy.initial_state()
+        self._episode, self._inference = episode, 0
 
     def check_instruction(self, instruction: str) -> tuple[str, ...]:
         """Return what the policy warns of in an instruction; no state changes.
@@ -155,7 +176,7 @@ class Runtime:
             SettingError: a setting that guidance needs is neither set nor calibrated.
             NonFiniteActionError: the model returned NaN or infinity.
         """
-        watch = Stopwatch()
+        watch = Stopwatch(self.policy.device)
         with torch.inference_mode():
             self._observe(played, tuple(gaps), settings)
             guidance = self._guidance
@@ -164,11 +185,12 @@ class Runtime:
             rule = FullDepth() if full_depth_reason else self._rule(points, settings)
             watch.lap()
 
-            hidden, context = self.policy.prepare(observation)
+            hidden, context = self.policy.prepare([observation])
+            noise = self.policy.noise([self._noise_seed()])
             vision = watch.lap()
             result = self._stack.run(hidden, context, rule)
             stack = watch.lap()
-            actions, state = self._decode(result, context)
+            actions, state = self._decode(result, context, noise)
             head = watch.lap()
 
             executed, calls = result.executed, result.layer_calls
@@ -179,7 +201,7 @@ class Runtime:
             if verify_reason and result.resume_point:
                 watch.lap()
                 second = self._stack.resume(result.resume_point, context)
-                actions, state = self._decode(second, context)
+                actions, state = self._decode(second, context, noise)
                 executed = tuple(a or b for a, b in zip(executed, second.executed, strict=True))
                 calls += second.layer_calls
                 verify = watch.lap()
@@ -187,6 +209,7 @@ class Runtime:
                 correction = self.policy.action.distance(candidate, final)
                 guidance.verified(correction)
             self._state = state
+            self._inference += 1
 
         trace = SkipTrace(
             executed=executed,
@@ -212,33 +235,28 @@ class Runtime:
         Guidance and decoding state stay as they are.
 
         Raises:
-            CheckpointError: the policy cannot compute a finite action, or knows no instruction to try.
+            CheckpointError: the policy cannot compute a finite action.
         """
         policy = self.policy
-        if not policy.instructions:
-            raise CheckpointError(f"the {policy.family} checkpoint names no instruction to warm up with; add one")
-        observation = Observation(
-            images={camera: np.full((96, 96, 3), 128, dtype=np.uint8) for camera in policy.cameras},
-            proprioception=np.zeros(len(policy.proprioception.names), dtype=np.float32),
-            instruction=policy.instructions[0],
-        )
+        observation = policy.sample()
         try:
             with torch.inference_mode():
                 for _ in range(WARM_UP_ROUNDS):
-                    hidden, context = policy.prepare(observation)
-                    self._decode(self._stack.run(hidden, context, FullDepth()), context)
+                    hidden, context = policy.prepare([observation])
+                    noise = policy.noise([0])
+                    self._decode(self._stack.run(hidden, context, FullDepth()), context, noise)
                     if self.dysl:
-                        self._warm_up_skipping(self.dysl, hidden, context)
+                        self._warm_up_skipping(self.dysl, hidden, context, noise)
         except NonFiniteActionError as error:
             raise CheckpointError(f"warm-up: {error}; the weights cannot serve, get or train others") from error
 
-    def _warm_up_skipping(self, dysl: DyslFolder, hidden: Tensor, context: StackContext) -> None:
+    def _warm_up_skipping(self, dysl: DyslFolder, hidden: Tensor, context: StackContext, noise: Any) -> None:
         always_open = dysl.partition.floor
         self._stack.run(hidden, context, DyslRule(dysl.partition, dysl.modules, 1.0, always_open))
         floor = self._stack.run(hidden, context, StaticOnly(dysl.partition, dysl.modules))
-        self._decode(floor, context)
+        self._decode(floor, context, noise)
         if floor.resume_point:
-            self._decode(self._stack.resume(floor.resume_point, context), context)
+            self._decode(self._stack.resume(floor.resume_point, context), context, noise)
 
     def _observe(self, played: FloatArray, gaps: tuple[int, ...], settings: RuntimeSettings) -> None:
         played = np.asarray(played, dtype=np.float32)
@@ -256,18 +274,24 @@ class Runtime:
             self._guidance.observe(played, gaps)
 
     def _configure(self, settings: RuntimeSettings) -> None:
-        wanted = (settings.guidance, settings.actions_per_inference)
+        constant = self._rule_named(settings) == "static"
+        wanted = (settings.guidance, settings.actions_per_inference, constant)
         if wanted == self._configured:
             return
         # Without a DySL folder nothing is calibrated and nothing can be skipped: continuity is reported all the same.
         guidance = settings.guidance.resolved(self.dysl.calibrated) if self.dysl else measuring_only(settings.guidance)
+        if constant:  # a constant floor has nothing to decide and no warm-up
+            guidance = dataclasses.replace(measuring_only(guidance), warmup=0)
         self._guidance.configure(guidance, settings.actions_per_inference)
         self._configured = wanted
+
+    def _rule_named(self, settings: RuntimeSettings) -> str:
+        return settings.skipping.named_rule(self.dysl.rule if self.dysl else "dysl")
 
     def _full_depth_reason(self, settings: RuntimeSettings) -> str:
         if self.dysl is None and self.rule_override is None:
             return "no DySL folder"
-        if not settings.skipping.enabled:
+        if self._rule_named(settings) == "full":
             return "skipping disabled"
         return "warm-up" if self._guidance.warming_up else ""
 
@@ -275,12 +299,18 @@ class Runtime:
         if self.rule_override is not None:
             return self.rule_override(points)
         assert self.dysl is not None
+        if self._rule_named(settings) == "static":
+            return StaticOnly(self.dysl.partition, self.dysl.modules)
         return DyslRule(self.dysl.partition, self.dysl.modules, settings.skipping.threshold, points)
 
-    def _decode(self, result: StackResult, context: StackContext) -> tuple[FloatArray, Any]:
+    def _noise_seed(self) -> int:
+        """Return what this inference's noise is drawn from: the same in a replay, and for a verification."""
+        return noise_seed(self.noise, self._episode, self._inference)
+
+    def _decode(self, result: StackResult, context: StackContext, noise: Any) -> tuple[FloatArray, Any]:
         """Return the chunk (H, A) in physical units, known to be finite, and the state that it would lead to."""
-        normalised, state = self.policy.decode(result.hidden, context, self._state)  # (1, H, A)
-        actions = self.policy.action.denormalise(normalised[0].float().cpu().numpy())
+        normalised, state = self._decode_normalised(result, context, noise)
+        actions = self.policy.actions(normalised, context)[0]
         if not np.isfinite(actions).all():
             rows = np.flatnonzero(~np.isfinite(actions).all(axis=1))
             raise NonFiniteActionError(
@@ -288,6 +318,10 @@ class Runtime:
                 f"of a chunk, first in action {rows[0]}, {sum(result.executed)} of {len(result.executed)} layers run"
             )
         return actions, state
+
+    def _decode_normalised(self, result: StackResult, context: StackContext, noise: Any) -> tuple[Tensor, Any]:
+        bridge = self.dysl.modules.bridge if self.dysl else no_bridge
+        return self.policy.decode(result, context, self._state, noise, bridge)
 
     def _skip_points(self, result: StackResult) -> tuple[int, ...]:
         points = {self._partition.block_of(layer): layer for layer, _ in result.skips}

@@ -6,6 +6,7 @@ token's output and no controller.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dysl_vla_ros.skipping.partition import LayerPartition
+from dysl_vla_ros.skipping.streams import Stream
 
 NORM_EPSILON = 1e-6
 
@@ -32,15 +34,21 @@ class BlockPool(nn.Module):
     """Sums up a hidden state for the skip points of a block, which share it: few parameters, computed once.
 
     A few learned queries pool over all tokens by the softmax of their product with each, mixed to one vector; with no
-    queries it is the mean of the tokens, and there is nothing to learn.
+    queries it is the mean of the tokens, and there is nothing to learn. A mix of all values with all grows with the
+    square of the width: at 4096 it would be 67 million parameters a block. ``rank`` makes it one of low rank.
     """
 
-    def __init__(self, width: int, queries: int = 4) -> None:
-        """Make ``queries`` queries over tokens of ``width`` values."""
+    def __init__(self, width: int, queries: int = 4, rank: int = 0) -> None:
+        """Make ``queries`` queries over tokens of ``width`` values; ``rank`` of the mix, 0: full."""
         super().__init__()
         if queries:
             self.queries = nn.Parameter(torch.randn(queries, width) * 0.5)
-            self.mix = nn.Linear(queries * width, width)
+            values = queries * width
+            self.mix = (
+                nn.Sequential(nn.Linear(values, rank, bias=False), nn.Linear(rank, width))
+                if rank
+                else nn.Linear(values, width)
+            )
         self.learned = queries > 0
 
     def forward(self, hidden: Tensor, token_mask: Tensor | None = None) -> Summary:
@@ -115,24 +123,22 @@ class SkipController(nn.Module):
         return odds / (1.0 + odds)
 
 
-class DyslModules(nn.Module):
-    """One adapter and one controller for every skip point of a partition, one pool for every block."""
+class StreamModules(nn.Module):
+    """What stands in for the skipped layers of one stream: an adapter a skip point, a pool a block."""
 
     def __init__(
-        self, partition: LayerPartition, width: int, bottleneck: int = 96, queries: int = 4, controller_width: int = 32
+        self, partition: LayerPartition, width: int, bottleneck: int = 96, queries: int = 4, rank: int = 0
     ) -> None:
-        """Make untrained modules for a stack of hidden ``width``; ``queries`` 0: adapters work token by token."""
+        """Make untrained modules for hidden states of ``width``; ``queries`` 0: adapters work token by token."""
         super().__init__()
         self.pools = nn.ModuleDict()
         self.adapters = nn.ModuleDict()
-        self.controllers = nn.ModuleDict()
         self._block_of: dict[int, str] = {}
         for block, points in enumerate(partition.points):
-            self.pools[str(block)] = BlockPool(width, queries)
+            self.pools[str(block)] = BlockPool(width, queries, rank)
             for layer in points:
                 self._block_of[layer] = str(block)
                 self.adapters[str(layer)] = SkipAdapter(width, bottleneck, pooled=queries > 0)
-                self.controllers[str(layer)] = SkipController(width, controller_width)
 
     def summary(self, layer: int, hidden: Tensor, token_mask: Tensor | None) -> Summary:
         """Sum up ``hidden`` (B, T, D), which would enter ``layer``, for its controller and its adapter."""
@@ -149,6 +155,48 @@ class DyslModules(nn.Module):
         module = self.adapters[str(layer)]
         assert isinstance(module, SkipAdapter)
         return module
+
+
+class DyslModules(StreamModules):
+    """All that is trained for a policy: modules of the leading stream, its controllers, and modules of each follower.
+
+    ``pools``, ``adapters`` and ``controllers`` are the leading stream's: the names of every DySL folder so far.
+    """
+
+    def __init__(
+        self,
+        partition: LayerPartition,
+        streams: Sequence[Stream],
+        bottleneck: int = 96,
+        queries: int = 4,
+        controller_width: int = 32,
+        rank: int = 0,
+    ) -> None:
+        """Make untrained modules.
+
+        Args:
+            partition: of the leading stack; followers repeat its plan.
+            streams: of the policy, the leading one first.
+            bottleneck: of every adapter.
+            queries: of every pool; 0: adapters work token by token.
+            controller_width: hidden units of every controller.
+            rank: of every pool's mix; 0: full.
+        """
+        lead, *followers = streams
+        super().__init__(partition, lead.width, bottleneck, queries, rank)
+        self.controllers = nn.ModuleDict(
+            {str(layer): SkipController(lead.width, controller_width) for layer in partition.skip_points}
+        )
+        self.followers = nn.ModuleDict(
+            {own.name: StreamModules(partition, own.width, bottleneck, queries, rank) for own in followers}
+        )
+
+    def bridge(self, stream: str, layer: int, hidden: Tensor) -> Tensor:
+        """Return what enters the layer behind the block where ``stream`` skips from ``layer`` on: a ``Bridge``."""
+        follower = self.followers[stream]
+        assert isinstance(follower, StreamModules)
+        kind = follower.adapter(layer).up.weight.dtype  # in training float32, whatever the policy computes in
+        return follower.adapted(layer, hidden.to(kind), None).to(hidden.dtype)
 
     def controller(self, layer: int) -> SkipController:
         """Return the controller in front of ``layer``."""

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from dysl_vla_ros.skipping.streams import Plan
+
 
 class StackContext(Protocol):
     """What a family's layers need beside the hidden state; only the token mask is looked at here."""
@@ -58,6 +60,16 @@ class StackResult:
     layer_calls: int  # layers that this pass ran
     skips: tuple[tuple[int, int], ...]  # (first layer not run, layer gone on at)
     resume_point: ResumePoint | None  # None when nothing was skipped
+
+    @property
+    def plan(self) -> Plan:
+        """What followers of this pass repeat."""
+        return Plan(self.executed, self.skips)
+
+
+def full_result(hidden: Tensor, num_layers: int) -> StackResult:
+    """Return what a pass through all of ``num_layers`` layers gives, from what has left the last one."""
+    return StackResult(hidden, (True,) * num_layers, num_layers, (), None)
 
 
 class SkippableStack:

@@ -148,9 +148,25 @@ def mapped(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
 
 def observations(episodes: Episodes, count: int, seed: int = 0) -> Iterator[Observation]:
     """Yield up to ``count`` frames, as many of each task while they last, each under its episode's instruction."""
-    for frame in draw_evenly(episodes.task, count, seed):
-        yield Observation(
-            images={camera: getattr(episodes, camera)[np.array([frame])][0] for camera in CAMERAS},
-            proprioception=episodes.proprioception[frame],
-            instruction=episodes.instructions[episodes.episode[frame]],
-        )
+    return (_observation(episodes, int(frame)) for frame in draw_evenly(episodes.task, count, seed))
+
+
+def observations_in_order(
+    episodes: Episodes, count: int, seed: int = 0
+) -> tuple[Iterator[Observation], tuple[bool, ...]]:
+    """Return about ``count`` frames of whole episodes, as many of each task, and whether each begins an episode."""
+    firsts = np.flatnonzero(np.diff(episodes.episode, prepend=-1))
+    drawn = firsts[draw_evenly(episodes.task[firsts], len(firsts), seed)]
+    lengths = episodes.end[drawn] - drawn
+    kept = int(np.searchsorted(np.cumsum(lengths), count)) + 1
+    frames = [np.arange(first, episodes.end[first]) for first in drawn[:kept]]
+    begins = tuple(bool(place == 0) for own in frames for place in range(len(own)))
+    return (_observation(episodes, int(frame)) for own in frames for frame in own), begins
+
+
+def _observation(episodes: Episodes, frame: int) -> Observation:
+    return Observation(
+        images={camera: getattr(episodes, camera)[np.array([frame])][0] for camera in CAMERAS},
+        proprioception=episodes.proprioception[frame],
+        instruction=episodes.instructions[episodes.episode[frame]],
+    )

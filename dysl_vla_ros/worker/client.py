@@ -39,11 +39,14 @@ class WorkerSpec:
     threads: int = 0  # 0: half the cores, at least 1
     python: str = ""  # "": the interpreter that runs this
     load_timeout: float = 60.0  # s
+    noise: str = "fresh"
+    noise_seed: int = 0
+    dtype: str = ""
 
     @classmethod
     def from_settings(cls, model: ModelSettings) -> "WorkerSpec":
         """Take the worker's part of the ``model`` settings."""
-        return cls(model.checkpoint, model.adapters, model.device, model.threads, model.python, model.load_timeout)
+        return cls(**{field.name: getattr(model, field.name) for field in dataclasses.fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -250,7 +253,9 @@ class WorkerClient:
         spec = self._spec
         # The worker has another working directory: paths must not change their meaning.
         checkpoint, adapters = (os.path.abspath(path) if path else "" for path in (spec.checkpoint, spec.adapters))
-        self._send(stream, encode(Load(checkpoint, adapters, spec.device, compute_threads(spec.threads))))
+        threads = compute_threads(spec.threads)
+        order = Load(checkpoint, adapters, spec.device, threads, spec.noise, spec.noise_seed, spec.dtype)
+        self._send(stream, encode(order))
         answer = receive(stream)
         if answer is None:
             raise WorkerError("")

@@ -29,7 +29,7 @@ from dysl_vla_ros.interfaces import FloatArray, PolicyDescription, StepResult
 from dysl_vla_ros.settings import RuntimeSettings
 from dysl_vla_ros.typed_values import DTYPES, WrongValueError, build
 
-PROTOCOL = 5  # raised by every change of a message
+PROTOCOL = 6  # raised by every change of a message
 MESSAGE_LIMIT = 1 << 20  # bytes; the largest real one, a description, has a few thousand
 LENGTH = struct.Struct("<I")
 
@@ -51,6 +51,9 @@ class Load:
     adapters: str
     device: str
     threads: int
+    noise: str
+    noise_seed: int
+    dtype: str
 
 
 @dataclass(frozen=True)

@@ -55,9 +55,11 @@ def serve(stream: socket.socket, frames: int) -> int:
 
 def load(order: Load) -> "Runtime":
     """Load and warm up, so that the first real step is no slower than the rest."""
+    from dysl_vla_ros.runtime.noise import NoiseSettings
     from dysl_vla_ros.runtime.step import Runtime  # imports torch
 
-    runtime = Runtime.load(order.checkpoint, order.adapters, device=order.device, threads=order.threads)
+    noise = NoiseSettings(order.noise, order.noise_seed)
+    runtime = Runtime.load(order.checkpoint, order.adapters, order.device, order.threads, noise, order.dtype)
     runtime.warm_up()
     return runtime
 
@@ -77,7 +79,7 @@ def answer(runtime: "Runtime", step: Step, slots: FrameSlots, *, fresh: bool) ->
     warnings: tuple[str, ...] = ()
     try:
         if fresh:
-            runtime.reset()
+            runtime.reset(step.episode)
             warnings = runtime.check_instruction(step.instruction)
         observation = Observation(slots.read(step.frames), step.proprioception, step.instruction)
         result = runtime.step(observation, step.played, step.settings, gaps=step.gaps, first_index=step.first_index)

@@ -8,10 +8,10 @@ from dysl_vla_ros.skipping.depth_rules.full import FullDepth
 from dysl_vla_ros.skipping.depth_rules.static import StaticOnly
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
-from dysl_vla_ros.skipping.stack import Layer, Skip, SkippableStack, StackContext
+from dysl_vla_ros.skipping.stack import Layer, Skip, SkippableStack, StackContext, StackResult
 
-Apart = Callable[[Tensor, Tensor, StackContext], float]
-"""How far the actions of two stack outputs (B, T, D) lie apart."""
+Apart = Callable[[StackResult, StackResult, StackContext], float]
+"""How far the actions of two passes lie apart."""
 
 
 class Oracle:
@@ -34,7 +34,7 @@ class Oracle:
     def skip(self, layer: int, hidden: Tensor, context: StackContext) -> Skip | None:
         """Decide before the first layer, for the whole pass."""
         if layer == 0:
-            floor = self._stack.run(hidden, context, self._floor).hidden
-            full = self._stack.run(hidden, context, FullDepth()).hidden
+            floor = self._stack.run(hidden, context, self._floor)
+            full = self._stack.run(hidden, context, FullDepth())
             self._full = self._apart(floor, full, context) > self._threshold
         return None if self._full else self._floor.skip(layer, hidden, context)

@@ -1,0 +1,26 @@
+"""Where a policy computes, and in which numbers: by the names that settings have."""
+
+import torch
+
+from dysl_vla_ros.errors import SettingError
+
+CPU = torch.device("cpu")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def device_named(name: str) -> torch.device:
+    """Return the device of ``model.device``.
+
+    Raises:
+        SettingError: it is not there; says what is. A policy never runs elsewhere than it was told to.
+    """
+    there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    wanted = "cuda:0" if name == "cuda" else name
+    if wanted not in there:
+        raise SettingError(f"model.device is {name!r}, this machine has {', '.join(there)} (as torch sees it)")
+    return torch.device(wanted)
+
+
+def dtype_named(name: str) -> torch.dtype | None:
+    """Return what ``model.dtype`` stands for; None: the checkpoint's own."""
+    return DTYPES[name] if name else None
