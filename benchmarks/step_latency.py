@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from command_start import command_starts
 
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, play_episode
 from dysl_vla_ros.evaluation.machine import machine
@@ -156,6 +157,11 @@ def main() -> None:
         said = "met" if own["met"] else "NOT met"
         print(f"{own['name']}: {own['value']:.3f} ({own['spread'][0]:.3f} to {own['spread'][1]:.3f}), "
               f"{own['goal']}: {said}")  # fmt: skip
+    starts = command_starts()
+    figures += [figure(f"command_{name}_s", starts[name], "s") for name in ("help", "refusal")]
+    figures.append(figure("command_refusal_over_torch", np.divide(starts["refusal"], starts["torch"]), "ratio"))
+    for name, seconds in starts.items():
+        print(f"seconds of a command: {name:8} {quartiles(np.array(seconds))}")
     write_json(arguments.out / "bench.json", figures)
     print(f"written: {arguments.out / 'bench.json'}")
 

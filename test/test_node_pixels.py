@@ -1,6 +1,7 @@
 """What cameras and people send, over real DDS: equal scenes, equal actions; frozen images, fast cameras, any text."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from dysl_vla_ros.readings import seconds
 from faulty_worker import FaultyWorker
 from harness import wait_until
-from vla_rig import ACTION, CHUNK, LIMIT, SIZE, Rig, gentle, running_rig, wait_steadily
+from vla_rig import ACTION, CHUNK, LIMIT, SIZE, BadLink, Rig, gentle, running_rig, wait_steadily
 
 pytestmark = pytest.mark.ros
 
@@ -44,6 +45,7 @@ def rig(module_rig: Rig, faulty: FaultyWorker) -> Iterator[Rig]:
     module_rig.robot.spoil = {}
     module_rig.robot.picture = None
     module_rig.robot.period = 0.05
+    module_rig.robot.link = None
     module_rig.robot.silent.clear()
 
 
@@ -194,11 +196,34 @@ def test_a_camera_of_120_hz_at_a_policy_of_5_hz_leaves_memory_flat_and_counts_wh
     last = rig.wait_for_status("inputs", lambda status: True, "the inputs")
     assert megabytes(rig.node.pid) - before < GROWTH
     counts = [{pair.key: pair.value for pair in status.values} for status in (first, last)]
-    heard, dropped = (
-        int(counts[1][key]) - int(counts[0][key]) for key in ("/image received", "/image dropped")
-    )
+    heard, dropped = (int(counts[1][key]) - int(counts[0][key]) for key in ("/image received", "/image dropped"))
     assert heard > 0.5 * FAST * SOAK and int(counts[1]["/image refused"]) == 0
     assert 0.8 * heard < dropped < heard
     for action in rig.peer.received(ACTION)[-20:]:  # of the newest image when the inference began
         if not action.stop_reason:
             assert seconds(action.header.stamp) - seconds(action.image_stamp) < 3 * SLOW_STEP
+
+
+@pytest.mark.parametrize("lost", [0.1, 0.4])
+def test_over_a_bad_link_the_arm_moves_on_by_newer_and_newer_images_and_the_rate_is_told(rig: Rig, lost: float) -> None:
+    """Lost, doubled and late messages: none of an older moment is acted upon."""
+    rig.move()
+    rig.robot.link = BadLink(lost, doubled=0.1, delayed=0.1)
+    rig.robot.sent = []
+    before = rig.heard(ACTION)
+    wait_until(lambda: rig.heard(ACTION) >= before + 80, LIMIT, "four seconds of commands")
+    sent = [seconds(message.header.stamp) for topic, message in rig.robot.sent if topic == "image"]
+    assert any(later < earlier for earlier, later in pairwise(sent)), "none came late: nothing is tested"
+    actions = [action for action in rig.peer.received(ACTION)[before:] if not action.stop_reason]
+    assert len(actions) > 40
+    stamps = [seconds(action.image_stamp) for action in actions]
+    assert stamps == sorted(stamps) and set(stamps[5:]) <= set(sent)
+    status = rig.wait_for_status(
+        "inputs", lambda status: read(status, "/image rate [Hz]") < 20.0 * (1.0 - lost / 2), "a rate"
+    )
+    assert read(status, "/image rate [Hz]") > 4.0
+    rig.robot.sent = None
+
+
+def read(status: Any, key: str) -> float:
+    return float(next(pair.value for pair in status.values if pair.key == key))

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,32 @@ CHANGE_LIMIT = 75.0  # s for a transition: model.load_timeout and some
 TWIST, GRIPPER, ACTION = f"/{NODE}/twist", f"/{NODE}/gripper", f"/{NODE}/action"
 CHUNK, REPORT, DIAGNOSTICS = f"/{NODE}/action_chunk", f"/{NODE}/skip_report", "/diagnostics"
 COMMAND_TOPICS = (TWIST, GRIPPER, ACTION)
+
+
+@dataclass
+class BadLink:
+    """Loses, doubles and delays messages by chance, as a radio link does; what is delayed comes behind later ones."""
+
+    lost: float
+    doubled: float = 0.0
+    delayed: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._random = np.random.default_rng(self.seed)
+        self._held: list[tuple[str, Any]] = []
+
+    def pass_on(self, topic: str, message: Any) -> list[tuple[str, Any]]:
+        """Return what arrives when this is sent."""
+        before = [held for held in self._held if held[0] == topic]
+        self._held = [held for held in self._held if held[0] != topic]
+        lost, doubled, delayed = self._random.random(3) < (self.lost, self.doubled, self.delayed)
+        if lost:
+            return before
+        if delayed:
+            self._held.append((topic, message))
+            return before
+        return [(topic, message)] * (2 if doubled else 1) + before
 
 
 class Robot:
@@ -52,6 +79,7 @@ class Robot:
         self.order: tuple[str, ...] = ("joint_states", "gripper_state", "ee_pose", "wrist_image", "image")
         self.behind: dict[str, float] = {}  # s
         self.drift = 0.0  # m, rad that hand and joints move from one instant to the next
+        self.link: BadLink | None = None
         self.one_stamp = False  # all messages of an instant bear the same one; else each its own
         self.sent: list[tuple[str, Any]] | None = None  # (topic, message), while a list is there
         kinds = {
@@ -87,9 +115,10 @@ class Robot:
                     continue
                 self._now = now if self.one_stamp else self._peer.node.get_clock().now()
                 for topic, message in self._messages(source):
-                    self._publishers[topic].publish(message)
-                    if self.sent is not None:
-                        self.sent.append((topic, message))
+                    for arriving, what in self.link.pass_on(topic, message) if self.link else [(topic, message)]:
+                        self._publishers[arriving].publish(what)
+                        if self.sent is not None:
+                            self.sent.append((arriving, what))
 
     def _messages(self, source: str) -> list[tuple[str, Any]]:
         if source == "joint_states":
