@@ -56,7 +56,7 @@ class ModelSettings:
         "of a policy that draws noise (flow matching): fresh for each inference, or fixed within an episode",
         choices=("fresh", "fixed"),
     )
-    noise_seed: int = setting(0, "what that noise is drawn from, with the episode's number", low=0, high=2**31 - 1)
+    noise_seed: int = setting(0, "what that noise is drawn from, with the episode's number", low=0, high=999_999)
     threads: int = setting(0, "compute threads of the policy worker; 0: half the cores", low=0, high=256)
     python: str = setting("", "Python interpreter of the policy worker; empty: the node's own")
     load_timeout: float = setting(

@@ -178,6 +178,7 @@ def spread(found: Sequence[str], count: int) -> list[str]:
     return [found[number * len(found) // count] for number in range(count)]
 
 
+@pytest.mark.slow
 def test_some_borders_of_a_step_fail_and_the_next_image_moves_the_arm_again(rig, borders):
     found = found_while_moving(rig, borders, "node", BRIEFLY)
     assert len(found) > 100, "the borders of a step are not found"

@@ -108,6 +108,7 @@ def test_what_is_finished_is_not_trained_again(trained, checkpoint, bag, capsys)
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("adapters.safetensors")} == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_bits(trained, checkpoint, bag, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patched:
         done = []
@@ -165,6 +166,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(checkpoint, b
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_floors_and_full_depth_are_played_in_calibration_scenes_and_not_twice(checkpoint, tmp_path, capsys):
     pytest.importorskip("mujoco")

@@ -145,6 +145,7 @@ def test_a_writer_that_fails_says_so_whatever_writes(tmp_path):
     assert contents(tmp_path) == {}
 
 
+@pytest.mark.slow
 def test_output_that_goes_to_a_full_disk_is_one_line_and_exit_code_2(base):
     command = [sys.executable, "-m", "dysl_vla_ros.commands.main", "inspect", str(base), "--steps", "0"]
     with open("/dev/full", "w") as full:

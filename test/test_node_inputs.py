@@ -177,6 +177,7 @@ def test_another_commander_of_the_arm_is_a_warning_with_its_name(rig, raw_chunk)
         rig.wait_for_status("commands", lambda status: told in status.message, "the other commander")
 
 
+@pytest.mark.slow
 def test_a_living_namesake_is_refused_at_configure_and_nothing_is_started(rig, raw_chunk):
     from geometry_msgs.msg import TwistStamped
 

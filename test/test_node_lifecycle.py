@@ -174,6 +174,7 @@ def test_diagnostics_are_silent_outside_active_where_that_is_wanted_but_for_what
         assert rig.set(diagnostics__while_inactive=True) == (True, "")
 
 
+@pytest.mark.slow
 def test_the_calls_of_nav2s_lifecycle_manager_bring_it_up_and_down(rig):
     """As nav2_lifecycle_manager makes them: a transition by its number, then the state, for each; no bond."""
     from lifecycle_msgs.msg import State, Transition

@@ -80,6 +80,7 @@ def test_an_instruction_of_few_frames_is_drawn_as_often_as_the_others(runtime, t
     assert said.count(INSTRUCTION) == said.count(OTHER) == 9
 
 
+@pytest.mark.slow
 def test_every_frame_serves_at_5_hz_with_the_second_camera_behind_the_first(runtime, tmp_path):
     order = {"period": 200_000_000, "cameras": ("image", "wrist_image"), "behind": 20_000_000}
     bag = write_tiny_bag(tmp_path / "bag", ticks=10, episodes=(INSTRUCTION,) * 5, **order)
@@ -186,6 +187,7 @@ def test_the_way_from_a_bag_to_a_policy_that_skips_and_is_tuned(small, tmp_path,
     assert "chosen:" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_interrupted_distillation_goes_on_to_the_same_bits(small, tmp_path, capsys, monkeypatch):
     whole, broken = (make_tiny_checkpoint(tmp_path / name, layers=6) for name in ("whole", "broken"))
     walk(whole, [small])
@@ -232,6 +234,7 @@ def test_a_distillation_goes_on_from_the_adapters_of_another(small, tmp_path):
     assert any(not torch.equal(trained[name], weights[name]) for name in trained if name not in offsets)
 
 
+@pytest.mark.slow
 def test_a_distillation_goes_on_for_a_base_that_was_trained_further(small, tmp_path, capsys):
     first, second = (make_tiny_checkpoint(tmp_path / f"base{seed}", layers=6, seed=seed) for seed in (0, 1))
     walk(first, [small])
@@ -290,6 +293,7 @@ def test_each_verdict_is_given_where_its_figures_are_so_and_nowhere_else(start, 
     assert all("--" in own for own in said), "each says what to do"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.0, 1.0])
 def test_the_adapter_rate_is_of_stage_two_alone(rate, small, tmp_path, monkeypatch):
     checkpoint = make_tiny_checkpoint(tmp_path / "base", layers=6)

@@ -97,6 +97,7 @@ def test_what_ran_when_it_was_recorded_runs_again_with_the_same_actions(bags, ou
     assert outcome.about["layers"]["mean"] < 0.6 * outcome.about["layers"]["total"]
 
 
+@pytest.mark.slow
 def test_the_same_bag_gives_the_same_numbers_bit_for_bit(bags, outcome, folder, tmp_path):
     again = replayed(bags["skipping"].path, tmp_path)
     for name in (FULL, SKIPPING):

@@ -61,6 +61,7 @@ def test_the_doctor_tells_every_other_line_and_the_fix(
     assert {"ROS", "checkpoint", "adapters", "memory"} <= {subject for _, subject, *_ in found}
 
 
+@pytest.mark.slow
 def test_without_a_home_monitor_and_doctor_work(tmp_path: Path) -> None:
     environment = {"HOME": "", "ROS_LOG_DIR": "", "ROS_HOME": "", "ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID", "0")}
     done = run("dysl_vla", "doctor", environment=environment)

@@ -48,6 +48,7 @@ def test_a_stop_signal_is_one_zero_twist_and_exit_code_0(ros_domain, checkpoint,
         assert "Traceback" not in rig.node.output
 
 
+@pytest.mark.slow
 def test_a_signal_that_was_ignored_at_the_start_stays_ignored(ros_domain, checkpoint):
     with running_rig(gentle(checkpoint), ignored=[signal.SIGHUP, signal.SIGQUIT]) as rig:
         rig.move()

@@ -86,6 +86,7 @@ def test_what_is_reported_is_what_is_stored(plain, checkpoint):
     assert set(plain.calibration["signals"]["controllers"]) == {"rank_correlation", "worst_tenth_caught"}
 
 
+@pytest.mark.slow
 def test_variants_of_frames_are_learned_from_and_not_judged_by(plain, checkpoint, bag, tmp_path, capsys):
     varied = make(checkpoint, bag, tmp_path / "dysl", "--variants", "2")
     assert varied.report["frames"] == 3 * plain.report["frames"]
@@ -97,6 +98,7 @@ def test_variants_of_frames_are_learned_from_and_not_judged_by(plain, checkpoint
     assert "--variants must be at least 0, not -1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_token_by_token_leaves_out_what_pools_and_nothing_else(plain, checkpoint, bag, tmp_path):
     token = make(checkpoint, bag, tmp_path / "dysl", "--adapter", "token")
     assert (plain.config["modules"]["adapter"], plain.config["modules"]["queries"]) == ("pooled", 4)
@@ -121,6 +123,7 @@ def test_one_adapter_a_block_leaves_out_the_skip_points_behind_it_and_nothing_el
     assert folder.partition.skip_points == (1, 5) and folder.partition.blocks == ((1, 4), (5, 7))
 
 
+@pytest.mark.slow
 def test_the_mixture_changes_stage_two_alone(plain, checkpoint, bag, tmp_path):
     mixture = make(checkpoint, bag, tmp_path / "dysl", "--controllers", "mixture")
     settings_but(plain, mixture, "controllers")
@@ -132,6 +135,7 @@ def test_the_mixture_changes_stage_two_alone(plain, checkpoint, bag, tmp_path):
     assert mixture.values != plain.values
 
 
+@pytest.mark.slow
 def test_two_static_layers_leave_one_block(checkpoint, bag, tmp_path):
     two = make(checkpoint, bag, tmp_path / "dysl", choose=("--static-layers", "2", "--static", "informative"))
     assert two.config["partition"]["static"] == [0, LAYERS - 1]
@@ -165,6 +169,7 @@ def test_a_number_of_layers_that_cannot_be_is_refused_before_anything_is_written
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_more_than_a_tenth_of_the_policy_is_warned_of_and_less_is_not(checkpoint, bag, tmp_path, capsys):
     make(checkpoint, bag, tmp_path / "large")
     assert "warning: that is more than a tenth" in capsys.readouterr().out

@@ -124,21 +124,34 @@ class SkipController(nn.Module):
 
 
 class StreamModules(nn.Module):
-    """What stands in for the skipped layers of one stream: an adapter a skip point, a pool a block."""
+    """What stands in for the skipped layers of one stream: an adapter a skip point, a pool a block.
+
+    The leading stream has a controller a skip point beside them.
+    """
 
     def __init__(
-        self, partition: LayerPartition, width: int, bottleneck: int = 96, queries: int = 4, rank: int = 0
+        self,
+        partition: LayerPartition,
+        width: int,
+        bottleneck: int = 96,
+        queries: int = 4,
+        rank: int = 0,
+        controller_width: int = 0,
     ) -> None:
-        """Make untrained modules for hidden states of ``width``; ``queries`` 0: adapters work token by token."""
+        """Make untrained modules for hidden states of ``width``; see :class:`DyslModules`."""
         super().__init__()
         self.pools = nn.ModuleDict()
         self.adapters = nn.ModuleDict()
+        if controller_width:
+            self.controllers = nn.ModuleDict()
         self._block_of: dict[int, str] = {}
         for block, points in enumerate(partition.points):
             self.pools[str(block)] = BlockPool(width, queries, rank)
             for layer in points:
                 self._block_of[layer] = str(block)
                 self.adapters[str(layer)] = SkipAdapter(width, bottleneck, pooled=queries > 0)
+                if controller_width:
+                    self.controllers[str(layer)] = SkipController(width, controller_width)
 
     def summary(self, layer: int, hidden: Tensor, token_mask: Tensor | None) -> Summary:
         """Sum up ``hidden`` (B, T, D), which would enter ``layer``, for its controller and its adapter."""
@@ -183,10 +196,7 @@ class DyslModules(StreamModules):
             rank: of every pool's mix; 0: full.
         """
         lead, *followers = streams
-        super().__init__(partition, lead.width, bottleneck, queries, rank)
-        self.controllers = nn.ModuleDict(
-            {str(layer): SkipController(lead.width, controller_width) for layer in partition.skip_points}
-        )
+        super().__init__(partition, lead.width, bottleneck, queries, rank, controller_width)
         self.followers = nn.ModuleDict(
             {own.name: StreamModules(partition, own.width, bottleneck, queries, rank) for own in followers}
         )
