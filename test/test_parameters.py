@@ -1,6 +1,7 @@
 """Parameters are those of the settings groups; a bad set is refused with every reason and changes nothing."""
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -224,6 +225,7 @@ def test_any_set_is_either_refused_with_reasons_or_possible(shared, given_values
         and type(value) is type(FIELDS[name].default)
         and (isinstance(value, (bool, str)) or descriptor_allows(name, value))
         and (not FIELDS[name].metadata["choices"] or value in FIELDS[name].metadata["choices"])
+        and (not FIELDS[name].metadata["form"][0] or re.fullmatch(FIELDS[name].metadata["form"][0], value))
         and (name != INSTRUCTION or instruction_fault(value.strip()) == "")
         for name, value in given_values.items()
     )

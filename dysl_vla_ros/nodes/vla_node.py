@@ -40,7 +40,7 @@ from dysl_vla_ros.nodes.program import REFUSED, run_program
 from dysl_vla_ros.nodes.service_queue import DEEP
 from dysl_vla_ros.nodes.session import Session
 from dysl_vla_ros.nodes.stop_request import StopRequest
-from dysl_vla_ros.settings import old_names
+from dysl_vla_ros.settings import RENAMED, old_names
 
 SUCCESS, FAILURE, ERROR = (
     TransitionCallbackReturn.SUCCESS,
@@ -222,7 +222,7 @@ class VlaNode(GuardedLifecycleNode):
 
     def _on_parameters_changed(self, before: Settings, given: frozenset[str]) -> None:
         settings = self._parameters_of_node.settings
-        for warning in old_names({name: self.get_parameter(name).value for name in given}):
+        for warning in old_names({name: self.get_parameter(name).value for name in given & RENAMED.keys()}):
             self.get_logger().warning(warning)
         session = self._session
         text = settings.control.instruction
