@@ -9,6 +9,7 @@ import pytest
 
 from harness import NodeProcess, RosPeer, wait_until
 from machine import assert_in_time
+from vla_rig import wait_steadily
 
 pytestmark = pytest.mark.ros
 pytest.importorskip("rclpy")
@@ -84,7 +85,12 @@ def test_a_node_that_is_told_to_end_while_it_asks_has_ended_before_it_would_have
 
         asking = threading.Thread(target=configure)
         asking.start()
-        wait_until(lambda: "dysl_vla_namesake_probe" in peer.node.get_node_names(), LIMIT, "the question")
+
+        def configuring() -> bool:
+            return peer.state("/dysl_vla", LIMIT) == "configuring"
+
+        # for longer than a configure that asks nobody takes
+        wait_until(lambda: configuring() and wait_steadily(0.3) and configuring(), LIMIT, "the question")
         asked.set()
         assert node.stop(signal.SIGINT, ASK_LIMIT - 1.0) == 0
         assert "configure was broken off" in node.output, node.output
