@@ -35,6 +35,9 @@ from dysl_vla_ros.rclpy_private import ServiceTaker, Taken, take_requests
 BEGIN_LIMIT = 0.1  # s; longer only where every thread of the pool is busy, and then new work has to wait anyway
 BATCH = 16  # requests of one service that are answered in a row; some milliseconds
 LONGEST_REST = 0.02  # s
+# s; rclpy's shutdown wakes whoever waits and then takes the means to wake anybody away: who was just about to wait for
+# services that nobody asks for any more would wait for ever, and the process with it
+LONGEST_WAIT = 0.5
 CONTROL = ("subscriptions", "timers", "clients", "guards", "waitables")
 SERVICES = ("services",)
 CONTROL_THREADS = 6  # the error path may block one for as long as a transition takes
@@ -71,7 +74,7 @@ class PatientExecutor(Executor):
             Exception: what a callback has raised; spinning ends with it.
         """
         while self.context.ok() and not self._ended:
-            self.spin_once()
+            self.spin_once(LONGEST_WAIT)
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
         """Hand out one callback that is ready, after waiting for one at most so many seconds; None: for ever."""
