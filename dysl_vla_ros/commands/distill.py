@@ -96,7 +96,7 @@ def add_module_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--queries", type=int, help="pooled tokens that a block's pooled adapters share (4)")
     parser.add_argument(
-        "--pool-rank", dest="rank", metavar="RANK", type=int,
+        "--pool-rank", type=int,
         help="rank of the mix of pooled tokens; 0: full (0; 48 for a policy wider than 1024)",
     )  # fmt: skip
     parser.add_argument("--controller-width", type=int, help="units of a controller (32)")
@@ -116,17 +116,16 @@ def module_sizes(arguments: argparse.Namespace, adapter: str, per_block: str, wi
     Raises:
         DataError: a size is below what there is.
     """
-    given = {name: size for name in ("bottleneck", "queries", "controller_width", "rank")
-             if (size := getattr(arguments, name)) is not None}  # fmt: skip
-    flags, least = {"controller_width": "controller-width", "rank": "pool-rank"}, {"rank": 0}
+    least = {"bottleneck": 1, "queries": 1, "controller_width": 1, "pool_rank": 0}
+    given = {name: size for name in least if (size := getattr(arguments, name)) is not None}
     faults = [
-        f"--{flags.get(name, name)} must be at least {least.get(name, 1)}, not {size}"
+        f"--{name.replace('_', '-')} must be at least {least[name]}, not {size}"
         for name, size in given.items()
-        if size < least.get(name, 1)
+        if size < least[name]
     ]
     if faults:
         raise DataError(f"{'; '.join(faults)} (adapters without pooled tokens: --adapter token)")
-    sizes = fitting_sizes(width, per_block) | given
+    sizes = fitting_sizes(width, per_block) | {name.removeprefix("pool_"): size for name, size in given.items()}
     return sizes if adapter == "pooled" else sizes | {"queries": 0, "rank": 0}
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 WHAT = "folder that `dysl_vla demonstrations` wrote, or one or more bags"
 BAGS, DEMONSTRATIONS = "bags", "demonstrations"
+SIMULATED_RUNS = ("seeds", "jobs")  # options of the full-depth runs that are played for the thresholds
 
 
 class TrainingData(Protocol):
@@ -54,7 +55,6 @@ class TrainingData(Protocol):
     def told(self) -> dict[str, Any]:
         """Return where the data comes from and what the user said of it, as plain values for result files."""
         ...
-SIMULATED_RUNS = ("seeds", "jobs")  # options of the full-depth runs that are played for the thresholds
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
