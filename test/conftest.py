@@ -4,7 +4,7 @@ import importlib.util
 import os
 import signal
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -17,6 +17,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import machine  # noqa: E402  (after the variables above)
 from harness import RosPeer, claimed_domain  # noqa: E402
+
+if TYPE_CHECKING:
+    from faulty_worker import FaultyWorker
 
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile("busy", deadline=None)
@@ -96,3 +99,11 @@ def peer(ros_domain: int) -> Iterator[RosPeer]:
     """A node of the test's own: records topics, publishes, calls services."""
     with RosPeer() as the_peer:
         yield the_peer
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> "FaultyWorker":
+    """A policy worker that fails as it is told to: for ``model.python`` of a rig."""
+    from faulty_worker import FaultyWorker
+
+    return FaultyWorker(tmp_path_factory.mktemp("worker"))

@@ -27,11 +27,6 @@ WAITING = "the policy has not answered yet"
 
 
 @pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory) -> FaultyWorker:
-    return FaultyWorker(tmp_path_factory.mktemp("worker"))
-
-
-@pytest.fixture(scope="module")
 def module_rig(ros_domain: int, faulty: FaultyWorker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     from tiny_checkpoint import make_tiny_checkpoint
 

@@ -31,11 +31,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory) -> FaultyWorker:
-    return FaultyWorker(tmp_path_factory.mktemp("worker"))
-
-
-@pytest.fixture(scope="module")
 def rig(ros_domain: int, checkpoint: Path, faulty: FaultyWorker) -> Iterator[Rig]:
     parameters = gentle(checkpoint) | {
         "model.python": faulty.python,

@@ -18,11 +18,6 @@ SOON = 1.0  # s after which a transition has ended: it does not wait for the ste
 
 
 @pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory) -> FaultyWorker:
-    return FaultyWorker(tmp_path_factory.mktemp("worker"))
-
-
-@pytest.fixture(scope="module")
 def rig(ros_domain: int, faulty: FaultyWorker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     from tiny_checkpoint import make_tiny_checkpoint
 

@@ -35,11 +35,6 @@ REFUSED = {
 
 
 @pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory) -> FaultyWorker:
-    return FaultyWorker(tmp_path_factory.mktemp("worker"))
-
-
-@pytest.fixture(scope="module")
 def module_rig(ros_domain: int, faulty: FaultyWorker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     from std_msgs.msg import String
 

@@ -33,11 +33,6 @@ MARGIN = 0.4  # s for the tick that notices, the way through DDS, and a busy mac
 
 
 @pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory) -> FaultyWorker:
-    return FaultyWorker(tmp_path_factory.mktemp("worker"))
-
-
-@pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_checkpoint import make_tiny_checkpoint
 
