@@ -27,6 +27,7 @@ PROGRAMS = [
     pytest.param("vla_node", id="gid"),
     pytest.param(str(HERE / "node_without_gid.py"), id="numbers", marks=pytest.mark.slow),
 ]
+GIVE = "give instructions, the newest counts"
 DOUBLED = "at the same time"
 
 
@@ -165,7 +166,7 @@ def test_of_two_that_give_instructions_the_newest_counts_and_both_are_named(rig)
     before = rig.heard(DIAGNOSTICS)
     with publishing("second", "instruction", "instruction") as process:
         status = rig.wait_for_status(
-            "inputs", lambda status: "give instructions" in status.message, "two that give instructions", before
+            "inputs", lambda status: GIVE in status.message, "two that give instructions", before
         )
         assert status.level == b"\x01"
         assert robot_of(rig) in status.message and "/second" in status.message

@@ -58,7 +58,7 @@ class GraphWatch:
             topics.setdefault(subscription.topic_name, []).append(subscription)
         for topic, ours in topics.items():
             wanted = type_name(ours[0].msg_type)
-            for info in _known(self._node.get_publishers_info_by_topic(topic)):
+            for info in named(self._node.get_publishers_info_by_topic(topic)):
                 if info.topic_type != wanted:
                     yield (
                         f"{topic}: {owner(info)} publishes {info.topic_type} there, {wanted} is wanted: remap one of "
@@ -71,7 +71,7 @@ class GraphWatch:
     def _faults_of_outputs(self) -> Iterator[str]:
         for publisher in self._publishers:
             topic, offered = publisher.topic_name, type_name(publisher.msg_type)
-            for info in _known(self._node.get_subscriptions_info_by_topic(topic)):
+            for info in named(self._node.get_subscriptions_info_by_topic(topic)):
                 if info.topic_type != offered:
                     yield f"{topic}: {owner(info)} listens to {info.topic_type} there, {offered} is published: remap it"
                 elif mismatch := _mismatch(publisher.qos_profile, info.qos_profile):
@@ -79,7 +79,7 @@ class GraphWatch:
 
     def _other_commanders(self) -> Iterator[str]:
         topic, ours = self._publishers[0].topic_name, self._node.get_fully_qualified_name()
-        names = [owner(info) for info in _known(self._node.get_publishers_info_by_topic(topic))]
+        names = [owner(info) for info in named(self._node.get_publishers_info_by_topic(topic))]
         others = {name for name in names if name != ours} | ({f"another {ours}"} if names.count(ours) > 1 else set())
         for other in sorted(others):
             yield f"{topic}: {other} publishes there as well: the arm would obey both; stop it, or remap one of the two"
@@ -103,7 +103,8 @@ def _transport_hint(found: str) -> str:
     return hints.get(found, "")
 
 
-def _known(infos: Sequence[Any]) -> list[Any]:
+def named(infos: Sequence[Any]) -> list[Any]:
+    """Return the endpoints whose node's name the graph knows by now."""
     return [info for info in infos if info.node_name != NOT_KNOWN_YET]
 
 

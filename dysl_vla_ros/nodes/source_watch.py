@@ -17,7 +17,7 @@ from rosgraph_msgs.msg import Clock
 
 from dysl_vla_ros.control.publisher_marks import PublisherMarks, gid_of, is_gid
 from dysl_vla_ros.control.publishers import Publishers, doubled_fix, doubled_text, watch_window
-from dysl_vla_ros.nodes.graph_watch import NOT_KNOWN_YET, owner
+from dysl_vla_ros.nodes.graph_watch import named, owner
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode
 from dysl_vla_ros.settings import SafetySettings
 
@@ -155,7 +155,7 @@ class SourceWatch:
                 for part in self._parts(topic):
                     self._publishers.forget((topic, part))
             return
-        known = [end for end in ends if end.node_name != NOT_KNOWN_YET and (not certain or gid_of(end) in marks)]
+        known = [end for end in named(ends) if not certain or gid_of(end) in marks]
         nodes = tuple(sorted({owner(end) for end in known}))
         with self._lock:
             self._doubled[topic] = _Doubled(marks, nodes, len(known) >= len(marks), now)
@@ -205,34 +205,39 @@ class SourceWatch:
     # -- what the graph shows ------------------------------------------------------------------------------------------
 
     def _speaking(self) -> Iterable[str]:
-        """Name those that have given an instruction and can give another."""
+        """Name those that have given an instruction and can give another.
+
+        Where only numbers tell publishers apart, a second one whose numbers happen to go on from the first's looks like
+        it: there all that the graph shows are named, once any has spoken.
+        """
         for topic, speakers in self._speakers.items():
             with self._lock:
                 heard = list(speakers)
-            if len(heard) < 2:
+            certain = all(map(is_gid, heard))
+            if not heard or (certain and len(heard) < 2):
                 continue
             ends = self._node.get_publishers_info_by_topic(topic)
-            if all(map(is_gid, heard)):
-                there = {gid_of(end): owner(end) for end in ends}
-                with self._lock:
-                    for mark in set(heard) - set(there):
-                        speakers.pop(mark, None)
+            if certain:
+                self._forget_gone(speakers, set(heard) - set(map(gid_of, ends)))
+                there = {gid_of(end): owner(end) for end in named(ends)}
                 names = [there[mark] for mark in heard if mark in there]
-                newest = f" (that of {names[-1]})" if names else ""
+                told = f"give instructions, the newest counts (that of {names[-1]})" if names else ""
             else:
-                names, newest = sorted(map(owner, ends)), ""
+                names, told = sorted(map(owner, named(ends))), "can give instructions, the newest counts"
             if len(names) > 1:
-                both = " and ".join(dict.fromkeys(names))
-                yield (
-                    f"{topic}: {both} give instructions, the newest counts{newest}; stop one of them if only one should"
-                )
+                yield f"{topic}: {' and '.join(dict.fromkeys(names))} {told}; stop one of them if only one should"
 
     def _cannot_tell(self) -> Iterable[str]:
         """Name topics with two publishers whose messages this middleware does not tell apart."""
         for topic in sorted(self._untold):
-            names = sorted(map(owner, self._node.get_publishers_info_by_topic(topic)))
+            names = sorted(map(owner, named(self._node.get_publishers_info_by_topic(topic))))
             if len(names) > 1:
                 yield (
                     f"{topic}: {' and '.join(names)} publish it, and this middleware does not say whose a message is: "
                     "the arm may act on both in turns; stop one of them, or use rmw_fastrtps_cpp"
                 )
+
+    def _forget_gone(self, speakers: dict[Hashable, None], gone: Iterable[Hashable]) -> None:
+        with self._lock:
+            for mark in gone:
+                speakers.pop(mark, None)
