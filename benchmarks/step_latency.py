@@ -19,9 +19,9 @@ import torch
 from command_start import command_starts
 
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, play_episode
-from dysl_vla_ros.evaluation.machine import machine
 from dysl_vla_ros.files import write_json
 from dysl_vla_ros.interfaces import Observation, StepResult
+from dysl_vla_ros.records.machine import machine
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import FULL_DEPTH, OPEN, RuntimeSettings
 from dysl_vla_ros.simulation.scene import Scene

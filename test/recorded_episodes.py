@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from dysl_vla_ros.evaluation.trace import EpisodeRecord, InferenceRecord, Picture
 from dysl_vla_ros.interfaces import SkipTrace, Timings
+from dysl_vla_ros.records.trace import EpisodeRecord, InferenceRecord, Picture
 
 LAYERS = 24
 BLOCKS = ((1, 8), (9, 15), (16, 23))

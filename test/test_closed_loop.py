@@ -17,7 +17,7 @@ from dysl_vla_ros.evaluation.closed_loop import (
     full_depth_runs,
     play_episode,
 )
-from dysl_vla_ros.evaluation.summary import summarise
+from dysl_vla_ros.records.summary import summarise
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import RuntimeSettings, SafetySettings, SkippingSettings, build
 from dysl_vla_ros.simulation.scene import Scene

@@ -9,21 +9,21 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from dysl_vla_ros.calibration.paper_guidance import paper_guidance
+from dysl_vla_ros.calibration.signals import signals_of_runs
 from dysl_vla_ros.commands.main import main
-from dysl_vla_ros.distillation.paper_guidance import paper_guidance
-from dysl_vla_ros.distillation.signals import signals_of_runs
+from dysl_vla_ros.comparison.decision_plots import write_decision_pictures
+from dysl_vla_ros.comparison.details import details_of, layers_beyond_free
+from dysl_vla_ros.comparison.episode_figures import MILLISECONDS
+from dysl_vla_ros.comparison.methods import METHODS, MethodOptions
+from dysl_vla_ros.comparison.plan import Comparison, Entry, entries_named
+from dysl_vla_ros.comparison.plots import write_pictures
+from dysl_vla_ros.comparison.run import compare
+from dysl_vla_ros.comparison.table import FIELDS, table_of
+from dysl_vla_ros.comparison.text import markdown, print_comparison
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
-from dysl_vla_ros.evaluation.comparison import Comparison, Entry, entries_named
-from dysl_vla_ros.evaluation.comparison_details import details_of, layers_beyond_free
-from dysl_vla_ros.evaluation.comparison_plots import write_pictures
-from dysl_vla_ros.evaluation.comparison_run import compare
-from dysl_vla_ros.evaluation.comparison_table import FIELDS, table_of
-from dysl_vla_ros.evaluation.comparison_text import markdown, print_comparison
-from dysl_vla_ros.evaluation.decision_plots import write_decision_pictures
-from dysl_vla_ros.evaluation.episode_figures import MILLISECONDS
-from dysl_vla_ros.evaluation.methods import METHODS, MethodOptions
-from dysl_vla_ros.evaluation.phases import CLOSING, FREE, PHASES
+from dysl_vla_ros.records.phases import CLOSING, FREE, PHASES
 from dysl_vla_ros.simulation.tasks import tasks_named
 from harness import wait_until
 from processes import descendants, is_alive

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dysl_vla_ros.evaluation.comparison_plots import stack_milliseconds
+from dysl_vla_ros.comparison.plots import stack_milliseconds
 
 
 def row(method, own, speedup, tasks="easy", m=1):

@@ -9,15 +9,15 @@ from rich.console import Console
 
 from dysl_vla_ros.commands.evaluate import tasks_under
 from dysl_vla_ros.commands.main import main
+from dysl_vla_ros.comparison.methods import MethodOptions
+from dysl_vla_ros.comparison.plan import Comparison, entries_named
+from dysl_vla_ros.comparison.run_folder import RunFolder
+from dysl_vla_ros.comparison.text import print_comparison
 from dysl_vla_ros.errors import DataError, SettingError
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, play_episode
-from dysl_vla_ros.evaluation.comparison import Comparison, entries_named
-from dysl_vla_ros.evaluation.comparison_text import print_comparison
 from dysl_vla_ros.evaluation.conditions import CONDITIONS, PUSH_SPEED, PUSH_TICKS, condition_named
-from dysl_vla_ros.evaluation.methods import MethodOptions
-from dysl_vla_ros.evaluation.run_folder import RunFolder
-from dysl_vla_ros.evaluation.summary import summarise
-from dysl_vla_ros.evaluation.table import print_table
+from dysl_vla_ros.records.summary import summarise
+from dysl_vla_ros.records.summary_table import print_table
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import RuntimeSettings, SkippingSettings
 from dysl_vla_ros.simulation.scene import Scene

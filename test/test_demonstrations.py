@@ -11,11 +11,11 @@ import pytest
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.interfaces import ActionSpec
 from dysl_vla_ros.policies.registry import load_policy
+from dysl_vla_ros.runs.drawing import draw_evenly
 from dysl_vla_ros.simulation.demonstrations import record_task
 from dysl_vla_ros.simulation.tasks import TASKS
 from dysl_vla_ros.training.behaviour_cloning import learning_rate, train
 from dysl_vla_ros.training.dataset import load_episodes, mapped, observations, observations_in_order
-from dysl_vla_ros.training.drawing import draw_evenly
 from dysl_vla_ros.training.options import TrainingSettings
 from harness import wait_until
 from processes import descendants, is_alive

@@ -4,9 +4,18 @@ import numpy as np
 import pytest
 import torch
 
+from dysl_vla_ros.calibration.guidance_values import ContinuityTrace, prior_step, verify_threshold
+from dysl_vla_ros.calibration.threshold_search import (
+    Trial,
+    choose,
+    evenness,
+    front,
+    prior_verdict,
+    search,
+    set_tolerated_error,
+)
 from dysl_vla_ros.distillation import activations, stages
 from dysl_vla_ros.distillation.activations import Activations, inputs_of, record_activations, teacher_pass
-from dysl_vla_ros.distillation.guidance_calibration import ContinuityTrace, prior_step, verify_threshold
 from dysl_vla_ros.distillation.judging import ERROR_FLOOR, TOLERATED, Judge
 from dysl_vla_ros.distillation.passes import (
     action_error,
@@ -18,27 +27,18 @@ from dysl_vla_ros.distillation.passes import (
 )
 from dysl_vla_ros.distillation.stages import Distillation, DistillationSettings
 from dysl_vla_ros.distillation.static_choice import choose_static
-from dysl_vla_ros.distillation.threshold_search import (
-    Trial,
-    choose,
-    evenness,
-    front,
-    prior_verdict,
-    search,
-    set_tolerated_error,
-)
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.interfaces import Observation
 from dysl_vla_ros.policies.registry import load_policy
+from dysl_vla_ros.runs.full_depth import FullDepthRun
+from dysl_vla_ros.runtime import precision
 from dysl_vla_ros.runtime.folder import DyslFolder
-from dysl_vla_ros.runtime.recording import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.stack import Skip, SkippableStack
 from dysl_vla_ros.skipping.streams import no_bridge
-from dysl_vla_ros.training import precision
 from small_stacks import controller_logit
 from tiny_checkpoint import INSTRUCTION, make_tiny_checkpoint
 

@@ -7,12 +7,12 @@ import matplotlib.image
 import pytest
 
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.evaluation.beside import fitting, read_tables
-from dysl_vla_ros.evaluation.floor_plots import write_floors_picture
-from dysl_vla_ros.evaluation.floor_records import of_set, sets_played
-from dysl_vla_ros.evaluation.floor_text import print_floors
-from dysl_vla_ros.evaluation.intervals import difference, paired_difference
-from dysl_vla_ros.evaluation.knee import knee, sentence
+from dysl_vla_ros.floors.beside import fitting, read_tables
+from dysl_vla_ros.floors.knee import knee, sentence
+from dysl_vla_ros.floors.plots import write_floors_picture
+from dysl_vla_ros.floors.records import of_set, sets_played
+from dysl_vla_ros.floors.text import print_floors
+from dysl_vla_ros.records.intervals import difference, paired_difference
 
 LAYERS = 24
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from dysl_vla_ros.commands.main import main
+from dysl_vla_ros.distillation.resume import Unfinished
 from dysl_vla_ros.distillation.stages import Distillation
-from dysl_vla_ros.distillation.unfinished import Unfinished
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import sha256, write_atomically, write_json, written_together
 from dysl_vla_ros.policies.checkpoint import write_checkpoint

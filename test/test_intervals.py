@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dysl_vla_ros.evaluation.intervals import difference, paired_difference, wilson
+from dysl_vla_ros.records.intervals import difference, paired_difference, wilson
 
 outcomes = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 

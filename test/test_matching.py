@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dysl_vla_ros.evaluation import matching
-from dysl_vla_ros.evaluation.matching import (
+from dysl_vla_ros.comparison import matching
+from dysl_vla_ros.comparison.matching import (
     best_plan,
     even_plan,
     nearest_layers,
@@ -15,7 +15,7 @@ from dysl_vla_ros.evaluation.matching import (
     plans_of,
     skip_probability,
 )
-from dysl_vla_ros.runtime.recording import FullDepthRun
+from dysl_vla_ros.runs.full_depth import FullDepthRun
 from dysl_vla_ros.skipping.depth_rules import FixedPlan, FullDepth, RandomSkipping, StaticOnly
 from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.stack import SkippableStack

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from dysl_vla_ros.commands.method_comparison import METHOD_NAMES
-from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, play_episode
-from dysl_vla_ros.evaluation.methods import (
+from dysl_vla_ros.comparison.methods import (
     METHODS,
     Library,
     Matched,
@@ -19,6 +17,8 @@ from dysl_vla_ros.evaluation.methods import (
     prepare,
     require_usable,
 )
+from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, play_episode
 from dysl_vla_ros.interfaces import StepResult
 from dysl_vla_ros.policies.checkpoint import total_training
 from dysl_vla_ros.runtime.step import Runtime

@@ -10,8 +10,8 @@ import pytest
 
 from dysl_vla_ros.bags.reader import BagReader
 from dysl_vla_ros.readings import picture, seconds
-from dysl_vla_ros.replay.history import nanoseconds
-from dysl_vla_ros.replay.source import Choice, open_source
+from dysl_vla_ros.recordings.history import nanoseconds
+from dysl_vla_ros.recordings.source import Choice, open_source
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import FULL_DEPTH, SafetySettings
 from harness import wait_until

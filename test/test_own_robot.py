@@ -17,15 +17,15 @@ from safetensors.torch import load_file
 
 from dysl_vla_ros.commands.main import available_verbs, build_parser, main
 from dysl_vla_ros.commands.training_data import is_bag
-from dysl_vla_ros.distillation.recorded_data import RecordedData
+from dysl_vla_ros.distillation.resume import STATE, WEIGHTS, Unfinished
 from dysl_vla_ros.distillation.stages import Distillation
-from dysl_vla_ros.distillation.unfinished import STATE, WEIGHTS, Unfinished
 from dysl_vla_ros.distillation.verdict import BETTER, HARMED, USEFUL_FLOOR, verdicts
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import sha256
-from dysl_vla_ros.replay.full_depth import full_depth_runs, observations
+from dysl_vla_ros.recordings.full_depth import full_depth_runs, observations
+from dysl_vla_ros.recordings.learning_data import RecordedData
+from dysl_vla_ros.recordings.source import Choice
 from dysl_vla_ros.replay.job import ReplayOptions, run_replay
-from dysl_vla_ros.replay.source import Choice
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import RuntimeSettings
 from harness import install_prefix

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dysl_vla_ros.distillation.paper_guidance import paper_guidance
-from dysl_vla_ros.distillation.remembered_passes import RememberedPasses
-from dysl_vla_ros.distillation.threshold_search import REMEMBERED_AT, replay
-from dysl_vla_ros.runtime.recording import FullDepthRun
+from dysl_vla_ros.calibration.paper_guidance import paper_guidance
+from dysl_vla_ros.calibration.remembered_passes import RememberedPasses
+from dysl_vla_ros.calibration.threshold_search import REMEMBERED_AT, replay
+from dysl_vla_ros.runs.full_depth import FullDepthRun
 from dysl_vla_ros.settings import RuntimeSettings, SkippingSettings
 from runtime_families import UNGUIDED, observation, policy_of, runtime
 

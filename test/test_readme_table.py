@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dysl_vla_ros.evaluation.comparison_table import FIELDS
-from dysl_vla_ros.evaluation.comparison_text import markdown
+from dysl_vla_ros.comparison.table import FIELDS
+from dysl_vla_ros.comparison.text import markdown
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "benchmarks" / "results" / "table.json"

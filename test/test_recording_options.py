@@ -9,8 +9,8 @@ from rosbags.rosbag2 import StoragePlugin
 
 from dysl_vla_ros.bags.reader import BagReader
 from dysl_vla_ros.commands.main import available_verbs, build_parser, main
+from dysl_vla_ros.recordings.source import Choice, open_source
 from dysl_vla_ros.replay.run import FULL, SKIPPING, Side, replay
-from dysl_vla_ros.replay.source import Choice, open_source
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import FULL_DEPTH, RuntimeSettings, SafetySettings
 from tiny_bag import write_tiny_bag

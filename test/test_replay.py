@@ -15,10 +15,11 @@ import pytest
 
 from dysl_vla_ros.bags.reader import BagReader
 from dysl_vla_ros.commands.main import main
-from dysl_vla_ros.evaluation.phases import PHASES
-from dysl_vla_ros.replay.full_depth import full_depth_runs, observations
+from dysl_vla_ros.recordings.full_depth import full_depth_runs, observations
+from dysl_vla_ros.recordings.playback import Playback
+from dysl_vla_ros.records.phases import PHASES
 from dysl_vla_ros.replay.job import ReplayOptions, run_replay
-from dysl_vla_ros.replay.run import FULL, SKIPPING, Playback
+from dysl_vla_ros.replay.run import FULL, SKIPPING
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import RuntimeSettings, SkippingSettings
 from recorded_bag import record

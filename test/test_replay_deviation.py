@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dysl_vla_ros.evaluation.phases import CLOSING, FREE, OPENING, PHASES, SLOW, phases
-from dysl_vla_ros.replay.deviation import figures, rotation_degrees, translation_mm
+from dysl_vla_ros.records.deviation import figures, rotation_degrees, translation_mm
+from dysl_vla_ros.records.phases import CLOSING, FREE, OPENING, PHASES, SLOW, phases
 
 angles = st.floats(-3.0, 3.0)
 

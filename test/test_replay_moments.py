@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from dysl_vla_ros.bags.reader import BagReader
 from dysl_vla_ros.errors import BagError
 from dysl_vla_ros.interfaces import ActionSpec, PolicyDescription, ProprioceptionSpec
-from dysl_vla_ros.replay.corrections import RECEIVED, Corrections
-from dysl_vla_ros.replay.notes import reading_notes
-from dysl_vla_ros.replay.source import Choice, open_source, require_moments
+from dysl_vla_ros.recordings.corrections import RECEIVED, Corrections
+from dysl_vla_ros.recordings.notes import reading_notes
+from dysl_vla_ros.recordings.source import Choice, open_source, require_moments
 from dysl_vla_ros.settings import SafetySettings
 from recorded_bag import BEGIN, PERIOD, BagWriter
 

@@ -6,7 +6,7 @@ import pytest
 
 from dysl_vla_ros.errors import BagError
 from dysl_vla_ros.interfaces import ActionSpec, PolicyDescription, ProprioceptionSpec
-from dysl_vla_ros.replay.topics import find_topics, remaps
+from dysl_vla_ros.recordings.topics import find_topics, remaps
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 POSE, FLOAT, TEXT = "geometry_msgs/msg/PoseStamped", "std_msgs/msg/Float64", "std_msgs/msg/String"

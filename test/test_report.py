@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 import pytest
 
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.evaluation.report import render_report, shown_episodes, write_report
-from dysl_vla_ros.evaluation.summary import summarise
-from dysl_vla_ros.evaluation.trace import EpisodeRecord
+from dysl_vla_ros.records.summary import summarise
+from dysl_vla_ros.records.trace import EpisodeRecord
+from dysl_vla_ros.reports.report import render_report, shown_episodes, write_report
 from recorded_episodes import episode
 
 

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dysl_vla_ros.calibration.remembered_passes import RememberedPasses
+from dysl_vla_ros.calibration.signals import judge_signal, measure_signals, rank_correlation, table
 from dysl_vla_ros.distillation.judging import ERROR_FLOOR
-from dysl_vla_ros.distillation.remembered_passes import RememberedPasses
-from dysl_vla_ros.distillation.signals import judge_signal, measure_signals, rank_correlation, table
 from dysl_vla_ros.interfaces import Observation
 from dysl_vla_ros.policies.registry import load_policy
+from dysl_vla_ros.runs.full_depth import FullDepthRun
 from dysl_vla_ros.runtime.folder import DyslFolder
-from dysl_vla_ros.runtime.recording import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
 from dysl_vla_ros.skipping.modules import DyslModules

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from dysl_vla_ros.evaluation.summary import allow_points, summarise, timings, write_summary
-from dysl_vla_ros.evaluation.trace import TIMINGS, EpisodeRecord
+from dysl_vla_ros.records.summary import allow_points, summarise, timings, write_summary
+from dysl_vla_ros.records.trace import TIMINGS, EpisodeRecord
 from recorded_episodes import BLOCKS, episode, inference
 
 

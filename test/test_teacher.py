@@ -16,13 +16,13 @@ from dysl_vla_ros.commands.main import main
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.policies.reference import ReferenceNetwork, save_reference
 from dysl_vla_ros.policies.registry import load_policy
+from dysl_vla_ros.runs.drawing import draw_evenly
 from dysl_vla_ros.simulation.tasks import TASKS
 from dysl_vla_ros.skipping.stack import full_result
 from dysl_vla_ros.skipping.streams import no_bridge
 from dysl_vla_ros.training.batches import Batches
 from dysl_vla_ros.training.behaviour_cloning import configure_model
 from dysl_vla_ros.training.dataset import load_episodes, observations
-from dysl_vla_ros.training.drawing import draw_evenly
 from dysl_vla_ros.training.keeper import STATE, claim
 from dysl_vla_ros.training.options import TrainingSettings
 from dysl_vla_ros.training.teacher import CHUNKS, config_of, load_origin, load_teacher, teacher_chunks

@@ -11,18 +11,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dysl_vla_ros.calibration.cost_model import CostModel, fit_cost, measure_cost
+from dysl_vla_ros.calibration.remembered_passes import RememberedPasses
+from dysl_vla_ros.calibration.tuning import Target, deviations, front, measure, tune
+from dysl_vla_ros.calibration.tuning_report import PAGE, PARAMS, PLOT, RESULT, pareto_plot
 from dysl_vla_ros.commands.main import main
-from dysl_vla_ros.distillation.cost_model import CostModel, fit_cost, measure_cost
-from dysl_vla_ros.distillation.remembered_passes import RememberedPasses
-from dysl_vla_ros.distillation.splitting import Part, split_episodes, split_runs, thin_out
-from dysl_vla_ros.distillation.tuning import Target, deviations, front, measure, tune
-from dysl_vla_ros.distillation.tuning_report import PAGE, PARAMS, PLOT, RESULT, pareto_plot
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.interfaces import ActionSpec
 from dysl_vla_ros.params_file import read_params_file
-from dysl_vla_ros.replay.full_depth import full_depth_runs
+from dysl_vla_ros.recordings.full_depth import full_depth_runs
+from dysl_vla_ros.runs.full_depth import FullDepthRun
+from dysl_vla_ros.runs.splitting import Part, split_episodes, split_runs, thin_out
 from dysl_vla_ros.runtime.folder import DyslFolder
-from dysl_vla_ros.runtime.recording import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import FULL_DEPTH, GuidanceSettings, RuntimeSettings, SkippingSettings
 from dysl_vla_ros.simulation.scene import Scene

@@ -57,7 +57,7 @@ def require_data(paths: Sequence[Path], arguments: argparse.Namespace) -> None:
     """
     from dysl_vla_ros.commands.recording_options import corrections
     from dysl_vla_ros.commands.training_data import kind_of
-    from dysl_vla_ros.replay.topics import remaps
+    from dysl_vla_ros.recordings.topics import remaps
     from dysl_vla_ros.simulation.tasks import tasks_named
 
     remaps(arguments.topic)

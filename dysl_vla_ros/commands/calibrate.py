@@ -179,8 +179,8 @@ def read_choice(folder: Path, weights_hash: str) -> StaticChoice:
 
 def search_thresholds(arguments: argparse.Namespace, folder: Path, data: TrainingData | None = None) -> int:
     """Take full-depth runs, search, write controllers' offsets and ``calibration.json``; the adapters stay."""
-    from dysl_vla_ros.distillation import signals
-    from dysl_vla_ros.distillation.threshold_search import prior_verdict, search
+    from dysl_vla_ros.calibration import signals
+    from dysl_vla_ros.calibration.threshold_search import prior_verdict, search
     from dysl_vla_ros.runtime.folder import save_dysl
     from dysl_vla_ros.runtime.step import Runtime
 

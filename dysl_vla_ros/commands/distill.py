@@ -21,7 +21,7 @@ from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.skipping.module_sizes import fitting_sizes
 
 if TYPE_CHECKING:
-    from dysl_vla_ros.distillation.beginning import Beginning
+    from dysl_vla_ros.distillation.initial_weights import Beginning
     from dysl_vla_ros.policies.interface import VlaPolicy
 
 HELD_OUT = 512  # frames of episodes that nothing is learned from, to judge by
@@ -158,9 +158,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     from dysl_vla_ros.distillation import stage_report
     from dysl_vla_ros.distillation.activations import inputs_of
-    from dysl_vla_ros.distillation.beginning import trained_modules
+    from dysl_vla_ros.distillation.initial_weights import trained_modules
+    from dysl_vla_ros.distillation.resume import Unfinished
     from dysl_vla_ros.distillation.stages import Distillation, DistillationSettings
-    from dysl_vla_ros.distillation.unfinished import Unfinished
     from dysl_vla_ros.distillation.verdict import verdicts
     from dysl_vla_ros.files import require_writable
     from dysl_vla_ros.policies.registry import load_policy
@@ -222,7 +222,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _new_modules(arguments: argparse.Namespace, folder: Path, policy: "VlaPolicy") -> "Beginning":
-    from dysl_vla_ros.distillation.beginning import new_modules
+    from dysl_vla_ros.distillation.initial_weights import new_modules
     from dysl_vla_ros.skipping.partition import LayerPartition
 
     width = policy.streams[0].width

@@ -172,8 +172,8 @@ def evaluate_one(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from dysl_vla_ros.evaluation.closed_loop import evaluate
-    from dysl_vla_ros.evaluation.summary import summarise, write_summary
-    from dysl_vla_ros.evaluation.table import print_table
+    from dysl_vla_ros.records.summary import summarise, write_summary
+    from dysl_vla_ros.records.summary_table import print_table
     from dysl_vla_ros.runtime.step import Runtime
 
     settings = evaluation_settings(arguments)

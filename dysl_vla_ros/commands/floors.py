@@ -14,7 +14,7 @@ from dysl_vla_ros.commands.idle_options import warn_of_idle_options
 from dysl_vla_ros.commands.recording_options import add_recording_arguments, corrections
 from dysl_vla_ros.commands.training_data import WHAT, is_bag, open_data, record_teacher
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.replay.corrections import Corrections
+from dysl_vla_ros.recordings.corrections import Corrections
 from dysl_vla_ros.settings import AT_FLOOR, FULL_DEPTH, RuntimeSettings
 from dysl_vla_ros.simulation.seeds import calibration_seeds
 from dysl_vla_ros.simulation.tasks import TASK_CHOICES, tasks_named
@@ -69,11 +69,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Train what is not trained yet, play what is not played yet, show all."""
     import torch
 
-    from dysl_vla_ros.distillation.floors import PARAMETER_FILE, PARAMETERS, Progress
     from dysl_vla_ros.distillation.stages import DistillationSettings
-    from dysl_vla_ros.evaluation.beside import read_tables
-    from dysl_vla_ros.evaluation.floor_text import print_floors
     from dysl_vla_ros.files import require_writable, write_text
+    from dysl_vla_ros.floors.beside import read_tables
+    from dysl_vla_ros.floors.text import print_floors
+    from dysl_vla_ros.floors.training import PARAMETER_FILE, PARAMETERS, Progress
     from dysl_vla_ros.policies.registry import load_policy
     from dysl_vla_ros.skipping.importance import check_count
 
@@ -119,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace, policy: Any, settings: Any, sizes: dict[str, int], progress: Any) -> None:
     from dysl_vla_ros.distillation.activations import inputs_of
-    from dysl_vla_ros.distillation.floors import combinations, train_floor
+    from dysl_vla_ros.floors.training import combinations, train_floor
     from dysl_vla_ros.runtime.step import Runtime
 
     wanted = (arguments.static_layers, arguments.static, arguments.adapter)
@@ -205,9 +205,9 @@ def _draw(
     out: Path, floors: Mapping[str, Any], full_depth: Mapping[str, Any] | None, layers: int, tables: Sequence[Any]
 ) -> None:
     """Write the picture where something was played, and say so."""
-    from dysl_vla_ros.evaluation.beside import fitting
-    from dysl_vla_ros.evaluation.floor_plots import write_floors_picture
-    from dysl_vla_ros.evaluation.floor_records import comparable
+    from dysl_vla_ros.floors.beside import fitting
+    from dysl_vla_ros.floors.plots import write_floors_picture
+    from dysl_vla_ros.floors.records import comparable
 
     played = comparable(floors, full_depth)
     if not played and not full_depth:

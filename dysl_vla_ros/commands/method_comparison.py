@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dysl_vla_ros.comparison.method_names import NAMES, read_word
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.evaluation.method_names import NAMES, read_word
 from dysl_vla_ros.policies.checkpoint import read_config
 
 if TYPE_CHECKING:
@@ -71,16 +71,16 @@ def refuse_without_methods(arguments: argparse.Namespace) -> None:
 
 def run(arguments: argparse.Namespace, evaluation: "EvaluationSettings") -> int:
     """Play, or go on; print and write the table."""
-    from dysl_vla_ros.distillation.paper_guidance import paper_guidance
-    from dysl_vla_ros.distillation.signals import signals_of_runs
-    from dysl_vla_ros.evaluation.comparison import Comparison, entries_named
-    from dysl_vla_ros.evaluation.comparison_details import details_of
-    from dysl_vla_ros.evaluation.comparison_plots import write_pictures
-    from dysl_vla_ros.evaluation.comparison_run import compare
-    from dysl_vla_ros.evaluation.comparison_table import table_of
-    from dysl_vla_ros.evaluation.comparison_text import print_comparison
-    from dysl_vla_ros.evaluation.decision_plots import write_decision_pictures
-    from dysl_vla_ros.evaluation.methods import MethodOptions
+    from dysl_vla_ros.calibration.paper_guidance import paper_guidance
+    from dysl_vla_ros.calibration.signals import signals_of_runs
+    from dysl_vla_ros.comparison.decision_plots import write_decision_pictures
+    from dysl_vla_ros.comparison.details import details_of
+    from dysl_vla_ros.comparison.methods import MethodOptions
+    from dysl_vla_ros.comparison.plan import Comparison, entries_named
+    from dysl_vla_ros.comparison.plots import write_pictures
+    from dysl_vla_ros.comparison.run import compare
+    from dysl_vla_ros.comparison.table import table_of
+    from dysl_vla_ros.comparison.text import print_comparison
     from dysl_vla_ros.files import write_json
 
     comparison = Comparison(

@@ -4,11 +4,11 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from dysl_vla_ros.replay.corrections import HEADER, STAMPS, Corrections, frame_names
-from dysl_vla_ros.replay.topics import remaps
+from dysl_vla_ros.recordings.corrections import HEADER, STAMPS, Corrections, frame_names
+from dysl_vla_ros.recordings.topics import remaps
 
 if TYPE_CHECKING:
-    from dysl_vla_ros.replay.source import Choice
+    from dysl_vla_ros.recordings.source import Choice
 
 
 def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,8 +54,8 @@ def recording_choice(arguments: argparse.Namespace, policy: Any) -> "Choice":
     Raises:
         BagError: ``--topic`` or ``--frame`` has another form.
     """
-    from dysl_vla_ros.replay.instructions import instruction_judge
-    from dysl_vla_ros.replay.source import Choice
+    from dysl_vla_ros.recordings.instructions import instruction_judge
+    from dysl_vla_ros.recordings.source import Choice
 
     return Choice(
         remaps(arguments.topic),

@@ -47,9 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Replay, print a summary; return 0, or 1 where a criterion failed."""
     from dysl_vla_ros.files import shared
+    from dysl_vla_ros.recordings.topics import remaps
     from dysl_vla_ros.replay.job import ReplayOptions, run_replay
     from dysl_vla_ros.replay.table import print_outcome
-    from dysl_vla_ros.replay.topics import remaps
 
     shipped = shared("checkpoints/reference")
     outcome = run_replay(
@@ -82,8 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
 def check(arguments: argparse.Namespace) -> None:
     """Refuse numbers that make no sense, all at once, and what is not there."""
     from dysl_vla_ros.files import require_writable, shared
+    from dysl_vla_ros.recordings.topics import remaps
     from dysl_vla_ros.replay.parameters import read_parameters
-    from dysl_vla_ros.replay.topics import remaps
 
     faults = [
         f"--{name} must be {what}, not {value}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dysl_vla_ros.distillation.activations import Activations
     from dysl_vla_ros.interfaces import Observation
     from dysl_vla_ros.policies.interface import VlaPolicy
-    from dysl_vla_ros.runtime.recording import FullDepthRun
+    from dysl_vla_ros.runs.full_depth import FullDepthRun
     from dysl_vla_ros.runtime.step import Runtime
     from dysl_vla_ros.training.dataset import Episodes
 
@@ -130,7 +130,7 @@ def _require_demonstrations(folder: Path) -> None:
 
 class _Bags:
     def __init__(self, paths: Sequence[Path], arguments: argparse.Namespace, runtime: "Runtime") -> None:
-        from dysl_vla_ros.distillation.recorded_data import RecordedData
+        from dysl_vla_ros.recordings.learning_data import RecordedData
 
         self._paths, self._choice = paths, recording_choice(arguments, runtime.policy)
         self._data = RecordedData(paths, runtime.description, self._choice)

@@ -54,12 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Take full-depth runs, measure the machine, search, write; 1 where the target cannot be met."""
-    from dysl_vla_ros.control.chunk_time import require_playable
-    from dysl_vla_ros.distillation.cost_model import measure_cost
-    from dysl_vla_ros.distillation.remembered_passes import RememberedPasses
-    from dysl_vla_ros.distillation.splitting import split_runs, thin_out
-    from dysl_vla_ros.distillation.tuning import Target, tune
-    from dysl_vla_ros.distillation.tuning_report import (
+    from dysl_vla_ros.calibration.cost_model import measure_cost
+    from dysl_vla_ros.calibration.remembered_passes import RememberedPasses
+    from dysl_vla_ros.calibration.tuning import Target, tune
+    from dysl_vla_ros.calibration.tuning_report import (
         PAGE,
         PARAMS,
         cost_sentence,
@@ -67,8 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
         sentence,
         write_results,
     )
+    from dysl_vla_ros.control.chunk_time import require_playable
     from dysl_vla_ros.files import require_writable
-    from dysl_vla_ros.replay.full_depth import full_depth_runs
+    from dysl_vla_ros.recordings.full_depth import full_depth_runs
+    from dysl_vla_ros.runs.splitting import split_runs, thin_out
     from dysl_vla_ros.runtime.step import Runtime
 
     runtime = Runtime.load(str(arguments.checkpoint), arguments.adapters, threads=arguments.threads)
@@ -128,7 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def check(arguments: argparse.Namespace) -> None:
     """Refuse numbers that make no sense, all at once, and what is not there."""
-    from dysl_vla_ros.replay.topics import remaps
+    from dysl_vla_ros.recordings.topics import remaps
 
     faults = [
         f"{name} must be {low:g} or more, not {value:g}"

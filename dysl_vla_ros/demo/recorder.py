@@ -13,9 +13,9 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
-from dysl_vla_ros.evaluation.trace import TIMINGS, EpisodeRecord, InferenceRecord, Picture
 from dysl_vla_ros.interfaces import SkipTrace, Timings
 from dysl_vla_ros.msg import EndEffectorAction, SceneState, SkipReport
+from dysl_vla_ros.records.trace import TIMINGS, EpisodeRecord, InferenceRecord, Picture
 from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD
 
 MAX_PICTURES = 600  # an episode; a minute at 10 Hz

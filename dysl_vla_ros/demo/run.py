@@ -11,9 +11,9 @@ from dysl_vla_ros.bags.folder import require_new
 from dysl_vla_ros.demo.session import DemoOptions, DemoSession, planned
 from dysl_vla_ros.demo.table import LiveTable, PlainLines, View, closing_lines
 from dysl_vla_ros.errors import BagError, CheckpointError, DyslVlaError
-from dysl_vla_ros.evaluation.summary import summarise, write_summary
-from dysl_vla_ros.evaluation.trace import EpisodeRecord
 from dysl_vla_ros.files import require_writable
+from dysl_vla_ros.records.summary import summarise, write_summary
+from dysl_vla_ros.records.trace import EpisodeRecord
 
 
 def run_demo(options: DemoOptions, headless: bool = False) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _write(options: DemoOptions, records: Sequence[EpisodeRecord], complete: boo
         print(line)
     # Matplotlib and the encoder are loaded here: their memory and time are not the episodes'.
     from dysl_vla_ros.demo.video import write_video
-    from dysl_vla_ros.evaluation.report import shown_episodes, write_report
+    from dysl_vla_ros.reports.report import shown_episodes, write_report
 
     write_report(options.output / "report.html", records, summary)
     filmed = write_video(options.output / "episode.mp4", shown_episodes(records))

@@ -25,7 +25,7 @@ from std_msgs.msg import String
 from dysl_vla_ros.demo.processes import NodeEnded, NodeProcess, ros_environment, share_folder
 from dysl_vla_ros.demo.recorder import Recorder
 from dysl_vla_ros.errors import DataError, DyslVlaError
-from dysl_vla_ros.evaluation.trace import EpisodeRecord
+from dysl_vla_ros.records.trace import EpisodeRecord
 from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, Task
 from dysl_vla_ros.srv import ResetScene
 

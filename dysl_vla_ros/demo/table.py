@@ -9,8 +9,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from dysl_vla_ros.evaluation.summary import summarise
-from dysl_vla_ros.evaluation.trace import EpisodeRecord
+from dysl_vla_ros.records.summary import summarise
+from dysl_vla_ros.records.trace import EpisodeRecord
 from dysl_vla_ros.terminal.strips import layers, symbols_for
 
 REFRESH = 4.0  # Hz: the table costs the nodes' cores time

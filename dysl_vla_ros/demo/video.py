@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from dysl_vla_ros.evaluation.trace import EpisodeRecord, InferenceRecord
 from dysl_vla_ros.files import write_atomically
+from dysl_vla_ros.records.trace import EpisodeRecord, InferenceRecord
 
 FRAME_RATE = 10  # Hz, that of the pictures: the video runs in real time
 WIDTH, PICTURE_HEIGHT, STRIP_HEIGHT = 640, 480, 96

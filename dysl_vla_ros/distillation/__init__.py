@@ -1,1 +1,1 @@
-"""Teaching adapters and controllers what the frozen policy does at full depth, and choosing their thresholds."""
+"""Teaching adapters and controllers what the frozen policy does at full depth."""

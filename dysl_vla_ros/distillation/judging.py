@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dysl_vla_ros.calibration.signals import ERROR_FLOOR, rank_correlation
 from dysl_vla_ros.distillation.activations import Activations, Batch
 from dysl_vla_ros.distillation.passes import (
     action_error,
@@ -16,11 +17,9 @@ from dysl_vla_ros.distillation.passes import (
     soft_pass,
     start_layer,
 )
-from dysl_vla_ros.distillation.signals import rank_correlation
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 
-ERROR_FLOOR = 0.01  # added before the logarithm: smaller errors do not matter and are noise
 TOLERATED = 0.05  # action L1, normalised: where controllers that foresee an error are judged as they learn
 FLOOR_ROWS = 512
 CONTROLLER_ROWS = 128  # few, or judging would cost as much as training

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from dysl_vla_ros.policies.interface import VlaPolicy
+from dysl_vla_ros.runtime.precision import quick_on_cpu
 from dysl_vla_ros.skipping.modules import DyslModules, Summary
 from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.stack import StackContext, StackResult, full_result
-from dysl_vla_ros.training.precision import quick_on_cpu
 
 Positions = Sequence[int]
 """Per block: the dynamic layer from which the rest is skipped; the block's end: nothing is."""

@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import nn
 
-from dysl_vla_ros.distillation.beginning import Beginning
+from dysl_vla_ros.distillation.initial_weights import Beginning
+from dysl_vla_ros.distillation.resume import Unfinished
 from dysl_vla_ros.distillation.stages import Distillation
-from dysl_vla_ros.distillation.unfinished import Unfinished
 from dysl_vla_ros.policies.interface import VlaPolicy, parameter_count
 from dysl_vla_ros.runtime.folder import UNCALIBRATED, save_dysl
 

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from dysl_vla_ros.calibration.signals import ERROR_FLOOR
 from dysl_vla_ros.distillation.activations import Activations, Batch, sample_rows
-from dysl_vla_ros.distillation.judging import ERROR_FLOOR, Judge, Judgement
+from dysl_vla_ros.distillation.judging import Judge, Judgement
 from dysl_vla_ros.distillation.passes import (
     Positions,
     action_error,

@@ -1,1 +1,1 @@
-"""Closed-loop success, what is kept of an episode, tables and reports."""
+"""Closed-loop success in the simulator, and the conditions of its episodes."""

@@ -16,10 +16,10 @@ import numpy as np
 from dysl_vla_ros.control.commander import Command, Commander
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.evaluation.conditions import Plain, condition_named
-from dysl_vla_ros.evaluation.trace import EpisodeRecord, InferenceRecord
 from dysl_vla_ros.interfaces import Observation, StepResult
 from dysl_vla_ros.parent_process import process_pool
-from dysl_vla_ros.runtime.recording import FullDepthRun
+from dysl_vla_ros.records.trace import EpisodeRecord, InferenceRecord
+from dysl_vla_ros.runs.full_depth import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import ControlSettings, RuntimeSettings, SafetySettings, SkippingSettings
 from dysl_vla_ros.simulation.scene import STEPS_PER_TICK, Scene

@@ -16,7 +16,7 @@ from dysl_vla_ros.control.chunk_time import require_playable
 from dysl_vla_ros.errors import BagError
 from dysl_vla_ros.interfaces import PolicyDescription
 from dysl_vla_ros.policies.checkpoint import read_config
-from dysl_vla_ros.replay.deviation import figures
+from dysl_vla_ros.records.deviation import figures
 from dysl_vla_ros.replay.parameters import ReplaySettings, read_parameters
 from dysl_vla_ros.replay.results import FORMAT_VERSION, layer_figures, timing_figures
 from dysl_vla_ros.replay.run import FULL, OTHER, OTHER_FULL, SKIPPING, Replay, Side

@@ -17,21 +17,21 @@ import dysl_vla_ros
 from dysl_vla_ros.bags.reader import BagReader
 from dysl_vla_ros.control.chunk_time import require_playable
 from dysl_vla_ros.errors import BagError
-from dysl_vla_ros.evaluation.machine import processor
 from dysl_vla_ros.files import require_writable, sha256
 from dysl_vla_ros.interfaces import StepResult
+from dysl_vla_ros.recordings.corrections import RECEIVED, Corrections
+from dysl_vla_ros.recordings.history import SOURCES
+from dysl_vla_ros.recordings.instructions import instruction_judge
+from dysl_vla_ros.recordings.moments import Moment, Moments
+from dysl_vla_ros.recordings.notes import damage_of, reading_notes
+from dysl_vla_ros.recordings.source import Choice, Source, open_source, require_moments
+from dysl_vla_ros.records.machine import processor
 from dysl_vla_ros.replay import against as others
-from dysl_vla_ros.replay.corrections import RECEIVED, Corrections
-from dysl_vla_ros.replay.history import SOURCES
-from dysl_vla_ros.replay.instructions import instruction_judge
-from dysl_vla_ros.replay.moments import Moment, Moments
-from dysl_vla_ros.replay.notes import damage_of, reading_notes
 from dysl_vla_ros.replay.parameters import ReplaySettings, read_parameters
 from dysl_vla_ros.replay.report import write_report
 from dysl_vla_ros.replay.rerun_log import RerunLog
 from dysl_vla_ros.replay.results import Criterion, judge, phase_of, summarise, timing_figures, write_replay
 from dysl_vla_ros.replay.run import FULL, SKIPPING, Replay, Side, Watcher, replay
-from dysl_vla_ros.replay.source import Choice, Source, open_source, require_moments
 from dysl_vla_ros.runtime.folder import WEIGHTS
 from dysl_vla_ros.runtime.step import Runtime
 

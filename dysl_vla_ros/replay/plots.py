@@ -1,4 +1,4 @@
-"""The charts of a replay's report that the demo's does not have; the look is that of ``evaluation/plots.py``."""
+"""The charts of a replay's report that the demo's does not have; the look is that of ``reports/charts.py``."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dysl_vla_ros.evaluation.phases import CLOSING, FREE, OPENING, PHASES, SLOW
-from dysl_vla_ros.evaluation.plots import FAINT, INK, PART_COLOURS, RAN, VERIFIED, chart_of
+from dysl_vla_ros.records.phases import CLOSING, FREE, OPENING, PHASES, SLOW
+from dysl_vla_ros.reports.charts import FAINT, INK, PART_COLOURS, RAN, VERIFIED, chart_of
 
 SIDE_COLOURS = (FAINT, RAN, "#2a8f6d")  # full depth, skipping, other
 PHASE_COLOURS = {FREE: "#f4f6f8", SLOW: "#d5e3f2", CLOSING: "#f6cfae", OPENING: "#c4e6d4"}

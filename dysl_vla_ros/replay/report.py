@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dysl_vla_ros.evaluation import plots as shared
-from dysl_vla_ros.evaluation.phases import PHASES
-from dysl_vla_ros.evaluation.report import image_source, page_template
-from dysl_vla_ros.evaluation.trace import EpisodeRecord
 from dysl_vla_ros.files import write_text
+from dysl_vla_ros.records.deviation import gripper_opening, rotation_degrees, translation_mm
+from dysl_vla_ros.records.phases import PHASES
+from dysl_vla_ros.records.trace import EpisodeRecord
 from dysl_vla_ros.replay import plots
 from dysl_vla_ros.replay.against import Comparison
-from dysl_vla_ros.replay.deviation import gripper_opening, rotation_degrees, translation_mm
 from dysl_vla_ros.replay.pictures import FILM_PICTURES, Film
 from dysl_vla_ros.replay.run import FULL, SKIPPING, Replay
 from dysl_vla_ros.replay.tracks import PARTS, Track
+from dysl_vla_ros.reports import charts as shared
+from dysl_vla_ros.reports.report import image_source, page_template
 
 MOST_MARKS = 400  # of verifications over one film
 MOST_POINTS = 1200  # of one line: a page must open quickly

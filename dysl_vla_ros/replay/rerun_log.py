@@ -8,8 +8,8 @@ import numpy as np
 
 from dysl_vla_ros.errors import BagError
 from dysl_vla_ros.interfaces import PolicyDescription, StepResult
-from dysl_vla_ros.replay.deviation import gripper_opening, rotation_degrees, translation_mm
-from dysl_vla_ros.replay.moments import Moment
+from dysl_vla_ros.recordings.moments import Moment
+from dysl_vla_ros.records.deviation import gripper_opening, rotation_degrees, translation_mm
 from dysl_vla_ros.replay.run import FULL
 
 TIMELINE = "bag_time"

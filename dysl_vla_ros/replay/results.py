@@ -15,9 +15,9 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from dysl_vla_ros.evaluation.phases import PHASES, phases
 from dysl_vla_ros.files import write_atomically
-from dysl_vla_ros.replay.deviation import figures
+from dysl_vla_ros.records.deviation import figures
+from dysl_vla_ros.records.phases import PHASES, phases
 from dysl_vla_ros.replay.run import FULL, SKIPPING, Replay
 from dysl_vla_ros.replay.tracks import PARTS, Track
 

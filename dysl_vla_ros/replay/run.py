@@ -1,8 +1,7 @@
 """Replays moments through several sides at once, each as if it were driving: the policy's own chunks, in bag time.
 
-Between two inferences a side has played so many actions of its own last chunk as action time steps went by in the
-recording. That is what its guidance observes, so that a replay depends on the recording alone, not on this machine's
-speed: the same bag gives the same numbers, bit for bit on one machine. Only milliseconds differ.
+A replay depends on the recording alone (``recordings/playback.py``), not on this machine's speed: the same bag gives
+the same numbers, bit for bit on one machine. Only milliseconds differ.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from dysl_vla_ros.errors import NonFiniteActionError, ObservationError
-from dysl_vla_ros.interfaces import ActionSpec, FloatArray, StepResult
-from dysl_vla_ros.replay.deviation import normalised_distance, translation_mm
-from dysl_vla_ros.replay.moments import Moment
+from dysl_vla_ros.interfaces import ActionSpec, StepResult
+from dysl_vla_ros.recordings.moments import Moment
+from dysl_vla_ros.recordings.playback import Player
+from dysl_vla_ros.records.deviation import normalised_distance, translation_mm
 from dysl_vla_ros.replay.pictures import Album
 from dysl_vla_ros.replay.tracks import Columns, Track
 from dysl_vla_ros.runtime.step import Runtime
@@ -24,60 +24,14 @@ FULL, SKIPPING, OTHER_FULL, OTHER = "full depth", "skipping", "other, full depth
 Watcher = Callable[[Moment, dict[str, StepResult]], None]
 
 
-class Playback:
-    """Counts which actions of the newest chunk were played in bag time."""
-
-    def __init__(self, action: ActionSpec) -> None:
-        """Begin with no chunk."""
-        self._action = action
-        self.begin(0.0)
-
-    def begin(self, clock: float) -> None:
-        """Begin an episode at ``clock`` (s): nothing was played."""
-        self._began = clock
-        self._counted = 0  # action time steps since then
-        self._chunk: FloatArray | None = None  # (H, A)
-        self._gap = False
-
-    def take(self, clock: float) -> tuple[FloatArray, bool]:
-        """Return the actions (n, A) played since the last call, and whether a gap lay before them.
-
-        Time steps are counted from the episode's beginning, so that rounding does not add up. Beyond the chunk's end
-        nothing is played: a gap before whatever comes next.
-        """
-        counted = round((clock - self._began) / self._action.time_step)
-        passed, self._counted = counted - self._counted, counted
-        if self._chunk is None or passed <= 0:
-            return np.zeros((0, self._action.dimensions), np.float32), False
-        gap, self._gap = self._gap, passed > len(self._chunk)
-        return self._chunk[:passed], gap
-
-    def offer(self, chunk: FloatArray) -> None:
-        """Take the chunk (H, A) that is played from now on, from its first action."""
-        self._chunk = chunk
-
-
-class Side:
-    """One way of running the policy, with the state of its own episode."""
+class Side(Player):
+    """One way of running the policy, with what it gave."""
 
     def __init__(self, name: str, runtime: Runtime, settings: RuntimeSettings) -> None:
         """Use ``runtime`` for this side alone; policies and modules may be shared with others."""
-        self.name, self.runtime, self.settings = name, runtime, settings
-        self.description = runtime.description
+        super().__init__(runtime, settings)
+        self.name = name
         self.track = Track(name, self.description)
-        self._playback = Playback(self.description.action)
-
-    def begin(self, clock: float) -> None:
-        """Begin an episode."""
-        self.runtime.reset()
-        self._playback.begin(clock)
-
-    def step(self, moment: Moment) -> tuple[StepResult, int, bool]:
-        """Compute one inference; return it with the number of actions observed and whether a gap lay before them."""
-        played, gap = self._playback.take(moment.clock)
-        result = self.runtime.step(moment.observation, played, self.settings, gaps=(0,) if gap else ())
-        self._playback.offer(result.chunk.actions)
-        return result, len(played), gap
 
 
 @dataclass(frozen=True)

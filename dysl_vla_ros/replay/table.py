@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dysl_vla_ros.evaluation.phases import PHASES
+from dysl_vla_ros.records.phases import PHASES
 from dysl_vla_ros.replay.job import Outcome
 from dysl_vla_ros.replay.run import FULL, SKIPPING
 

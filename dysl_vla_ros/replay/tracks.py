@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dysl_vla_ros.evaluation.trace import InferenceRecord
 from dysl_vla_ros.interfaces import PolicyDescription, SkipTrace, StepResult, Timings
+from dysl_vla_ros.records.trace import InferenceRecord
 
 PARTS = ("vision", "stack", "head", "verify", "total")
 _FIRST_CAPACITY = 256

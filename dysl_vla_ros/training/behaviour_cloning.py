@@ -20,12 +20,12 @@ from dysl_vla_ros.files import require_writable
 from dysl_vla_ros.interfaces import ActionSpec
 from dysl_vla_ros.policies.action_statistics import action_faults
 from dysl_vla_ros.policies.reference import ReferenceConfig
+from dysl_vla_ros.runtime.precision import cpu_has_bfloat16
 from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, Task
 from dysl_vla_ros.training.batches import Batches, BatchesAhead
 from dysl_vla_ros.training.dataset import Episodes, load_episodes
 from dysl_vla_ros.training.keeper import STATE, Keeper, claim
 from dysl_vla_ros.training.options import TrainingSettings
-from dysl_vla_ros.training.precision import cpu_has_bfloat16
 from dysl_vla_ros.training.state import TrainingState
 from dysl_vla_ros.training.student import Student
 from dysl_vla_ros.training.teacher import CHUNKS, load_origin, teacher_chunks

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.interfaces import Observation
+from dysl_vla_ros.runs.drawing import draw_evenly
 from dysl_vla_ros.simulation.tasks import Task
-from dysl_vla_ros.training.drawing import draw_evenly
 
 VALIDATION_EPISODES = 4  # the last ones of each task
 CORRECTED = "corrected-"  # begins the names of episodes in which a policy took turns; none is for validation

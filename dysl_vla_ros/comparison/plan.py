@@ -1,0 +1,171 @@
+"""What a comparison is: methods, tasks, seeds, settings; in which order its episodes are played.
+
+Every method plays the same scenes. On each scene methods take turns, so that their milliseconds are measured side by
+side; who begins changes from scene to scene. Methods of equal depth come in a second stage, when the depth of ``dysl``
+is known. Where ``full`` does not take part, the first ticks of each scene are played at full depth as a *clock*, for
+the speed-ups alone.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dysl_vla_ros import __version__
+from dysl_vla_ros.comparison.method_names import read_word
+from dysl_vla_ros.comparison.methods import METHODS, Library, MethodOptions, require_usable
+from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
+from dysl_vla_ros.files import sha256
+from dysl_vla_ros.records.machine import machine
+from dysl_vla_ros.runtime.folder import CALIBRATION, WEIGHTS
+from dysl_vla_ros.simulation.tasks import Task, set_of
+
+FORMAT_VERSION = 1
+CLOCK = "clock"
+
+
+class Entry(NamedTuple):
+    """One row of the table: a method at m actions an inference."""
+
+    method: str
+    m: int
+
+    @property
+    def label(self) -> str:
+        """``dysl``, or ``dysl@4`` for m = 4."""
+        return self.method if self.m == 1 else f"{self.method}@{self.m}"
+
+
+class Job(NamedTuple):
+    """One episode to play."""
+
+    entry: Entry
+    task: Task
+    seed: int
+    clock: str = ""  # the name that it is kept under, where it is no episode of a method but a clock
+
+    @property
+    def label(self) -> str:
+        """What it is kept under."""
+        return self.clock or self.entry.label
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that decides what is played."""
+
+    entries: tuple[Entry, ...]
+    options: MethodOptions
+    evaluation: EvaluationSettings  # tasks, seeds, ticks, control, delay, condition
+    depth: float | None = None  # of the methods of equal depth; None: that of ``dysl`` in this run
+    calibration_seeds: int = 2  # full-depth runs a task, on seeds of their own; 0: none are played
+    oracle_threshold: float | None = None  # None: such that it comes to the depth on the calibration runs
+
+    @property
+    def tasks(self) -> dict[str, list[Task]]:
+        """The tasks by their set."""
+        found: dict[str, list[Task]] = {}
+        for task in self.evaluation.tasks:
+            found.setdefault(set_of(task), []).append(task)
+        return found
+
+    def waits_for_depth(self, entry: Entry) -> bool:
+        """Tell whether an entry can be set up only when the depth of ``dysl`` is known."""
+        if not METHODS[entry.method].depth or self.depth is not None:
+            return False
+        return entry.method != "oracle" or (self.oracle_threshold is None and self.calibration_seeds > 0)
+
+    @property
+    def stages(self) -> list[tuple[Entry, ...]]:
+        """The entries in the order of their stages; the second may be empty."""
+        waiting = tuple(entry for entry in self.entries if self.waits_for_depth(entry))
+        return [tuple(entry for entry in self.entries if entry not in waiting), waiting]
+
+    def check(self, library: Library) -> None:
+        """Find out what cannot be played before anything is.
+
+        Raises:
+            DataError: what is wrong, and the mend.
+            CheckpointError: a folder cannot be loaded.
+        """
+        for entry in self.entries:
+            require_usable(entry.method, library, self.options)
+        lacking = [e.label for e in self.stages[1] if Entry("dysl", e.m) not in self.entries]
+        if lacking:
+            raise DataError(
+                f"{', '.join(lacking)} must know the depth to come to: name dysl with the same number of actions an "
+                "inference too, or a depth by --depth"
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """Return all that must be the same for a run to be gone on with, as plain values.
+
+        The number of seeds is not part of it: a run grows, scene by scene, each with all its methods in turns.
+        """
+        evaluation, options = self.evaluation, self.options
+        folders = {
+            "adapters": Path(options.adapters) if options.adapters else Path(options.checkpoint) / "dysl",
+            "paper_adapters": Path(options.paper_adapters) if options.paper_adapters else None,
+        }
+        checkpoints = {name: getattr(options, name) for name in ("checkpoint", "shallow", "shallow_distilled")}
+        return {
+            "format_version": FORMAT_VERSION,
+            "package_version": __version__,
+            "machine": machine(),
+            "methods": [entry.label for entry in self.entries],
+            "tasks": [task.name for task in evaluation.tasks],
+            "first_seed": evaluation.first_seed,
+            "max_ticks": evaluation.max_ticks,
+            "delay": evaluation.delay,
+            "condition": evaluation.condition,
+            "control": {"max_linear_seam": evaluation.control.max_linear_seam},
+            "settings": asdict(options.settings),
+            "depth": self.depth,
+            "calibration_seeds": self.calibration_seeds,
+            "oracle_threshold": self.oracle_threshold,
+            "files": {
+                name: _hash(Path(folder) / "config.json") for name, folder in checkpoints.items() if folder
+            } | {
+                f"{name}/{file}": _hash(folder / file)
+                for name, folder in folders.items() if folder
+                for file in (WEIGHTS, CALIBRATION)
+            },
+        }  # fmt: skip
+
+    def jobs(self, stage: int) -> Iterator[Job]:
+        """Yield the episodes of a stage (0 or 1), in order."""
+        entries = self.stages[stage]
+        if not entries:
+            return
+        for task in self.evaluation.tasks:
+            for number in range(self.evaluation.seeds):
+                seed, first = self.evaluation.first_seed + number, number % len(entries)
+                for m in dict.fromkeys(entry.m for entry in entries):
+                    full = Entry("full", m)
+                    if full not in entries:
+                        yield Job(full, task, seed, clock_label(stage, m))
+                for entry in (*entries[first:], *entries[:first]):
+                    yield Job(entry, task, seed)
+
+
+def clock_label(stage: int, m: int) -> str:
+    """Return what a stage's clock is kept under."""
+    return Entry(f"{CLOCK}{stage + 1}", m).label
+
+
+def entries_named(words: Sequence[str], m: int = 1) -> tuple[Entry, ...]:
+    """Read methods as they are written on a command line: ``dysl`` at ``m``, ``dysl@4`` at four actions an inference.
+
+    Raises:
+        DataError: an unknown method, or no such number of actions.
+    """
+    found: dict[Entry, None] = {}
+    for word in words:
+        name, number = read_word(word)
+        found[Entry(name, m if number is None else number)] = None
+    return tuple(found)
+
+
+def _hash(path: Path) -> str | None:
+    return sha256(path) if path.is_file() else None

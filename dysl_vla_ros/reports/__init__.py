@@ -1,0 +1,1 @@
+"""Charts and pages, for engineers who would rather look than read."""
