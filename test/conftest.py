@@ -105,5 +105,6 @@ def peer(ros_domain: int) -> Iterator[RosPeer]:
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> "FaultyWorker":
     """A policy worker that fails as it is told to: for ``model.python`` of a rig."""
     from faulty_worker import FaultyWorker
+    from vla_rig import warm_python
 
-    return FaultyWorker(tmp_path_factory.mktemp("worker"))
+    return FaultyWorker(tmp_path_factory.mktemp("worker"), warm_python())
