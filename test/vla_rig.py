@@ -20,6 +20,7 @@ from warm_worker import WarmWorkers
 NODE = "dysl_vla"
 PERIOD = 0.05  # s between two messages of every source
 SIZE = 48  # pixels a side; the policy resizes
+IMPORTS = 120.0  # s for torch and transformers to be imported, once
 LIMIT = 30.0  # s for anything that must happen; a busy machine with two cores
 CHANGE_LIMIT = 75.0  # s for a transition: model.load_timeout and some
 TWIST, GRIPPER, ACTION = f"/{NODE}/twist", f"/{NODE}/gripper", f"/{NODE}/action"
@@ -34,7 +35,7 @@ def warm_python() -> str:
     workers = WarmWorkers(Path(folder.name))
     atexit.register(folder.cleanup)
     atexit.register(workers.close)
-    wait_until(lambda: workers.ready, LIMIT, "the warm interpreter")
+    wait_until(lambda: workers.ready, IMPORTS, "torch and transformers to be imported")
     return workers.python
 
 
@@ -320,7 +321,7 @@ def running_rig(
     ``process``: further arguments of :class:`~processes.NodeProcess`.
     """
     quick = {"diagnostics.period": 0.1, "model.threads": 1, "model.step_timeout": 10.0}
-    if warm:
+    if warm and "model.python" not in parameters:
         quick["model.python"] = warm_python()
     started = NodeProcess(program, {**quick, **parameters}, environment=environment, **process)
     with started as node, RosPeer() as peer:

@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -228,7 +229,7 @@ class WorkerClient:
         except (WorkerError, OSError) as error:
             why = str(error)
         except Exception as error:  # our own mistake: it must end in on_lost, not in a silent thread
-            _log.exception("the policy worker's client failed")
+            traceback.print_exception(error)
             why = f"unexpected: {type(error).__name__}: {error}"
         self._bury(ours, frames, why)
         if ready:
