@@ -208,6 +208,7 @@ def test_an_interrupted_distillation_goes_on_to_the_same_bits(small, tmp_path, c
         assert (broken / "dysl" / name).read_bytes() == (whole / "dysl" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_distillation_goes_on_from_the_adapters_of_another(small, tmp_path):
     checkpoint = make_tiny_checkpoint(tmp_path / "base", layers=6)
     walk(checkpoint, [small])
