@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def check(arguments: argparse.Namespace) -> None:
     """Refuse what does not go together, what is not there, and settings out of range."""
-    require_numbers(arguments, seeds=1, jobs=1, max_ticks=1, delay=0)
+    require_numbers(vars(arguments), seeds=1, jobs=1, max_ticks=1, delay=0)
     if arguments.methods:
         method_comparison.check(arguments)
     else:

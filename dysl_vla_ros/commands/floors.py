@@ -8,12 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dysl_vla_ros.bags.folder import is_bag
 from dysl_vla_ros.commands.argument_checks import require_data, require_numbers, require_policy, require_there
-from dysl_vla_ros.commands.distill import HELD_OUT, THREADS, add_compile_argument, add_module_arguments, module_sizes
+from dysl_vla_ros.commands.data_options import data_settings
+from dysl_vla_ros.commands.distill import add_compile_argument, add_module_arguments
 from dysl_vla_ros.commands.idle_options import warn_of_idle_options
-from dysl_vla_ros.commands.recording_options import add_recording_arguments, corrections
-from dysl_vla_ros.commands.training_data import WHAT, is_bag, open_data, record_teacher
+from dysl_vla_ros.commands.recording_options import add_recording_arguments
+from dysl_vla_ros.distillation.settings import LEAST_SIZES, ModuleSettings
 from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.jobs.learning_data import WHAT, open_data
 from dysl_vla_ros.recordings.corrections import Corrections
 from dysl_vla_ros.settings import AT_FLOOR, FULL_DEPTH, RuntimeSettings
 from dysl_vla_ros.simulation.seeds import calibration_seeds
@@ -74,13 +77,15 @@ def run(arguments: argparse.Namespace) -> int:
     from dysl_vla_ros.floors.beside import read_tables
     from dysl_vla_ros.floors.text import print_floors
     from dysl_vla_ros.floors.training import PARAMETER_FILE, PARAMETERS, Progress
+    from dysl_vla_ros.jobs.distill import THREADS
     from dysl_vla_ros.policies.registry import load_policy
     from dysl_vla_ros.skipping.importance import check_count
 
     tables = read_tables(arguments.beside or [])
     torch.set_num_threads(THREADS)
     policy = load_policy(arguments.checkpoint)
-    sizes = module_sizes(arguments, "pooled", "all", policy.streams[0].width)
+    modules = ModuleSettings(**{name: getattr(arguments, name) for name in LEAST_SIZES})
+    sizes = modules.sizes(policy.streams[0].width)
     for count in arguments.static_layers:
         if check_count(len(policy.layers), count) == len(policy.layers):
             raise DataError(f"--static-layers {count} of {len(policy.layers)} leaves nothing to skip")
@@ -99,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
         "instruction": arguments.instruction, "observations": arguments.observations, "sizes": sizes,
         "settings": asdict(settings),
     }  # fmt: skip
-    told = corrections(arguments)
+    told = data_settings(vars(arguments)).recordings.corrections
     plan |= {} if told == Corrections() else asdict(told)
     progress = Progress(arguments.out, plan)
     _train(arguments, policy, settings, sizes, progress)
@@ -120,6 +125,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace, policy: Any, settings: Any, sizes: dict[str, int], progress: Any) -> None:
     from dysl_vla_ros.distillation.activations import inputs_of
     from dysl_vla_ros.floors.training import combinations, train_floor
+    from dysl_vla_ros.jobs.distill import HELD_OUT
+    from dysl_vla_ros.jobs.teacher import record_teacher
     from dysl_vla_ros.runtime.step import Runtime
 
     wanted = (arguments.static_layers, arguments.static, arguments.adapter)
@@ -128,8 +135,8 @@ def _train(arguments: argparse.Namespace, policy: Any, settings: Any, sizes: dic
     ):
         print("every floor was trained before")
         return
-    data = open_data(arguments.data, arguments, Runtime(policy, None))
-    frames = data.count(arguments.observations)
+    data = open_data(arguments.data, data_settings(vars(arguments)), Runtime(policy, None))
+    frames = data.learned_count(arguments.observations)
     if not similarity:
         few = min(frames, SIMILARITY_FRAMES)
         similarity = record_teacher(policy, data, few, (), label="similarity").similarity
@@ -223,17 +230,17 @@ def _draw(
 def check(arguments: argparse.Namespace) -> None:
     """Refuse numbers that make no sense, all at once, and what is not there."""
     ones = dict.fromkeys(("hidden_steps", "action_steps", "batch_size", "jobs", "max_ticks"), 1)
-    require_numbers(arguments, observations=2, **ones, evaluate=0)
-    module_sizes(arguments, "pooled", "all")
+    require_numbers(vars(arguments), observations=2, **ones, evaluate=0)
+    ModuleSettings(**{name: getattr(arguments, name) for name in LEAST_SIZES})
     closed_loop = ("jobs", "max_ticks")
     warn_of_idle_options(
-        arguments, add_arguments, (not arguments.evaluate, closed_loop, "nothing is played without --evaluate")
+        vars(arguments), add_arguments, (not arguments.evaluate, closed_loop, "nothing is played without --evaluate")
     )
     if arguments.evaluate:
         calibration_seeds(arguments.evaluate)
         if any(is_bag(path) for path in arguments.data):
             raise DataError("--evaluate plays in the simulator, which knows nothing of bags; leave it out")
     require_policy(arguments.checkpoint)
-    require_data(arguments.data, arguments)
+    require_data(arguments.data, data_settings(vars(arguments)))
     for path in arguments.beside or []:
         require_there(path, "--beside", "a table.json that `dysl_vla evaluate --methods` wrote")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -179,7 +180,7 @@ def _play_part(settings: EvaluationSettings, task: Task, seeds: Sequence[int]) -
 
 
 def _record_part(settings: EvaluationSettings, task: Task, seeds: Sequence[int]) -> list[tuple[FullDepthRun, bool]]:
-    runtime = Runtime.load(settings.checkpoint, settings.adapters)
+    runtime = Runtime.load_base(Path(settings.checkpoint))
     full_depth = replace(settings, runtime=replace(settings.runtime, skipping=SkippingSettings(rule="full")))
     runs = []
     with closing(Scene(task)) as scene:

@@ -4,7 +4,7 @@ A flipped bit or a NaN in a safetensors file loads without a word; hence the has
 what holds tensors imports torch: a folder that is not there is refused before it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -176,6 +176,7 @@ def write_checkpoint(
     config: dict[str, Any],
     weights: "dict[str, dict[str, Tensor]]",
     beside: Mapping[str, Any] | None = None,
+    outdated: Sequence[str] = (),
 ) -> None:
     """Write weights (file name -> tensors, as fp16) and the config that names them: all, or what was there stays.
 
@@ -184,6 +185,7 @@ def write_checkpoint(
         config: of ``config.json``, but for the hashes.
         weights: file name -> tensors.
         beside: further JSON files that belong to them, name -> values.
+        outdated: names of earlier files that these make untrue: removed.
 
     Raises:
         DataError: the folder cannot be written to, or the disk is full.
@@ -191,6 +193,8 @@ def write_checkpoint(
     import torch
 
     with written_together() as files:
+        for name in outdated:
+            files.remove(folder / name)
         for name, values in (beside or {}).items():
             files.add_json(folder / name, values)
         hashes = {}
