@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dysl_vla_ros import __version__
+from dysl_vla_ros.commands.printed_log import printed_log
 from dysl_vla_ros.errors import DyslVlaError
 from dysl_vla_ros.files import DISK_FAULTS, FREE_SPACE
 from dysl_vla_ros.ros_environment import environment_fault
@@ -130,7 +131,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise DyslVlaError(f"ROS cannot start: {fault}")
         module = importlib.import_module(verb.module)
         module.check(arguments)
-        code = int(module.run(arguments))
+        with printed_log():
+            code = int(module.run(arguments))
         sys.stdout.flush()  # a full disk that the output goes to is met here, not by Python's end
         return code
     except DyslVlaError as error:
