@@ -13,9 +13,9 @@ from dysl_vla_ros.evaluation.calibration_runs import SimulatedRuns, simulated_ru
 from dysl_vla_ros.evaluation.closed_loop import (
     SIMULATED_ARM,
     EvaluationSettings,
-    evaluate,
     full_depth_runs,
     play_episode,
+    play_episodes,
 )
 from dysl_vla_ros.records.summary import summarise
 from dysl_vla_ros.runtime.step import Runtime
@@ -115,7 +115,7 @@ def test_processes_play_what_one_process_plays(checkpoint, runtime, scene):
     settings = EvaluationSettings(
         max_ticks=3, first_seed=3, seeds=3, checkpoint=str(checkpoint), tasks=(TASKS["reach"],)
     )
-    together = sorted(evaluate(settings, jobs=2), key=lambda record: record.seed)
+    together = sorted(play_episodes(settings, jobs=2), key=lambda record: record.seed)
     assert [record.seed for record in together] == [3, 4, 5]
     alone = [play_episode(runtime, scene, seed, settings) for seed in (3, 4, 5)]
     for one, other in zip(together, alone, strict=True):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dysl_vla_ros.commands.evaluate import runtime_settings
-from dysl_vla_ros.commands.main import available_verbs, build_parser, main
+from dysl_vla_ros.commands.main import main
 from dysl_vla_ros.settings import RuntimeSettings
 from tiny_checkpoint import make_tiny_checkpoint, make_tiny_dysl
 
@@ -145,13 +145,12 @@ def test_evaluate_takes_a_parameter_file_and_lets_its_own_arguments_count_over_i
     path.write_text(
         "/**: {ros__parameters: {skipping.threshold: 0.4, guidance.window: 7, control.actions_per_inference: 2}}"
     )
-    parser = build_parser(available_verbs(), "evaluate")
-    from_file = runtime_settings(parser.parse_args(["evaluate", "base", "--params", str(path)]))
+    from_file = runtime_settings(path)
     assert (from_file.skipping.threshold, from_file.guidance.window, from_file.actions_per_inference) == (0.4, 7, 2)
-    both = ["evaluate", "base", "--params", str(path), "--threshold", "0.7", "--full-depth"]
-    over = runtime_settings(parser.parse_args(both))
+    over = runtime_settings(path, threshold=0.7, m=3, full_depth=True)
     assert (over.skipping.threshold, over.skipping.rule, over.guidance.window) == (0.7, "full", 7)
-    assert runtime_settings(parser.parse_args(["evaluate", "base"])) == RuntimeSettings()
+    assert over.actions_per_inference == 3
+    assert runtime_settings(None) == RuntimeSettings()
 
 
 def test_a_parameter_file_that_the_node_would_refuse_is_refused(capsys, tmp_path, checkpoint):

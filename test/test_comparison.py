@@ -9,16 +9,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dysl_vla_ros.calibration.paper_guidance import paper_guidance
-from dysl_vla_ros.calibration.signals import signals_of_runs
 from dysl_vla_ros.commands.main import main
 from dysl_vla_ros.comparison.decision_plots import write_decision_pictures
-from dysl_vla_ros.comparison.details import details_of, layers_beyond_free
 from dysl_vla_ros.comparison.episode_figures import MILLISECONDS
-from dysl_vla_ros.comparison.methods import METHODS, MethodOptions
+from dysl_vla_ros.comparison.methods.method import MethodOptions
+from dysl_vla_ros.comparison.methods.registry import METHODS, method_named
 from dysl_vla_ros.comparison.plan import Comparison, Entry, entries_named
 from dysl_vla_ros.comparison.plots import write_pictures
-from dysl_vla_ros.comparison.run import compare
+from dysl_vla_ros.comparison.results import layers_beyond_free, results_of
+from dysl_vla_ros.comparison.run import play
 from dysl_vla_ros.comparison.table import FIELDS, table_of
 from dysl_vla_ros.comparison.text import markdown, print_comparison
 from dysl_vla_ros.errors import DataError
@@ -43,10 +42,14 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
+def shallow(checkpoint):
+    return dict.fromkeys(("shallow", "shallow_distilled"), str(checkpoint))
+
+
 def comparison(checkpoint, labels=LABELS, **changes):
     values = {
         "entries": entries_named(labels),
-        "options": MethodOptions(str(checkpoint), shallow=str(checkpoint), shallow_distilled=str(checkpoint)),
+        "options": MethodOptions(str(checkpoint), checkpoints=shallow(checkpoint)),
         "evaluation": EvaluationSettings(max_ticks=TICKS, seeds=SEEDS, tasks=tuple(tasks_named(TASK_NAMES))),
         "calibration_seeds": 3,
     }
@@ -54,7 +57,7 @@ def comparison(checkpoint, labels=LABELS, **changes):
 
 
 def played_in(folder, own):
-    return compare(own, folder, jobs=1, paper=paper_guidance, signals=signals_of_runs)
+    return play(own, folder, jobs=1)
 
 
 def kept(folder: Path) -> dict[str, dict]:
@@ -143,7 +146,7 @@ def test_a_folder_of_other_settings_is_refused_and_what_differs_is_named(played,
 
 def test_other_weights_are_other_settings(played, folder, checkpoint, tmp_path):
     other = make_tiny_dysl(tmp_path / "dysl", checkpoint, seed=4)
-    options = MethodOptions(str(checkpoint), str(other), shallow=str(checkpoint), shallow_distilled=str(checkpoint))
+    options = MethodOptions(str(checkpoint), str(other), checkpoints=shallow(checkpoint))
     with pytest.raises(DataError, match=r"files.adapters/adapters.safetensors was .*, now"):
         played_in(folder, comparison(checkpoint, options=options))
 
@@ -156,7 +159,7 @@ def test_methods_of_equal_depth_are_set_to_the_depth_of_dysl_in_each_set(played)
         fixed = [e for e in played.episodes[Entry("fixed", 1)] if e.task in names]
         wanted = min(6, max(3, int(group.depth + 0.5)))
         assert {call for e in fixed for call in e.layer_calls} == {wanted}
-        assert "full-depth calibration runs" in group.plan_choice
+        assert "full-depth calibration runs" in group.values["fixed_plan_choice"]
     assert played.groups["easy@4"].depth is None
 
 
@@ -166,7 +169,8 @@ def test_a_depth_that_is_given_needs_no_dysl_and_no_calibration_runs_where_none_
     given = comparison(checkpoint, labels, evaluation=one, depth=4.4, calibration_seeds=0, oracle_threshold=0.1)
     played = played_in(tmp_path, given)
     group = played.groups["easy@1"]
-    assert (group.depth, group.plan_choice, group.oracle_threshold) == (4.4, "blocks filled evenly", 0.1)
+    assert (group.depth, group.values["fixed_plan_choice"]) == (4.4, "blocks filled evenly")
+    assert group.values["oracle_threshold"] == 0.1
     assert {call for own in played.episodes[Entry("fixed", 1)] for call in own.layer_calls} == {4}
     assert len(played.clocks[Entry("fixed", 1)]) == 1, "without full, the first ticks are measured at full depth"
     assert table_of(played, "tiny")["methods"][0]["stack_speedup"] > 0
@@ -197,7 +201,7 @@ def test_the_table_has_every_field_and_no_nan(played, tmp_path):
         assert tuple(row) == FIELDS
         assert row["tasks"] in ("easy", "hard") and row["episodes"] == SEEDS
         assert 0.0 <= row["success_low"] <= row["successes"] / row["episodes"] <= row["success_high"] <= 1.0
-        bound, full = METHODS[row["method"]].bound, row["method"] == "full"
+        bound, full = method_named(row["method"]).bound, row["method"] == "full"
         assert (row["stack_ms_mean"] is None) == (row["step_ms_p99"] is None) == (row["stack_speedup"] is None) == bound
         assert (row["difference"] is None) == (row["difference_low"] is None) == full
         if not bound:
@@ -211,7 +215,7 @@ def test_the_table_has_every_field_and_no_nan(played, tmp_path):
 
 
 def test_the_results_say_where_layers_went_and_what_decided(played):
-    details = details_of(played)
+    details = results_of(played)
     assert json.loads(json.dumps(details, allow_nan=False)) == details
     rows = {(row["method"], row["tasks"], row["actions_per_inference"]): row for row in details["methods"]}
     assert len(rows) == 2 * len(LABELS)
@@ -245,7 +249,7 @@ def test_layers_beyond_free_motion_are_counted_episode_by_episode(played):
 
 
 def test_the_decisions_are_drawn_where_there_are_any(played, tmp_path):
-    details = details_of(played)
+    details = results_of(played)
     rows = {row["method"]: row for row in details["methods"] if row["actions_per_inference"] == 1}
     phases = rows["dysl"]["phases"]
     phases[CLOSING] = {"inferences": 3, "layers_mean": phases[FREE]["layers_mean"] + 2.0, "verified_share": 1.0}

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from dysl_vla_ros.commands.evaluate import tasks_under
 from dysl_vla_ros.commands.main import main
-from dysl_vla_ros.comparison.methods import MethodOptions
+from dysl_vla_ros.comparison.methods.method import MethodOptions
 from dysl_vla_ros.comparison.plan import Comparison, entries_named
 from dysl_vla_ros.comparison.run_folder import RunFolder
 from dysl_vla_ros.comparison.text import print_comparison
 from dysl_vla_ros.errors import DataError, SettingError
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, play_episode
 from dysl_vla_ros.evaluation.conditions import CONDITIONS, PUSH_SPEED, PUSH_TICKS, condition_named
+from dysl_vla_ros.evaluation.evaluate import tasks_under
 from dysl_vla_ros.records.summary import summarise
 from dysl_vla_ros.records.summary_table import print_table
 from dysl_vla_ros.runtime.step import Runtime
@@ -208,14 +208,15 @@ def test_siblings_are_the_tasks_that_lay_out_the_same_markers():
     assert all(len(task.instructions) > 1 and task.held_out for task in TASKS.values())
 
 
-def test_tasks_that_have_no_other_instruction_are_refused_by_name_or_left_out(capsys):
+def test_tasks_that_have_no_other_instruction_are_refused_by_name_or_left_out(caplog):
     unfit = (TASKS["reach"], TASKS["push"])
     said = "other_instruction cannot be had with reach, push: no other instruction is valid in the scene"
     with pytest.raises(SettingError, match=said):
         EvaluationSettings(condition="other_instruction", tasks=(*unfit, TASK))
     condition = condition_named("other_instruction")
-    assert tasks_under(condition, [*unfit, TASK]) == [TASK]
-    assert "no other instruction is valid in the scene of reach, push: left out" in capsys.readouterr().out
+    with caplog.at_level("INFO"):
+        assert tasks_under(condition, [*unfit, TASK]) == [TASK]
+    assert "no other instruction is valid in the scene of reach, push: left out" in caplog.text
     with pytest.raises(SettingError, match=said):
         tasks_under(condition, list(unfit))
 

@@ -7,7 +7,7 @@ import matplotlib.image
 import pytest
 
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.floors.beside import fitting, read_tables
+from dysl_vla_ros.floors.baselines import fitting, read_tables
 from dysl_vla_ros.floors.knee import knee, sentence
 from dysl_vla_ros.floors.plots import write_floors_picture
 from dysl_vla_ros.floors.records import of_set, sets_played

@@ -6,15 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dysl_vla_ros.comparison import matching
-from dysl_vla_ros.comparison.matching import (
-    best_plan,
-    even_plan,
-    nearest_layers,
-    oracle_threshold,
-    plans_of,
-    skip_probability,
-)
+from dysl_vla_ros.comparison.methods import fixed
+from dysl_vla_ros.comparison.methods.fixed import best_plan, even_plan, nearest_layers, plans_of
+from dysl_vla_ros.comparison.methods.oracle import oracle_threshold
+from dysl_vla_ros.comparison.methods.random import skip_probability
 from dysl_vla_ros.runs.full_depth import FullDepthRun
 from dysl_vla_ros.skipping.depth_rules import FixedPlan, FullDepth, RandomSkipping, StaticOnly
 from dysl_vla_ros.skipping.partition import LayerPartition
@@ -128,7 +123,7 @@ def test_the_best_plan_has_the_least_error_on_the_runs(tested, runs, layers):
 
 
 def test_where_there_are_too_many_plans_layers_are_added_where_each_helps_most(tested, runs, monkeypatch):
-    monkeypatch.setattr(matching, "MOST_PLANS", 1)
+    monkeypatch.setattr(fixed, "MOST_PLANS", 1)
     choice = best_plan(tested, runs, M, 4)
     assert choice.how.endswith("layer by layer")
     assert choice.plan == best_plan_of_one_more(tested, runs)

@@ -1,22 +1,14 @@
 """Every method changes what it names and nothing else, as hooks on the policy's own layers see it."""
 
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dysl_vla_ros.commands.method_comparison import METHOD_NAMES
-from dysl_vla_ros.comparison.methods import (
-    METHODS,
-    Library,
-    Matched,
-    MethodOptions,
-    method_named,
-    prepare,
-    require_usable,
-)
+from dysl_vla_ros.comparison.methods.method import Library, Matched, MethodOptions, prepare, require_usable
+from dysl_vla_ros.comparison.methods.registry import METHODS, method_named, option_of
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, play_episode
 from dysl_vla_ros.interfaces import StepResult
@@ -30,7 +22,11 @@ LAYERS, TICKS, SEED = 8, 7, 3
 STATIC, BLOCKS = (0, 2, 5, 7), ((1, 2), (3, 5), (6, 7))
 FIRSTS = tuple(first for first, _ in BLOCKS)
 PAPER = GuidanceSettings(step=0.02, verify_threshold=0.01, dead_band=0.001, stride="paper", verify_on="first")
-MATCHED = Matched(depth=6.0, probability=0.4, plan=(2, 4, 6), oracle_threshold=0.0, paper=PAPER)
+VALUES = {
+    "random_probability": 0.4, "fixed_plan": [2, 4, 6], "fixed_plan_choice": "by hand", "oracle_threshold": 0.0,
+    "paper_guidance": asdict(PAPER),
+}  # fmt: skip
+MATCHED = Matched(depth=6.0, values=VALUES)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +34,7 @@ def options(tmp_path_factory):
     folder = make_tiny_checkpoint(tmp_path_factory.mktemp("base"), layers=LAYERS)
     make_tiny_dysl(folder / "dysl", folder, offset=0.0)
     shallow = make_tiny_checkpoint(tmp_path_factory.mktemp("shallow"), layers=3)
-    return MethodOptions(str(folder), shallow=str(shallow), shallow_distilled=str(shallow))
+    return MethodOptions(str(folder), checkpoints=dict.fromkeys(("shallow", "shallow_distilled"), str(shallow)))
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +87,10 @@ def play(options, scene, library):
     return playing
 
 
+def matched(**values):
+    return replace(MATCHED, values=VALUES | values)
+
+
 def actions(seen):
     return np.stack([own.result.chunk.actions for own in seen])
 
@@ -108,7 +108,7 @@ def test_every_method_plays_counts_its_layers_and_repeats_bit_for_bit(play, name
     assert [own.layers for own in seen] == [own.layers for own in again]
     for own in seen:
         trace = own.result.trace
-        if not METHODS[name].bound:  # a bound looks before it runs
+        if not method_named(name).bound:  # a bound looks before it runs
             assert len(own.layers) == trace.layer_calls
         static = STATIC if trace.layers_total == LAYERS else range(trace.layers_total)
         assert all(trace.executed[layer] for layer in static)
@@ -170,7 +170,7 @@ def test_random_draws_from_the_seed_of_the_episode_and_asks_no_controller(play, 
     assert first == again != other
     assert len({tuple(layers) for layers in first}) > 1
     assert not any(own.controllers for own in play("random"))
-    assert all(own.layers == list(range(LAYERS)) for own in play("random", matched=replace(MATCHED, probability=0.0)))
+    assert all(own.layers == list(range(LAYERS)) for own in play("random", matched=matched(random_probability=0.0)))
 
 
 def test_controllers_alone_have_no_allow_point_but_the_first_and_are_never_verified(play):
@@ -206,7 +206,7 @@ def test_the_oracle_runs_the_floor_or_everything_by_the_threshold_and_counts_no_
     floor, full = play("static"), play("full")
     first = [own.result.chunk.actions for own in (floor[0], full[0])]
     for threshold, layers in ((1e9, len(STATIC)), (0.0, LAYERS)):
-        seen = play("oracle", matched=replace(MATCHED, oracle_threshold=threshold))
+        seen = play("oracle", matched=matched(oracle_threshold=threshold))
         assert {own.result.trace.layer_calls for own in seen} == {layers}
         np.testing.assert_array_equal(seen[0].result.chunk.actions, first[0 if threshold else 1])
         assert all(len(own.layers) == len(STATIC) + LAYERS + layers for own in seen), (
@@ -214,7 +214,7 @@ def test_the_oracle_runs_the_floor_or_everything_by_the_threshold_and_counts_no_
         )
     apart = np.abs(np.divide(first[0] - first[1], [0.0125, 0.0125, 0.0125, 0.25]))[:1].mean()
     for share, layers in ((1.001, len(STATIC)), (0.999, LAYERS)):
-        seen = play("oracle", matched=replace(MATCHED, oracle_threshold=share * float(apart)))
+        seen = play("oracle", matched=matched(oracle_threshold=share * float(apart)))
         assert seen[0].result.trace.layer_calls == layers
 
 
@@ -222,6 +222,10 @@ def test_a_shallower_policy_is_another_checkpoint_at_full_depth(play):
     for name in ("shallow", "shallow_distilled"):
         seen = play(name)
         assert all(own.layers == [0, 1, 2] for own in seen)
+
+
+def test_each_method_says_the_names_of_what_it_is_set_to():
+    assert {name for own in METHODS for name in method_named(own).sets} == set(VALUES)
 
 
 def test_what_is_trained_is_what_the_method_uses(options, library):
@@ -232,7 +236,7 @@ def test_what_is_trained_is_what_the_method_uses(options, library):
     assert count["dysl"] == count["controllers"] == count["dysl_paper"]
     modules = library.with_adapters(options.checkpoint, "").dysl.modules
     assert count["dysl"] == sum(weight.numel() for weight in modules.parameters())
-    policy = library.alone(options.shallow).policy
+    policy = library.alone(options.checkpoints["shallow"]).policy
     assert count["shallow"] == sum(weight.numel() for weight in policy.network.parameters())
 
 
@@ -270,21 +274,16 @@ def test_the_settings_given_hold_for_all_and_skipping_that_is_off_is_turned_on(o
     assert prepare("dysl", 1, library, replace(options, settings=given), MATCHED).settings.guidance == given.guidance
 
 
-def test_the_help_names_every_method():
-    assert METHOD_NAMES.split(", ") == list(METHODS)
-
-
 def test_what_a_method_lacks_is_named(options, tmp_path):
     with pytest.raises(DataError, match="unknown method 'statc', did you mean static"):
         method_named("statc")
     bare = make_tiny_checkpoint(tmp_path / "bare")
     for name in METHODS:
-        method = METHODS[name]
-        if method.adapters:
+        if method_named(name).adapters:
             with pytest.raises(DataError, match="has no `dysl` folder"):
                 require_usable(name, Library(), MethodOptions(str(bare)))
-        elif method.checkpoint:
-            with pytest.raises(DataError, match=f"name it by --{name.replace('_', '-')}"):
+        elif METHODS[name].checkpoint:
+            with pytest.raises(DataError, match=f"name it by {option_of(name)}$"):
                 require_usable(name, Library(), MethodOptions(str(bare)))
         else:
             require_usable(name, Library(), MethodOptions(str(bare)))

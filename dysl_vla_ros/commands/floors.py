@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from dysl_vla_ros.distillation.stages import DistillationSettings
     from dysl_vla_ros.files import require_writable, write_text
-    from dysl_vla_ros.floors.beside import read_tables
+    from dysl_vla_ros.floors.baselines import read_tables
     from dysl_vla_ros.floors.text import print_floors
     from dysl_vla_ros.floors.training import PARAMETER_FILE, PARAMETERS, Progress
     from dysl_vla_ros.jobs.distill import THREADS
@@ -183,7 +183,7 @@ def _played(
     """Play ``about``'s scenes; return its closed-loop record."""
     from tqdm import tqdm
 
-    from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, evaluate
+    from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, play_episodes
 
     first, end = about["seeds"]
     settings = EvaluationSettings(
@@ -196,7 +196,7 @@ def _played(
         tasks=tuple(tasks_named(arguments.tasks)),
     )
     bar = tqdm(
-        evaluate(settings, arguments.jobs), desc=label, total=len(settings.tasks) * (end - first), unit="episode"
+        play_episodes(settings, arguments.jobs), desc=label, total=len(settings.tasks) * (end - first), unit="episode"
     )
     ended = {(episode.task, episode.seed): bool(episode.success) for episode in bar}
     by_task = {task: [ended[task, seed] for seed in range(first, end)] for task in about["tasks"]}
@@ -212,7 +212,7 @@ def _draw(
     out: Path, floors: Mapping[str, Any], full_depth: Mapping[str, Any] | None, layers: int, tables: Sequence[Any]
 ) -> None:
     """Write the picture where something was played, and say so."""
-    from dysl_vla_ros.floors.beside import fitting
+    from dysl_vla_ros.floors.baselines import fitting
     from dysl_vla_ros.floors.plots import write_floors_picture
     from dysl_vla_ros.floors.records import comparable
 

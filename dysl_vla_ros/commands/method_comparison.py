@@ -1,10 +1,10 @@
-"""``dysl_vla evaluate --methods``: several methods on the same scenes, with intervals; resumed where it stopped."""
+"""``dysl_vla evaluate --methods``: thin over :func:`dysl_vla_ros.comparison.compare.compare`."""
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dysl_vla_ros.comparison.method_names import NAMES, read_word
+from dysl_vla_ros.comparison.methods.registry import METHODS, option_of, other_checkpoints, read_word
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.policies.checkpoint import read_config
 
@@ -12,15 +12,14 @@ if TYPE_CHECKING:
     from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
 
 OUT = Path("evaluation_out")
-METHOD_NAMES = ", ".join(NAMES)
-FOR_SEVERAL = ("out", "depth", "oracle_threshold", "paper_adapters", "shallow", "shallow_distilled")
+FOR_SEVERAL = ("out", "depth", "oracle_threshold", "paper_adapters")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what only a comparison takes."""
     several = parser.add_argument_group("several methods side by side")
     add = several.add_argument
-    add("--methods", nargs="+", metavar="METHOD", help=f"of {METHOD_NAMES}; dysl@4: at 4 actions an inference")
+    add("--methods", nargs="+", metavar="METHOD", help=f"of {', '.join(METHODS)}; dysl@4: at 4 actions an inference")
     add(
         "--out",
         type=Path,
@@ -54,73 +53,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="DySL folder of dysl_paper, trained as the paper says (default: that of dysl)",
     )
-    add("--shallow", default="", metavar="FOLDER", help="checkpoint of the method shallow")
-    add("--shallow-distilled", default="", metavar="FOLDER", help="checkpoint of the method shallow_distilled")
-
-
-def refuse_without_methods(arguments: argparse.Namespace) -> None:
-    """Refuse what would be of no effect.
-
-    Raises:
-        DataError: an option of a comparison without ``--methods``.
-    """
-    given = [f"--{name.replace('_', '-')}" for name in FOR_SEVERAL if getattr(arguments, name) not in (None, "")]
-    if given:
-        raise DataError(f"{', '.join(given)}: for several methods side by side; name them by --methods")
-
-
-def run(arguments: argparse.Namespace, evaluation: "EvaluationSettings") -> int:
-    """Play, or go on; print and write the table."""
-    from dysl_vla_ros.calibration.paper_guidance import paper_guidance
-    from dysl_vla_ros.calibration.signals import signals_of_runs
-    from dysl_vla_ros.comparison.decision_plots import write_decision_pictures
-    from dysl_vla_ros.comparison.details import details_of
-    from dysl_vla_ros.comparison.methods import MethodOptions
-    from dysl_vla_ros.comparison.plan import Comparison, entries_named
-    from dysl_vla_ros.comparison.plots import write_pictures
-    from dysl_vla_ros.comparison.run import compare
-    from dysl_vla_ros.comparison.table import table_of
-    from dysl_vla_ros.comparison.text import print_comparison
-    from dysl_vla_ros.files import write_json
-
-    comparison = Comparison(
-        entries=entries_named(arguments.methods, evaluation.runtime.actions_per_inference),
-        options=MethodOptions(
-            checkpoint=str(arguments.checkpoint),
-            adapters=arguments.adapters,
-            settings=evaluation.runtime,
-            paper_adapters=arguments.paper_adapters,
-            shallow=arguments.shallow,
-            shallow_distilled=arguments.shallow_distilled,
-        ),
-        evaluation=evaluation,
-        depth=arguments.depth,
-        calibration_seeds=arguments.calibration_seeds,
-        oracle_threshold=arguments.oracle_threshold,
-    )
-    out = arguments.out or OUT
-    played = compare(comparison, out, arguments.jobs, paper_guidance, signals_of_runs)
-    table = table_of(played, arguments.checkpoint.name)
-    print_comparison(table)
-    details = details_of(played)
-    write_json(out / "results.json", details)
-    write_json(out / "table.json", table)
-    pictures = write_pictures(out, table) + write_decision_pictures(out, details)
-    written = ["table.json", "results.json", *(path.name for path in pictures)]
-    print("written: " + ", ".join(str(out / name) for name in written))
-    return 0
+    for name in other_checkpoints():
+        add(option_of(name), dest=name, default="", metavar="FOLDER", help=f"checkpoint of the method {name}")
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Refuse arguments that do not go together.
+    """Refuse arguments that do not go together, and what would be of no effect without ``--methods``.
 
     Raises:
         DataError: which, and why.
         CheckpointError: a folder is not there.
     """
+    if not arguments.methods:
+        names = (*FOR_SEVERAL, *other_checkpoints())
+        given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name) not in (None, "")]
+        if given:
+            raise DataError(f"{', '.join(given)}: for several methods side by side; name them by --methods")
+        return
     for word in arguments.methods:
         read_word(word)
-    for name in ("paper_adapters", "shallow", "shallow_distilled"):
+    for name in ("paper_adapters", *other_checkpoints()):
         if folder := getattr(arguments, name):
             read_config(Path(folder), f"--{name.replace('_', '-')}")
     if arguments.full_depth:
@@ -133,3 +85,23 @@ def check(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and not low <= value < float("inf"):
             raise DataError(f"--{name.replace('_', '-')} must be {low:g} or more, not {value:g}")
+
+
+def run(arguments: argparse.Namespace, evaluation: "EvaluationSettings") -> int:
+    """Play, or go on; print the table and what was written."""
+    from dysl_vla_ros.comparison.compare import ComparisonSettings, compare
+    from dysl_vla_ros.comparison.text import print_comparison
+
+    settings = ComparisonSettings(
+        methods=tuple(arguments.methods),
+        evaluation=evaluation,
+        paper_adapters=arguments.paper_adapters,
+        checkpoints={name: folder for name in other_checkpoints() if (folder := getattr(arguments, name))},
+        depth=arguments.depth,
+        calibration_seeds=arguments.calibration_seeds,
+        oracle_threshold=arguments.oracle_threshold,
+    )
+    done = compare(arguments.checkpoint, settings, arguments.out or OUT, jobs=arguments.jobs)
+    print_comparison(done.table)
+    print("written: " + ", ".join(map(str, done.written)))
+    return 0

@@ -11,11 +11,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from dysl_vla_ros.comparison.methods.registry import method_named
 from dysl_vla_ros.files import write_atomically
 from dysl_vla_ros.records.phases import PHASES
 from dysl_vla_ros.reports.charts import BLOCK_COLOURS, FAINT, STYLE
 
-GUIDED = ("dysl", "dysl_paper", "guidance")  # the methods whose allow points decide
 WIDTH, HEIGHT = 4.6, 3.2  # inches of a panel
 
 Row = Mapping[str, Any]
@@ -25,7 +25,7 @@ def write_decision_pictures(folder: Path, results: Mapping[str, Any]) -> list[Pa
     """Write ``phases.png`` and ``allow_points.png`` into a folder, each where a method has something to show."""
     rows = [row for row in results["methods"] if row["actions_per_inference"] == 1]
     varying = [row for row in rows if _varies(row)]
-    guided = [row for row in rows if row["method"] in GUIDED and row["allow_points"]]
+    guided = [row for row in rows if method_named(row["method"]).guided and row["allow_points"]]
     written = []
     for name, chosen, draw in (("phases.png", varying, _phases), ("allow_points.png", guided, _allow_points)):
         if chosen:

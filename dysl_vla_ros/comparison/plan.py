@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dysl_vla_ros import __version__
-from dysl_vla_ros.comparison.method_names import read_word
-from dysl_vla_ros.comparison.methods import METHODS, Library, MethodOptions, require_usable
+from dysl_vla_ros.comparison.methods.method import Library, MethodOptions, require_usable
+from dysl_vla_ros.comparison.methods.registry import method_named, other_checkpoints, read_word
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
 from dysl_vla_ros.files import sha256
@@ -21,7 +21,7 @@ from dysl_vla_ros.records.machine import machine
 from dysl_vla_ros.runtime.folder import CALIBRATION, WEIGHTS
 from dysl_vla_ros.simulation.tasks import Task, set_of
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CLOCK = "clock"
 
 
@@ -72,9 +72,8 @@ class Comparison:
 
     def waits_for_depth(self, entry: Entry) -> bool:
         """Tell whether an entry can be set up only when the depth of ``dysl`` is known."""
-        if not METHODS[entry.method].depth or self.depth is not None:
-            return False
-        return entry.method != "oracle" or (self.oracle_threshold is None and self.calibration_seeds > 0)
+        method = method_named(entry.method)
+        return method.depth and self.depth is None and not method.without_depth(self)
 
     @property
     def stages(self) -> list[tuple[Entry, ...]]:
@@ -108,7 +107,8 @@ class Comparison:
             "adapters": Path(options.adapters) if options.adapters else Path(options.checkpoint) / "dysl",
             "paper_adapters": Path(options.paper_adapters) if options.paper_adapters else None,
         }
-        checkpoints = {name: getattr(options, name) for name in ("checkpoint", "shallow", "shallow_distilled")}
+        others = {name: options.checkpoints.get(name, "") for name in other_checkpoints()}
+        checkpoints = {"checkpoint": options.checkpoint} | others
         return {
             "format_version": FORMAT_VERSION,
             "package_version": __version__,

@@ -10,8 +10,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dysl_vla_ros.comparison.episode_figures import EpisodeFigures, figures_of
-from dysl_vla_ros.comparison.matched_groups import MatchedGroups, MeasureSignals, PaperGuidance, group_name
-from dysl_vla_ros.comparison.methods import Library, Matched, Prepared, Trained, prepare
+from dysl_vla_ros.comparison.matching import Matching, group_name
+from dysl_vla_ros.comparison.methods.method import Library, Matched, Prepared, Trained, prepare
 from dysl_vla_ros.comparison.plan import Comparison, Entry, Job, clock_label
 from dysl_vla_ros.comparison.run_folder import RunFolder
 from dysl_vla_ros.errors import DataError
@@ -37,19 +37,21 @@ class Played:
     groups: Groups
 
 
-def compare(comparison: Comparison, out: Path, jobs: int, paper: PaperGuidance, signals: MeasureSignals) -> Played:
+def play(comparison: Comparison, out: Path, jobs: int, library: Library | None = None) -> Played:
     """Play what is not yet in the folder ``out``, in ``jobs`` processes (1: in this one); show a bar.
+
+    What ``library`` has loaded is not loaded again.
 
     Raises:
         DataError: the comparison cannot be played, or the folder holds one with other settings.
         CheckpointError: a folder cannot be loaded.
         ObservationError: the policy knows no word of a task's instruction.
     """
-    library = Library()
+    library = library or Library()
     comparison.check(library)
     folder = RunFolder(out)
     folder.claim(comparison.identity())
-    matched = MatchedGroups(comparison, library, folder, jobs, paper, signals)
+    matched = Matching(comparison, library, folder, jobs)
     for stage, entries in enumerate(comparison.stages):
         if not entries:
             continue
@@ -58,7 +60,7 @@ def compare(comparison: Comparison, out: Path, jobs: int, paper: PaperGuidance, 
         left = [job for job in planned if folder.read(job.label, job.task.name, job.seed) is None]
         name = "methods" if stage == 0 else "methods of equal depth"
         bar = tqdm(desc=name, total=len(planned), initial=len(planned) - len(left), unit="episode")
-        for done in _play(comparison, out, left, matched.groups, jobs):
+        for done in _play_left(comparison, out, library, left, matched.groups, jobs):
             bar.update()
             bar.set_postfix_str(f"{done.label} {done.task.name}")
         bar.close()
@@ -68,8 +70,8 @@ def compare(comparison: Comparison, out: Path, jobs: int, paper: PaperGuidance, 
 class _Player:
     """Plays episodes in one process: methods stay loaded, and the scene of the task at hand."""
 
-    def __init__(self, comparison: Comparison, out: Path) -> None:
-        self._comparison, self._folder, self._library = comparison, RunFolder(out), Library()
+    def __init__(self, comparison: Comparison, out: Path, library: Library) -> None:
+        self._comparison, self._folder, self._library = comparison, RunFolder(out), library
         self._prepared: dict[tuple[Entry, str], Prepared] = {}
         self._scene: Scene | None = None
 
@@ -106,10 +108,12 @@ class _Player:
         return self._scene
 
 
-def _play(comparison: Comparison, out: Path, left: Sequence[Job], groups: Groups, jobs: int) -> Iterator[Job]:
+def _play_left(
+    comparison: Comparison, out: Path, library: Library, left: Sequence[Job], groups: Groups, jobs: int
+) -> Iterator[Job]:
     """Play episodes and yield each when it is on the disk."""
     if jobs == 1 or len(left) < 2:
-        player = _Player(comparison, out)
+        player = _Player(comparison, out, library)
         try:
             for job in left:
                 player.play(job, groups)
@@ -139,7 +143,7 @@ def _begin(comparison: Comparison, out: Path) -> None:
     """Make this process's player; the process leaves Ctrl-C to its parent."""
     global _player
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _player = _Player(comparison, out)
+    _player = _Player(comparison, out, Library())
 
 
 def _play_there(job: Job, groups: Groups) -> None:

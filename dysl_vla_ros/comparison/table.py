@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dysl_vla_ros.comparison.episode_figures import EpisodeFigures
-from dysl_vla_ros.comparison.methods import METHODS
+from dysl_vla_ros.comparison.methods.registry import method_named
 from dysl_vla_ros.comparison.plan import Entry
 from dysl_vla_ros.comparison.run import Played
 from dysl_vla_ros.records.intervals import paired_difference, wilson
@@ -108,7 +108,7 @@ def _milliseconds(played: Played, entry: Entry, tasks: Sequence[Task]) -> dict[s
     episodes, clock = (of_tasks(own[entry], tasks) for own in (played.episodes, played.clocks))
     found: dict[str, float | None] = {}
     for name in ("stack_ms", "step_ms"):
-        bound = METHODS[entry.method].bound
+        bound = method_named(entry.method).bound
         values = [] if bound else [value for episode in episodes for value in getattr(episode, name)]
         p50, p99 = np.percentile(values, (50, 99)) if values else (None, None)
         found |= {f"{name}_p50": rounded(p50), f"{name}_mean": mean(values), f"{name}_p99": rounded(p99)}

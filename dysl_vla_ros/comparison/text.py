@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dysl_vla_ros.comparison.methods import METHODS
+from dysl_vla_ros.comparison.methods.registry import method_named
 from dysl_vla_ros.comparison.plan import Entry
 
 DEPTH = ("method", "success", "95%", "less full", "95%", "layers", "varies by", "verified")
@@ -32,8 +32,10 @@ def print_comparison(table: Mapping[str, Any], console: Console | None = None) -
             for row in rows:
                 shown.add_row(*cells(row))
             console.print(shown)
-    if any(METHODS[row["method"]].bound for row in table["methods"]):
-        console.print("oracle: a bound; the passes that it looks with are counted neither in layers nor in time")
+    bounds = dict.fromkeys(row["method"] for row in table["methods"] if method_named(row["method"]).bound)
+    if bounds:
+        what = "a bound; the passes that it looks with are counted neither in layers nor in time"
+        console.print(f"{', '.join(bounds)}: {what}")
 
 
 def _depth(row: Mapping[str, Any]) -> tuple[str, ...]:

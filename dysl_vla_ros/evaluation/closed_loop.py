@@ -8,7 +8,8 @@ one; meanwhile the chunk before is played on, and where it has no more, the arm 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,8 +49,9 @@ class EvaluationSettings:
     seeds: int = 20
     checkpoint: str = ""
     adapters: str = ""
-    tasks: tuple[Task, ...] = field(default_factory=tuple)
+    tasks: tuple[Task, ...] = ()
     condition: str = "plain"  # a name in ``conditions.CONDITIONS``
+    deployed: ControlSettings | None = None  # of the node that is to run it: what it would refuse is refused
 
     def __post_init__(self) -> None:
         """Refuse a delay or a condition that is none, and tasks that the condition cannot be had with."""
@@ -137,9 +139,17 @@ def _apply(command: Command, met: Plain) -> None:
     met.hold(command.linear, met.scene.held_opening if command.gripper is None else command.gripper)
 
 
-def evaluate(settings: EvaluationSettings, jobs: int = 2) -> Iterator[EpisodeRecord]:
-    """Play every task with every seed, in ``jobs`` processes of one thread each (1: in this one), as they come."""
-    yield from _in_parts(_play_part, settings, jobs)
+def play_episodes(
+    settings: EvaluationSettings, jobs: int = 2, runtime: Runtime | None = None
+) -> Iterator[EpisodeRecord]:
+    """Play every task with every seed and yield the episodes as they end.
+
+    Args:
+        settings: what is played, ``checkpoint`` and ``tasks`` included.
+        jobs: processes of one thread each, each of which loads the policy; 1: in this one.
+        runtime: the policy, where this process has loaded it; of use where it plays itself.
+    """
+    yield from _in_parts(_play_part, settings, jobs, runtime)
 
 
 def full_depth_runs(settings: EvaluationSettings, jobs: int = 2) -> tuple[list[FullDepthRun], int]:
@@ -156,13 +166,16 @@ def full_depth_runs(settings: EvaluationSettings, jobs: int = 2) -> tuple[list[F
     return succeeded or [run for run, _ in played], len(played) - len(succeeded)
 
 
-def _in_parts(play: Callable[..., list[T]], settings: EvaluationSettings, jobs: int) -> Iterator[T]:
+def _in_parts(
+    play: Callable[..., list[T]], settings: EvaluationSettings, jobs: int, runtime: Runtime | None = None
+) -> Iterator[T]:
     numbers = range(settings.first_seed, settings.first_seed + settings.seeds)
     half = max(1, (settings.seeds + 1) // 2)
     parts = [(task, numbers[start : start + half]) for task in settings.tasks for start in range(0, len(numbers), half)]
     if jobs == 1:
+        runtime = runtime or Runtime.load(settings.checkpoint, settings.adapters)
         for task, seeds in parts:
-            yield from play(settings, task, list(seeds))
+            yield from play(settings, task, list(seeds), runtime)
         return
     with process_pool(jobs) as pool:
         futures = [pool.submit(play, settings, task, list(seeds)) for task, seeds in parts]
@@ -173,14 +186,24 @@ def _in_parts(play: Callable[..., list[T]], settings: EvaluationSettings, jobs: 
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _play_part(settings: EvaluationSettings, task: Task, seeds: Sequence[int]) -> list[EpisodeRecord]:
-    runtime = Runtime.load(settings.checkpoint, settings.adapters)
+@cache
+def _loaded(checkpoint: str, adapters: str | None) -> Runtime:
+    """Load a policy once in a process of the pool, which ends with it; ``adapters`` None: the base alone."""
+    return Runtime.load_base(Path(checkpoint)) if adapters is None else Runtime.load(checkpoint, adapters)
+
+
+def _play_part(
+    settings: EvaluationSettings, task: Task, seeds: Sequence[int], runtime: Runtime | None = None
+) -> list[EpisodeRecord]:
+    runtime = runtime or _loaded(settings.checkpoint, settings.adapters)
     with closing(Scene(task)) as scene:
         return [play_episode(runtime, scene, seed, settings) for seed in seeds]
 
 
-def _record_part(settings: EvaluationSettings, task: Task, seeds: Sequence[int]) -> list[tuple[FullDepthRun, bool]]:
-    runtime = Runtime.load_base(Path(settings.checkpoint))
+def _record_part(
+    settings: EvaluationSettings, task: Task, seeds: Sequence[int], runtime: Runtime | None = None
+) -> list[tuple[FullDepthRun, bool]]:
+    runtime = runtime or _loaded(settings.checkpoint, None)  # adapters have no part in it
     full_depth = replace(settings, runtime=replace(settings.runtime, skipping=SkippingSettings(rule="full")))
     runs = []
     with closing(Scene(task)) as scene:

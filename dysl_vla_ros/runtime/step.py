@@ -91,6 +91,17 @@ class Runtime:
         """
         torch.set_num_threads(threads)
         policy = load_policy(Path(checkpoint), device_named(device), dtype_named(dtype))
+        return cls.beside(policy, checkpoint, adapters, noise, calibrated)
+
+    @classmethod
+    def beside(
+        cls, policy: VlaPolicy, checkpoint: str, adapters: str, noise: NoiseSettings = FRESH, calibrated: bool = True
+    ) -> "Runtime":
+        """Load a DySL folder beside a policy that is loaded already, from ``checkpoint``: see :meth:`load`.
+
+        Raises:
+            CheckpointError: the folder is missing, damaged, or does not belong to the policy.
+        """
         folder = Path(adapters) if adapters else Path(checkpoint) / "dysl"
         if not adapters and not folder.exists():
             return cls(policy, None, noise)

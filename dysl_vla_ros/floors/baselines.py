@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dysl_vla_ros.comparison.methods import METHODS
+from dysl_vla_ros.comparison.methods.registry import METHODS, method_named
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.floors.records import of_set
 
-MEND = "name a table.json that `dysl_vla evaluate --methods` of this release wrote"
+REMEDY = "name a table.json that `dysl_vla evaluate --methods` of this release wrote"
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Beside:
+class BaselineTable:
     """What one table has to show."""
 
     path: Path
@@ -36,7 +36,7 @@ class Beside:
     points: tuple[Point, ...]
 
 
-def read_tables(paths: Sequence[Path]) -> list[Beside]:
+def read_tables(paths: Sequence[Path]) -> list[BaselineTable]:
     """Read tables; where there are several, each method is labelled with its table's folder as well.
 
     Raises:
@@ -50,7 +50,7 @@ def read_tables(paths: Sequence[Path]) -> list[Beside]:
     return [_read(path, suffixes[number], number) for number, path in enumerate(paths)]
 
 
-def fitting(tables: Sequence[Beside], played: Mapping[str, Any]) -> tuple[list[Point], list[str]]:
+def fitting(tables: Sequence[BaselineTable], played: Mapping[str, Any]) -> tuple[list[Point], list[str]]:
     """Return the points that can stand beside a closed-loop record, and what is to be said of the others.
 
     A set of other tasks than were played is left out; another limit of ticks is said.
@@ -71,24 +71,24 @@ def fitting(tables: Sequence[Beside], played: Mapping[str, Any]) -> tuple[list[P
     return points, said
 
 
-def _read(path: Path, suffix: str, number: int) -> Beside:
+def _read(path: Path, suffix: str, number: int) -> BaselineTable:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
         otherwise = _otherwise(table)
         tasks = {str(name): tuple(map(str, own)) for name, own in table["tasks"].items()}
         rows = [row for row in table["methods"] if row["actions_per_inference"] == 1 and row["layers_mean"] is not None]
         points = tuple(_point(row, suffix, number) for row in rows)
-        found = Beside(path, tasks, int(table["max_ticks"]), points)
+        found = BaselineTable(path, tasks, int(table["max_ticks"]), points)
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}; {MEND}") from error
+        raise DataError(f"{path} cannot be read: {error.strerror or error}; {REMEDY}") from error
     except KeyError as error:
-        raise DataError(f"{path} lacks {error}; {MEND}") from error
+        raise DataError(f"{path} lacks {error}; {REMEDY}") from error
     except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} cannot be read as a table: {error}; {MEND}") from error
+        raise DataError(f"{path} cannot be read as a table: {error}; {REMEDY}") from error
     if otherwise:
-        raise DataError(f"{path} was played with {otherwise}, floors are not; {MEND} without it")
+        raise DataError(f"{path} was played with {otherwise}, floors are not; {REMEDY} without it")
     if not points:
-        raise DataError(f"{path} has no method with m = 1; {MEND} with such methods")
+        raise DataError(f"{path} has no method with m = 1; {REMEDY} with such methods")
     return found
 
 
@@ -103,5 +103,5 @@ def _point(row: Mapping[str, Any], suffix: str, number: int) -> Point:
     if not 0 <= successes <= episodes or not episodes or not float(row["layers_mean"]) > 0.0:
         raise ValueError(f"{row['method']} has {successes} of {episodes} episodes at {row['layers_mean']} layer calls")
     name = str(row["method"])
-    bound = ", a bound" if name in METHODS and METHODS[name].bound else ""  # its looks are not counted
+    bound = ", a bound" if name in METHODS and method_named(name).bound else ""  # its looks are not counted
     return Point(name, name + bound + suffix, number, str(row["tasks"]), float(row["layers_mean"]), episodes, successes)

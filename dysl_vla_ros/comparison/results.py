@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dysl_vla_ros.comparison.episode_figures import EpisodeFigures
+from dysl_vla_ros.comparison.methods.registry import METHODS, method_named
 from dysl_vla_ros.comparison.run import Played
 from dysl_vla_ros.comparison.table import layer_figures, of_tasks
 from dysl_vla_ros.records.intervals import Z
@@ -17,21 +18,17 @@ from dysl_vla_ros.records.phases import FREE, PHASES
 from dysl_vla_ros.records.summary import mean, rounded
 
 
-def details_of(played: Played) -> dict[str, Any]:
+def results_of(played: Played) -> dict[str, Any]:
     """Return ``results.json`` as plain values: what calibration scenes gave for each set and m, then one entry a row.
 
     Of calibration scenes: what methods of equal depth were set to, and what each signal knows of the floor's error
-    (``distillation.signals``; null where no calibration runs were played).
+    (``calibration.signals``; null where no calibration runs were played).
     """
     groups = {
         name: {
             "depth": matched.depth,
-            "random_probability": matched.probability,
-            "fixed_plan": list(matched.plan) if matched.plan is not None else None,
-            "fixed_plan_choice": matched.plan_choice or None,
-            "oracle_threshold": matched.oracle_threshold,
+            **{key: matched.values.get(key) for method in METHODS for key in method_named(method).sets},
             "signals": matched.signals,
-            "paper_guidance": None if matched.paper is None else vars(matched.paper),
         }
         for name, matched in played.groups.items()
     }

@@ -1,0 +1,191 @@
+"""What a method is, and what methods share: the folders they load, what they are set to, what was trained for them.
+
+A method turns a checkpoint, its DySL folder and what was set on calibration scenes into a loaded runtime and the
+settings of its steps.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dysl_vla_ros.comparison.methods.registry import METHODS, method_named, option_of
+from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.policies.checkpoint import total_training
+from dysl_vla_ros.policies.interface import VlaPolicy
+from dysl_vla_ros.runs.full_depth import FullDepthRun
+from dysl_vla_ros.runtime.folder import DyslFolder
+from dysl_vla_ros.runtime.step import Runtime
+from dysl_vla_ros.settings import RuntimeSettings
+
+if TYPE_CHECKING:
+    from dysl_vla_ros.comparison.plan import Comparison
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """Where weights lie, and the settings that ``dysl`` runs under; the others start from those."""
+
+    checkpoint: str
+    adapters: str = ""  # "": the checkpoint's own `dysl` folder
+    settings: RuntimeSettings = RuntimeSettings()
+    paper_adapters: str = ""  # a DySL folder trained as the paper says; "": that of ``dysl``
+    checkpoints: Mapping[str, str] = field(default_factory=dict)  # by method: those that are another checkpoint
+
+
+@dataclass(frozen=True)
+class Matched:
+    """What was set from calibration scenes and the depth of ``dysl``, for one set of tasks and one m; None: nothing."""
+
+    depth: float | None = None  # mean layer calls to come to
+    values: Mapping[str, Any] = field(default_factory=dict)  # plain ones, by the names in ``Method.sets``
+    signals: Mapping[str, Mapping[str, float | None]] | None = None  # what each knows of the floor's error; for the eye
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What was trained for a method beyond the full policy; None: unknown."""
+
+    parameters: int
+    steps: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A method that can play: call ``begin`` with an episode's seed before each episode."""
+
+    runtime: Runtime
+    settings: RuntimeSettings
+    trained: Trained
+    begin: Callable[[int], None] = lambda seed: None
+
+
+class Library:
+    """Loads each folder once; methods share weights and have a runtime of their own."""
+
+    def __init__(self) -> None:
+        self._bases: dict[str, Runtime] = {}
+        self._runtimes: dict[tuple[str, str], Runtime] = {}
+
+    def policy(self, checkpoint: str) -> VlaPolicy:
+        """Return a base checkpoint's policy.
+
+        Raises:
+            CheckpointError: it is missing or damaged.
+        """
+        if checkpoint not in self._bases:
+            self._bases[checkpoint] = Runtime.load_base(Path(checkpoint))
+            self._bases[checkpoint].warm_up()
+        return self._bases[checkpoint].policy
+
+    def with_adapters(self, checkpoint: str, adapters: str) -> Runtime:
+        """Return a new runtime of a checkpoint with a DySL folder, as :meth:`Runtime.load` finds it."""
+        key = (checkpoint, adapters)
+        if key not in self._runtimes:
+            self._runtimes[key] = Runtime.beside(self.policy(checkpoint), checkpoint, adapters)
+            self._runtimes[key].warm_up()
+        kept = self._runtimes[key]
+        return Runtime(kept.policy, kept.dysl)
+
+    def alone(self, checkpoint: str) -> Runtime:
+        """Return a new runtime of a checkpoint that runs every layer, whatever lies beside it."""
+        return Runtime(self.policy(checkpoint), None)
+
+
+@dataclass(frozen=True)
+class CalibrationScenes:
+    """What a method may be set up on: full-depth runs in scenes that no table has."""
+
+    comparison: "Comparison"
+    library: Library
+    m: int
+    depth: float | None  # to come to; None: of no method that is set up
+    runs: Callable[[], Sequence[FullDepthRun]]  # on the set of tasks at hand; played when they are asked for
+    runs_of_all: Callable[[], Sequence[FullDepthRun]]  # on every set
+
+    @property
+    def options(self) -> MethodOptions:
+        """Where weights lie."""
+        return self.comparison.options
+
+
+Prepare = Callable[[Library, MethodOptions, RuntimeSettings, Matched], Prepared]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method: an entry of the registry."""
+
+    meaning: str
+    prepare: Prepare
+    adapters: bool = True  # needs a DySL folder
+    folder: Callable[[MethodOptions], str] = lambda options: options.adapters  # which one
+    depth: bool = False  # is set to the mean depth of ``dysl``
+    without_depth: Callable[["Comparison"], bool] = lambda comparison: False  # unless it can do without
+    set_up: Callable[[CalibrationScenes], Mapping[str, Any]] | None = None  # gives plain values, before it is played
+    sets: tuple[str, ...] = ()  # their names, as `results.json` has them
+    bound: bool = False  # sees what no method can: milliseconds mean nothing
+    guided: bool = False  # its allow points decide on depth
+
+
+def prepare(name: str, m: int, library: Library, options: MethodOptions, matched: Matched) -> Prepared:
+    """Load a method for m actions an inference; ``matched`` must hold what the method is set to."""
+    settings = replace(
+        options.settings,
+        skipping=replace(options.settings.skipping, rule="dysl", enabled=True),
+        actions_per_inference=m,
+    )
+    return method_named(name).prepare(library, options, settings, matched)
+
+
+def require_usable(name: str, library: Library, options: MethodOptions) -> None:
+    """Load what a method needs, so that nothing is found missing after hours.
+
+    Raises:
+        CheckpointError: a folder is missing, damaged, or does not belong to the checkpoint.
+        DataError: the method needs a DySL folder, or another checkpoint that was not named.
+    """
+    method = method_named(name)
+    if METHODS[name].checkpoint:
+        folder = options.checkpoints.get(name, "")
+        if not folder:
+            raise DataError(f"the method {name} is another checkpoint: name it by {option_of(name)}")
+        library.alone(folder)
+    elif method.adapters:
+        loaded(library, options, method.folder(options))
+    else:
+        library.with_adapters(options.checkpoint, options.adapters)
+
+
+def unguided(settings: RuntimeSettings) -> RuntimeSettings:
+    """Return the settings without prior, verification and warm-up."""
+    return replace(settings, guidance=replace(settings.guidance, prior=False, verify=False, warmup=0))
+
+
+def loaded(library: Library, options: MethodOptions, adapters: str | None = None) -> tuple[Runtime, DyslFolder]:
+    """Return a new runtime with the DySL folder that is named, None: that of ``dysl``, and the folder.
+
+    Raises:
+        DataError: there is none.
+    """
+    runtime = library.with_adapters(options.checkpoint, options.adapters if adapters is None else adapters)
+    if runtime.dysl is None:
+        raise DataError(f"{options.checkpoint} has no `dysl` folder, so nothing can be skipped; name one by --adapters")
+    return runtime, runtime.dysl
+
+
+def trained(dysl: DyslFolder, positions: Sequence[int] | None = None, controllers: bool = False) -> Trained:
+    """Count the adapters at ``positions`` (None: all) with what they share, and controllers if they are heard."""
+    modules, blocks = dysl.modules, dysl.partition.blocks
+    points = dysl.partition.skip_points
+    layers = points if positions is None else [p for p in positions if p in points]
+    parts: list[torch.nn.Module] = [modules.adapter(layer) for layer in layers]
+    parts += [modules.pools[str(b)] for b, (first, end) in enumerate(blocks)
+              if any(first <= layer < end for layer in layers)]  # fmt: skip
+    if controllers:
+        parts += [modules.controller(layer) for layer in layers]
+    count = sum(weight.numel() for part in parts for weight in part.parameters())
+    return Trained(count, *total_training(dysl.config.get("training")))

@@ -1,0 +1,85 @@
+"""The methods there are, by their names on a command line; each is imported when it is asked for. Imports no torch."""
+
+import difflib
+import importlib
+from typing import TYPE_CHECKING, NamedTuple
+
+from dysl_vla_ros.errors import DataError
+
+if TYPE_CHECKING:
+    from dysl_vla_ros.comparison.methods.method import Method
+
+MOST_ACTIONS = 64
+
+
+class Registered(NamedTuple):
+    """Where a method is, and what the command line must know before it is imported."""
+
+    module: str  # that has it as METHOD, or behind a colon the name that it has there
+    checkpoint: bool = False  # it is another checkpoint, which the option of its name says
+
+
+_HERE = "dysl_vla_ros.comparison.methods"
+METHODS = {  # in the order of the table
+    "full": Registered(f"{_HERE}.full"),
+    "dysl": Registered(f"{_HERE}.dysl"),
+    "dysl_paper": Registered(f"{_HERE}.dysl_paper"),
+    "static": Registered(f"{_HERE}.static"),
+    "fixed": Registered(f"{_HERE}.fixed"),
+    "random": Registered(f"{_HERE}.random"),
+    "controllers": Registered(f"{_HERE}.controllers"),
+    "guidance": Registered(f"{_HERE}.guidance"),
+    "verify": Registered(f"{_HERE}.verify"),
+    "oracle": Registered(f"{_HERE}.oracle"),
+    "shallow": Registered(f"{_HERE}.shallow:SHALLOW", checkpoint=True),
+    "shallow_distilled": Registered(f"{_HERE}.shallow:SHALLOW_DISTILLED", checkpoint=True),
+}
+
+
+def method_named(name: str) -> "Method":
+    """Import a method.
+
+    Raises:
+        DataError: there is none of this name; the message lists those there are.
+    """
+    module, _, attribute = METHODS[require_method(name)].module.partition(":")
+    method: Method = getattr(importlib.import_module(module), attribute or "METHOD")
+    return method
+
+
+def other_checkpoints() -> list[str]:
+    """Return the names of the methods that are another checkpoint."""
+    return [name for name, own in METHODS.items() if own.checkpoint]
+
+
+def option_of(name: str) -> str:
+    """Return the option that names the checkpoint of a method: ``--shallow-distilled``."""
+    return f"--{name.replace('_', '-')}"
+
+
+def require_method(name: str) -> str:
+    """Return ``name``.
+
+    Raises:
+        DataError: there is no such method; the message lists those there are.
+    """
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, 1)
+        hint = f", did you mean {near[0]}?" if near else ""
+        raise DataError(f"unknown method '{name}'{hint}; there are {', '.join(METHODS)}")
+    return name
+
+
+def read_word(word: str) -> tuple[str, int | None]:
+    """Read ``dysl`` or ``dysl@4``: a method, and how many actions an inference; None: as without ``@``.
+
+    Raises:
+        DataError: an unknown method, or no such number of actions.
+    """
+    name, at, number = word.partition("@")
+    require_method(name)
+    if at and not (number.isdigit() and 1 <= int(number) <= MOST_ACTIONS):
+        raise DataError(
+            f"'{word}': behind the @ stands the number of actions an inference, 1 to {MOST_ACTIONS}, as in dysl@4"
+        )
+    return name, int(number) if at else None
