@@ -25,7 +25,7 @@ from dysl_vla_ros.files import sha256
 from dysl_vla_ros.recordings.full_depth import full_depth_runs, observations
 from dysl_vla_ros.recordings.learning_data import RecordedData
 from dysl_vla_ros.recordings.source import Choice
-from dysl_vla_ros.replay.job import ReplayOptions, run_replay
+from dysl_vla_ros.replay.job import ReplaySettings, replay
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import RuntimeSettings
 from harness import install_prefix
@@ -90,8 +90,7 @@ def test_every_frame_serves_at_5_hz_with_the_second_camera_behind_the_first(runt
     assert sum(len(run.chunks) for run in data.held_out_runs(runtime, 1)) == 10
     assert sum(len(run.chunks) for run in full_depth_runs([bag], runtime)) == 50
     assert len(list(observations([bag], runtime.description, 1000))) == 50
-    options = ReplayOptions(bag=bag, checkpoint=make_tiny_checkpoint(tmp_path / "base"), output=tmp_path / "out")
-    about = run_replay(options).about
+    about = replay(bag, make_tiny_checkpoint(tmp_path / "base"), ReplaySettings(output=tmp_path / "out")).about
     assert about["inferences"] == 50 and about["bag"]["frames"]["refused"] == []
 
 

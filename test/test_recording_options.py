@@ -10,7 +10,7 @@ from rosbags.rosbag2 import StoragePlugin
 from dysl_vla_ros.bags.reader import BagReader
 from dysl_vla_ros.commands.main import available_verbs, build_parser, main
 from dysl_vla_ros.recordings.source import Choice, open_source
-from dysl_vla_ros.replay.run import FULL, SKIPPING, Side, replay
+from dysl_vla_ros.replay.run import FULL, SKIPPING, Side, replay_moments
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import FULL_DEPTH, RuntimeSettings, SafetySettings
 from tiny_bag import write_tiny_bag
@@ -204,7 +204,7 @@ def test_an_episode_whose_inferences_fail_is_not_counted_and_none_is_counted_twi
     ]
     with BagReader(bag) as reader:
         source = open_source(reader, runtime.description, SafetySettings(), Choice())  # nothing is judged beforehand
-        done = replay(source.moments, sides, source.moments.refuse)
+        done = replay_moments(source.moments, sides, source.moments.refuse)
     assert [episode.instruction for episode in done.episodes] == [INSTRUCTION, OTHER]
     assert done.moments["episode"].tolist() == [0] * 4 + [1] * 4
     assert sum(refusal.count for refusal in source.moments.refused.values()) == 12

@@ -18,7 +18,7 @@ from dysl_vla_ros.commands.main import main
 from dysl_vla_ros.recordings.full_depth import full_depth_runs, observations
 from dysl_vla_ros.recordings.playback import Playback
 from dysl_vla_ros.records.phases import PHASES
-from dysl_vla_ros.replay.job import ReplayOptions, run_replay
+from dysl_vla_ros.replay.job import ReplaySettings, replay
 from dysl_vla_ros.replay.run import FULL, SKIPPING
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import RuntimeSettings, SkippingSettings
@@ -61,7 +61,7 @@ def tiny(tmp_path_factory):
 
 
 def replayed(bag, output, checkpoint=SHIPPED, **options):
-    return run_replay(ReplayOptions(bag=bag, checkpoint=checkpoint, output=output, **options))
+    return replay(bag, checkpoint, ReplaySettings(output=output, **options))
 
 
 def command(capsys, *arguments):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dysl_vla_ros.errors import SettingError
-from dysl_vla_ros.replay.parameters import ReplaySettings, read_parameters
+from dysl_vla_ros.replay.parameters import ReplayParameters, read_parameters
 
 CONFIG = Path(__file__).parents[1] / "config"
 FILES = sorted(path for path in CONFIG.glob("*.yaml") if "/**/dysl_vla:" in path.read_text())
@@ -42,7 +42,7 @@ def test_a_later_entry_goes_over_an_earlier_one_and_other_nodes_are_left_alone(t
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_parameter_file_that_is_shipped_can_be_replayed_under(path):
-    assert isinstance(read_parameters(path), ReplaySettings)
+    assert isinstance(read_parameters(path), ReplayParameters)
 
 
 def test_every_fault_is_named_at_once_with_the_nearest_name(tmp_path):

@@ -158,7 +158,7 @@ def test_settings_survive_the_way_to_another_process():
     add_arguments(parser)
     line = as_arguments(Path("data"), Path("out"), [TASKS["reach"], TASKS["assembly"]], settings)
     arguments = parser.parse_args(line)
-    assert settings_from(arguments) == settings
+    assert settings_from(vars(arguments)) == settings
     assert (arguments.data, arguments.output, arguments.tasks) == (Path("data"), Path("out"), ["reach", "assembly"])
 
 

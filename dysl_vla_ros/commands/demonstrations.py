@@ -2,7 +2,6 @@
 
 import argparse
 import os
-from functools import partial
 from pathlib import Path
 
 from dysl_vla_ros.commands.argument_checks import require_policy
@@ -55,19 +54,16 @@ def check(arguments: argparse.Namespace) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Record until every task has its episodes; interrupted, it goes on where it stopped."""
-    from dysl_vla_ros.simulation.demonstrations import record_all, record_task
+    from dysl_vla_ros.training.demonstrations import DemonstrationSettings, record_demonstrations
 
-    tasks, first = tasks_named(arguments.tasks), arguments.first_scene
-    into = {"folder": arguments.folder, "episodes": arguments.episodes, "first": first}
-    if arguments.policy:
-        from dysl_vla_ros.training import corrections
-
-        corrections.Actor(arguments.policy, arguments.adapters)  # a damaged one is found here, not in every process
-        acting = {"checkpoint": arguments.policy, "adapters": arguments.adapters}
-        work = partial(corrections.record_task, **into, **acting)
-    else:
-        work = partial(record_task, **into)
-    for line in record_all(tasks, arguments.folder, arguments.jobs, work):
+    settings = DemonstrationSettings(
+        tasks=tuple(tasks_named(arguments.tasks)),
+        episodes=arguments.episodes,
+        first_scene=arguments.first_scene,
+        policy=arguments.policy,
+        adapters=arguments.adapters,
+    )
+    for line in record_demonstrations(arguments.folder, settings, jobs=arguments.jobs):
         print(line, flush=True)
     if arguments.adapters:
         print(f"next: dysl_vla distill {arguments.policy} {arguments.folder} --adapters OTHER_DYSL")

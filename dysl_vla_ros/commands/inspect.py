@@ -1,4 +1,4 @@
-"""``dysl_vla inspect``: what a checkpoint is and how long it takes here; thin over ``runtime.inspection``."""
+"""``dysl_vla inspect``: thin over :func:`dysl_vla_ros.runtime.inspection.inspect`; its tables."""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ from dysl_vla_ros.errors import SettingError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from dysl_vla_ros.runtime.inspection import Latency
+    from dysl_vla_ros.runtime.inspection import Inspection, Latency
 
 MOST_POINTS = 12  # of a calibration front that are shown; --json has all
 
@@ -36,44 +36,34 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Load the checkpoint, every hash checked, and print what it is."""
-    from dysl_vla_ros.runtime.inspection import facts, measure, threads_in_use
-    from dysl_vla_ros.runtime.step import Runtime
+    """Inspect the checkpoint and print what it is."""
+    from dysl_vla_ros.runtime.inspection import inspect
     from dysl_vla_ros.worker.process import compute_threads
 
-    runtime = Runtime.load(str(arguments.checkpoint), arguments.adapters, threads=compute_threads(arguments.threads))
-    folder = Path(arguments.adapters) if arguments.adapters else arguments.checkpoint / "dysl"
-    found = facts(runtime, arguments.checkpoint, folder if runtime.dysl else None)
-    latency = measure(runtime, arguments.steps) if arguments.steps else {}
+    threads = compute_threads(arguments.threads)
+    found = inspect(arguments.checkpoint, arguments.adapters, threads=threads, steps=arguments.steps)
     if arguments.json:
-        print(json.dumps(found | {"latency": _latency_values(latency, threads_in_use())}, indent=2))
+        print(json.dumps(found.to_json(), indent=2))
     else:
-        show(found, latency, threads_in_use())
+        show(found)
     return 0
 
 
-def _latency_values(latency: Mapping[str, "Latency"], threads: int) -> dict[str, Any]:
-    depths = {
-        name: {"layers": it.layers, "ms_per_layer": it.per_layer, "p50_ms": dict(it.p50), "p95_ms": dict(it.p95)}
-        for name, it in latency.items()
-    }
-    return {"threads": threads, "depths": depths}
-
-
-def show(found: Mapping[str, Any], latency: Mapping[str, "Latency"], threads: int) -> None:
+def show(found: "Inspection") -> None:
     """Print the facts as tables a person likes to read."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False)
-    for table in _tables(found):
+    facts = found.facts
+    for table in _tables(facts):
         console.print(table)
-    if found["dysl"]:
-        for table in _dysl_tables(found["dysl"], found["parameters"]):
+    if facts["dysl"]:
+        for table in _dysl_tables(facts["dysl"], facts["parameters"]):
             console.print(table)
     else:
         console.print("no DySL folder: every layer always runs; make one with `dysl_vla calibrate` and `distill`\n")
-    if latency:
-        console.print(_latency_table(latency, threads))
+    if found.latency:
+        console.print(_latency_table(found.latency, found.threads))
 
 
 def _table(title: str, *columns: str) -> "Table":

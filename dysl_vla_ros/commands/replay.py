@@ -1,4 +1,4 @@
-"""``dysl_vla replay``: thin over :func:`dysl_vla_ros.replay.job.run_replay`."""
+"""``dysl_vla replay``: thin over :func:`dysl_vla_ros.replay.job.replay`."""
 
 import argparse
 import sys
@@ -47,14 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Replay, print a summary; return 0, or 1 where a criterion failed."""
     from dysl_vla_ros.files import shared
-    from dysl_vla_ros.replay.job import ReplayOptions, run_replay
+    from dysl_vla_ros.replay.job import ReplaySettings, replay
     from dysl_vla_ros.replay.table import print_outcome
 
-    shipped, recorded = shared("checkpoints/reference"), recording_choice(vars(arguments))
-    outcome = run_replay(
-        ReplayOptions(
-            bag=arguments.bag,
-            checkpoint=arguments.checkpoint or shipped,
+    recorded = recording_choice(vars(arguments))
+    outcome = replay(
+        arguments.bag,
+        arguments.checkpoint or shared("checkpoints/reference"),
+        ReplaySettings(
             adapters=arguments.adapters,
             parameters=arguments.params,
             against=arguments.against,
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
             min_layer_reduction=arguments.min_layer_reduction,
             strict=arguments.strict,
             threads=arguments.threads,
-        )
+        ),
     )
     print_outcome(outcome, arguments.out)
     if outcome.failure is None:

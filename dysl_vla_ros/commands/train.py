@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     """Refuse what cannot be trained with or is not there."""
-    settings, tasks = options.settings_from(arguments), tasks_named(arguments.tasks)
+    settings, tasks = options.settings_from(vars(arguments)), tasks_named(arguments.tasks)
     if arguments.processes < 0:
         raise DataError("--processes must be at least 1")
     origins = {role: folder for role in ("teacher", "base") if (folder := getattr(settings, role))}
@@ -35,14 +35,9 @@ def check(arguments: argparse.Namespace) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, or go on training."""
-    settings, tasks = options.settings_from(arguments), tasks_named(arguments.tasks)
-    from dysl_vla_ros.training.launching import default_processes, launch
+    from dysl_vla_ros.training.launching import train_in_processes
 
-    if settings.teacher or settings.base:
-        from dysl_vla_ros.training.teacher import load_origin
-
-        load_origin(tasks, settings)  # what cannot be started from is found out here, by one process and in one line
-    processes = min(arguments.processes or default_processes(), settings.batch_size)
-    launch(options.as_arguments(arguments.data, arguments.output, tasks, settings), processes)
+    settings, tasks = options.settings_from(vars(arguments)), tasks_named(arguments.tasks)
+    train_in_processes(arguments.data, arguments.output, tasks, settings, arguments.processes)
     print(f"written to {arguments.output}; next: dysl_vla evaluate {arguments.output}")
     return 0

@@ -17,7 +17,7 @@ from dysl_vla_ros.errors import BagError
 from dysl_vla_ros.interfaces import PolicyDescription
 from dysl_vla_ros.policies.checkpoint import read_config
 from dysl_vla_ros.records.deviation import figures
-from dysl_vla_ros.replay.parameters import ReplaySettings, read_parameters
+from dysl_vla_ros.replay.parameters import ReplayParameters, read_parameters
 from dysl_vla_ros.replay.results import FORMAT_VERSION, layer_figures, timing_figures
 from dysl_vla_ros.replay.run import FULL, OTHER, OTHER_FULL, SKIPPING, Replay, Side
 from dysl_vla_ros.replay.tracks import Track
@@ -53,13 +53,13 @@ class Earlier:
     track: Track
 
 
-def load_against(path: Path, runtime: Runtime, settings: ReplaySettings, threads: int) -> Against:
+def load_against(path: Path, runtime: Runtime, parameters: ReplayParameters, threads: int) -> Against:
     """Find out what OTHER is, and load it.
 
     Args:
         path: OTHER.
         runtime: this replay's; policy and adapters are shared where OTHER has none of its own.
-        settings: this replay's.
+        parameters: this replay's.
         threads: compute threads.
 
     Raises:
@@ -73,15 +73,15 @@ def load_against(path: Path, runtime: Runtime, settings: ReplaySettings, threads
             other = Runtime.load(name, "", threads=threads)
             require_same_inputs(runtime.description, other.description, name)
             base = Runtime(other.policy, None)
-            sides = [Side(OTHER_FULL, base, settings.full_depth), Side(OTHER, other, settings.runtime)]
+            sides = [Side(OTHER_FULL, base, parameters.full_depth), Side(OTHER, other, parameters.runtime)]
             return Against("checkpoint", name, sides)
         policy = runtime.policy
         dysl = load_dysl(path, policy.weights_hash, len(policy.layers), policy.streams)
-        return Against("DySL folder", name, [Side(OTHER, Runtime(policy, dysl), settings.runtime)])
+        return Against("DySL folder", name, [Side(OTHER, Runtime(policy, dysl), parameters.runtime)])
     if path.suffix in (".yaml", ".yml"):
-        other_settings = read_parameters(path)
-        require_playable(other_settings.control, runtime.description.action)
-        side = Side(OTHER, Runtime(runtime.policy, runtime.dysl), other_settings.runtime)
+        other_parameters = read_parameters(path)
+        require_playable(other_parameters.control, runtime.description.action)
+        side = Side(OTHER, Runtime(runtime.policy, runtime.dysl), other_parameters.runtime)
         return Against("parameter file", name, [side])
     if path.suffix == ".json" and path.is_file():
         return Against("earlier replay", name, [], read_earlier(path, runtime.description))

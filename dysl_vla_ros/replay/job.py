@@ -1,4 +1,4 @@
-"""One replay from beginning to end, in the order of execution: what ``dysl_vla replay`` does."""
+"""A recording through a policy again, in the order of execution: what ``dysl_vla replay`` does."""
 
 import contextlib
 import dataclasses
@@ -27,11 +27,11 @@ from dysl_vla_ros.recordings.notes import damage_of, reading_notes
 from dysl_vla_ros.recordings.source import Choice, Source, open_source, require_moments
 from dysl_vla_ros.records.machine import processor
 from dysl_vla_ros.replay import against as others
-from dysl_vla_ros.replay.parameters import ReplaySettings, read_parameters
+from dysl_vla_ros.replay.parameters import ReplayParameters, read_parameters
 from dysl_vla_ros.replay.report import write_report
 from dysl_vla_ros.replay.rerun_log import RerunLog
 from dysl_vla_ros.replay.results import Criterion, judge, phase_of, summarise, timing_figures, write_replay
-from dysl_vla_ros.replay.run import FULL, SKIPPING, Replay, Side, Watcher, replay
+from dysl_vla_ros.replay.run import FULL, SKIPPING, Replay, Side, Watcher, replay_moments
 from dysl_vla_ros.runtime.folder import WEIGHTS
 from dysl_vla_ros.runtime.step import Runtime
 
@@ -39,25 +39,23 @@ JSON, PAGE = "replay.json", "replay.html"
 
 
 @dataclass(frozen=True)
-class ReplayOptions:
-    """What the user asked for."""
+class ReplaySettings:
+    """How a recording is read and replayed, where the results go, and the criteria that they are judged by."""
 
-    bag: Path
-    checkpoint: Path
     adapters: str = ""  # DySL folder; "": the checkpoint's own
-    parameters: Path | None = None
-    against: Path | None = None
-    remapped: Mapping[str, str] = field(default_factory=dict)
-    instruction: str = ""
+    parameters: Path | None = None  # ROS parameter file: skipping, guidance, control; None: the node's defaults
+    against: Path | None = None  # checkpoint, DySL folder, parameter file or replay.json to compare with
+    remapped: Mapping[str, str] = field(default_factory=dict)  # input -> topic that serves it
+    instruction: str = ""  # in place of what the bag says
     corrections: Corrections = field(default_factory=Corrections)
-    every: int = 1
-    output: Path = Path("replay_out")
-    rerun: Path | None = None
-    max_deviation: float | None = None  # mm
-    max_p99_ms: float | None = None
+    every: int = 1  # each n-th frame of the first camera
+    output: Path = Path("replay_out")  # folder for replay.json and replay.html
+    rerun: Path | None = None  # file for the Rerun viewer
+    max_deviation: float | None = None  # mm, 95th percentile of the first action's translation
+    max_p99_ms: float | None = None  # of an inference with skipping
     min_layer_reduction: float | None = None  # share of the layers
-    strict: bool = False
-    threads: int = 1
+    strict: bool = False  # a bag with losses, or whose clock was set back, cannot serve
+    threads: int = 1  # compute threads; the figures' last bits depend on it
 
 
 @dataclass(frozen=True)
@@ -76,60 +74,77 @@ class Outcome:
         return next((criterion for criterion in self.criteria if not criterion.passed), None)
 
 
-def run_replay(options: ReplayOptions) -> Outcome:
-    """Replay a bag and write ``replay.json`` and ``replay.html``.
+def replay(bag: str | Path, checkpoint: str | Path, settings: ReplaySettings | None = None) -> Outcome:
+    """Run a recording through a policy at full depth and with skipping, side by side, and say what skipping costs.
+
+    In bag time, as if each side were driving: the same bag gives the same figures, bit for bit on one machine, but for
+    milliseconds. Writes ``replay.json`` and ``replay.html`` into ``settings.output``; a bar shows how far it is.
+
+    Args:
+        bag: folder of ``ros2 bag record``, or one .mcap or .db3 file.
+        checkpoint: folder of the base checkpoint.
+        settings: None: the defaults.
+
+    Returns:
+        The figures (mm, rad, ms, layers; :attr:`Outcome.about` as ``replay.json`` has them), and whether each criterion
+        is met: :attr:`Outcome.failure` is the first that is not.
 
     Raises:
         BagError: the bag cannot serve, or what it is to be compared with.
         CheckpointError, SettingError, DataError: weights, parameters or the output folder are at fault.
     """
-    require_writable(options.output, "name another folder with --out")
-    settings = read_parameters(options.parameters) if options.parameters else ReplaySettings()
-    runtime = Runtime.load(str(options.checkpoint), options.adapters, threads=options.threads)
-    if options.parameters:
-        require_playable(settings.control, runtime.description.action)
-    compared = others.load_against(options.against, runtime, settings, options.threads) if options.against else None
+    bag, checkpoint, settings = Path(bag), Path(checkpoint), settings or ReplaySettings()
+    require_writable(settings.output, "name another folder with --out")
+    parameters = read_parameters(settings.parameters) if settings.parameters else ReplayParameters()
+    runtime = Runtime.load(str(checkpoint), settings.adapters, threads=settings.threads)
+    if settings.parameters:
+        require_playable(parameters.control, runtime.description.action)
+    other = settings.against
+    compared = others.load_against(other, runtime, parameters, settings.threads) if other else None
     sides = [
-        Side(FULL, Runtime(runtime.policy, runtime.dysl), settings.full_depth),
-        Side(SKIPPING, runtime, settings.runtime),
+        Side(FULL, Runtime(runtime.policy, runtime.dysl), parameters.full_depth),
+        Side(SKIPPING, runtime, parameters.runtime),
     ]
     sides += compared.sides if compared else []
     for side in sides:
         side.runtime.warm_up()
-    with BagReader(options.bag) as reader, contextlib.ExitStack() as stack:
-        if options.strict and reader.damage:
-            raise BagError(f"{options.bag} is damaged, which --strict does not accept: {'; '.join(reader.damage)}")
+    with BagReader(bag) as reader, contextlib.ExitStack() as stack:
+        if settings.strict and reader.damage:
+            raise BagError(f"{bag} is damaged, which --strict does not accept: {'; '.join(reader.damage)}")
         choice = Choice(
-            options.remapped,
-            options.instruction,
-            settings.control.rate,
-            options.every,
-            corrections=options.corrections,
+            settings.remapped,
+            settings.instruction,
+            parameters.control.rate,
+            settings.every,
+            corrections=settings.corrections,
             unreadable=instruction_judge(runtime.policy),
         )
-        source = open_source(reader, runtime.description, settings.safety, choice)
+        source = open_source(reader, runtime.description, parameters.safety, choice)
         frames = source.topics.inputs[runtime.description.cameras[0]].count
         watchers = [_progress(stack, source.moments, frames)]
-        if options.rerun:
+        if settings.rerun:
             told = str(choice.told() or "")
-            watchers.append(stack.enter_context(RerunLog(options.rerun, runtime.description, told)).watch)
-        done = replay(source.moments, sides, source.moments.refuse, watchers)
-        require_moments(len(done.moments), source.moments, options.bag)
-        bag = _bag_entry(options, reader, source, choice)
-    outcome = _conclude(options, settings, runtime, compared, source, reader, bag, done)
-    if options.strict and outcome.damage:
-        raise BagError(f"{options.bag} is damaged, which --strict does not accept: {'; '.join(outcome.damage)}")
+            watchers.append(stack.enter_context(RerunLog(settings.rerun, runtime.description, told)).watch)
+        done = replay_moments(source.moments, sides, source.moments.refuse, watchers)
+        require_moments(len(done.moments), source.moments, bag)
+        entries = {
+            "bag": _bag_entry(bag, settings.corrections, reader, source, choice),
+            "policy": _policy_entry(checkpoint, settings.adapters, runtime),
+        }
+    outcome = _conclude(settings, parameters, runtime, compared, source, reader, entries, done)
+    if settings.strict and outcome.damage:
+        raise BagError(f"{bag} is damaged, which --strict does not accept: {'; '.join(outcome.damage)}")
     return outcome
 
 
 def _conclude(
-    options: ReplayOptions,
     settings: ReplaySettings,
+    parameters: ReplayParameters,
     runtime: Runtime,
     compared: others.Against | None,
     source: Source,
     reader: BagReader,
-    bag: dict[str, Any],
+    entries: Mapping[str, Any],
     done: Replay,
 ) -> Outcome:
     """Judge what was replayed and write it down."""
@@ -137,17 +152,16 @@ def _conclude(
     summary = summarise(done, phase)
     timings: dict[str, Any] = {name: timing_figures(done.track(name)) for name in (FULL, SKIPPING)}
     pair = others.compare(done, compared) if compared else None
-    criteria = judge(summary, timings, options.max_deviation, options.max_p99_ms, options.min_layer_reduction)
+    criteria = judge(summary, timings, settings.max_deviation, settings.max_p99_ms, settings.min_layer_reduction)
     timed = [criterion for criterion in criteria if criterion.name == "max-p99-ms"]
     timings |= {"machine": processor(), "criteria": [dataclasses.asdict(criterion) for criterion in timed]}
     about = {
-        "bag": bag,
-        "policy": _policy_entry(options, runtime),
-        "parameters": _parameters(settings, runtime),
-        "every": options.every,
-        "threads": options.threads,
+        **entries,
+        "parameters": _parameters(parameters, runtime),
+        "every": settings.every,
+        "threads": settings.threads,
         "versions": _versions(),
-        "notes": _notes(source, reader, settings, done),
+        "notes": _notes(source, reader, parameters, done),
         **summary,
         "against": others.comparison_figures(done, compared, pair, phase) if compared and pair else None,
         "criteria": [dataclasses.asdict(criterion) for criterion in criteria if criterion not in timed],
@@ -155,8 +169,8 @@ def _conclude(
     }
     if pair:
         timings["against"] = others.comparison_timings(done, pair)
-    write_replay(options.output / JSON, about, timings, done, phase)
-    write_report(options.output / PAGE, about, timings, done, phase, pair)
+    write_replay(settings.output / JSON, about, timings, done, phase)
+    write_report(settings.output / PAGE, about, timings, done, phase, pair)
     return Outcome(about, timings, criteria, damage_of(reader, source), done)
 
 
@@ -169,11 +183,13 @@ def _progress(stack: contextlib.ExitStack, moments: Moments, total: int) -> Watc
     return watch
 
 
-def _bag_entry(options: ReplayOptions, reader: BagReader, source: Source, choice: Choice) -> dict[str, Any]:
+def _bag_entry(
+    bag: Path, corrections: Corrections, reader: BagReader, source: Source, choice: Choice
+) -> dict[str, Any]:
     moments = source.moments
     refusals = sorted(moments.refused.values(), key=lambda refusal: -refusal.count)
     return {
-        "path": str(options.bag),
+        "path": str(bag),
         "start_ns": moments.start_ns,
         "seconds": moments.seconds,
         "recorded_seconds": reader.seconds,
@@ -181,7 +197,7 @@ def _bag_entry(options: ReplayOptions, reader: BagReader, source: Source, choice
         "told": choice.told(),
         "topics": {role: dataclasses.asdict(served) for role, served in source.topics.inputs.items()},
         "recorded_actions": SOURCES.get(source.history.source, source.history.note),
-        "stamps": _stamps(options.corrections, moments),
+        "stamps": _stamps(corrections, moments),
         "frames": {
             "seen": moments.frames,
             "left_out": moments.left_out,
@@ -198,16 +214,16 @@ def _stamps(corrections: Corrections, moments: Moments) -> str:
     return "another clock than the bag's, as in simulation" if moments.own_clock else "the bag's clock"
 
 
-def _policy_entry(options: ReplayOptions, runtime: Runtime) -> dict[str, Any]:
+def _policy_entry(checkpoint: Path, adapters: str, runtime: Runtime) -> dict[str, Any]:
     description = runtime.description
-    folder = Path(options.adapters) if options.adapters else options.checkpoint / "dysl"
-    adapters = f"{folder}, SHA-256 {sha256(folder / WEIGHTS)}" if runtime.dysl else "none: every layer runs"
+    folder = Path(adapters) if adapters else checkpoint / "dysl"
+    loaded = f"{folder}, SHA-256 {sha256(folder / WEIGHTS)}" if runtime.dysl else "none: every layer runs"
     return {
-        "checkpoint": str(options.checkpoint),
+        "checkpoint": str(checkpoint),
         "family": description.family,
         "model_hash": description.model_hash,
         "weights_hash": description.weights_hash,
-        "adapters": adapters,
+        "adapters": loaded,
         "cameras": description.cameras,
         "layers_total": description.layers_total,
         "static_layers": description.static_layers,
@@ -215,17 +231,17 @@ def _policy_entry(options: ReplayOptions, runtime: Runtime) -> dict[str, Any]:
     }
 
 
-def _parameters(settings: ReplaySettings, runtime: Runtime) -> dict[str, Any]:
+def _parameters(parameters: ReplayParameters, runtime: Runtime) -> dict[str, Any]:
     """Return the values in effect of everything that a replay depends on."""
-    guidance = settings.guidance.resolved(runtime.dysl.calibrated) if runtime.dysl else settings.guidance
-    groups = {"skipping": settings.skipping, "guidance": guidance}
+    guidance = parameters.guidance.resolved(runtime.dysl.calibrated) if runtime.dysl else parameters.guidance
+    groups = {"skipping": parameters.skipping, "guidance": guidance}
     flat = {f"{name}.{key}": value for name, group in groups.items() for key, value in vars(group).items()}
-    flat["control.actions_per_inference"] = settings.control.actions_per_inference
+    flat["control.actions_per_inference"] = parameters.control.actions_per_inference
     ages = ("max_arrival_age", "max_stamp_age", "max_clock_skew", "max_camera_skew")
-    return flat | {f"safety.{name}": getattr(settings.safety, name) for name in ages}
+    return flat | {f"safety.{name}": getattr(parameters.safety, name) for name in ages}
 
 
-def _notes(source: Source, reader: BagReader, settings: ReplaySettings, done: Replay) -> list[str]:
+def _notes(source: Source, reader: BagReader, parameters: ReplayParameters, done: Replay) -> list[str]:
     """Return what a reader must know before the figures."""
     notes = reading_notes(reader, source)
     notes += [
@@ -238,7 +254,7 @@ def _notes(source: Source, reader: BagReader, settings: ReplaySettings, done: Re
     played = done.track(SKIPPING).columns["played"]
     usual, m = (
         (float(np.median(played[played > 0])) if (played > 0).any() else 0.0),
-        settings.control.actions_per_inference,
+        parameters.control.actions_per_inference,
     )
     if usual and usual != m:
         notes.append(

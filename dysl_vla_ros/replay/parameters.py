@@ -15,8 +15,8 @@ from dysl_vla_ros.settings import SkippingSettings as Skipping
 
 
 @dataclass(frozen=True)
-class ReplaySettings:
-    """The settings under which a recording is replayed."""
+class ReplayParameters:
+    """Of a node's parameters those that a replay depends on."""
 
     skipping: Skipping = Skipping()
     guidance: GuidanceSettings = GuidanceSettings()
@@ -34,7 +34,7 @@ class ReplaySettings:
         return dataclasses.replace(self.runtime, skipping=dataclasses.replace(self.skipping, rule="full"))
 
 
-def read_parameters(path: Path) -> ReplaySettings:
+def read_parameters(path: Path) -> ReplayParameters:
     """Read the parameters of the node ``dysl_vla`` from a ROS 2 parameter file.
 
     Raises:
@@ -42,4 +42,4 @@ def read_parameters(path: Path) -> ReplaySettings:
             fault of the values is named at once.
     """
     groups = read_params_file(path).groups
-    return ReplaySettings(groups["skipping"], groups["guidance"], groups["control"], groups["safety"])
+    return ReplayParameters(groups["skipping"], groups["guidance"], groups["control"], groups["safety"])

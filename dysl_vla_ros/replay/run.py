@@ -58,7 +58,7 @@ class Replay:
         return self.sides[name].track
 
 
-def replay(
+def replay_moments(
     moments: Iterable[Moment],
     sides: Sequence[Side],
     refuse: Callable[[str], None],

@@ -40,6 +40,41 @@ class Latency:
         return self.p50["stack"] / self.layers
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """What a checkpoint is, and how long a step takes on this machine."""
+
+    facts: Mapping[str, Any]  # plain values
+    latency: Mapping[str, Latency]  # by depth: at full depth, at the floor; empty: not measured
+    threads: int  # compute threads that it was measured with
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        depths = {
+            name: {"layers": it.layers, "ms_per_layer": it.per_layer, "p50_ms": dict(it.p50), "p95_ms": dict(it.p95)}
+            for name, it in self.latency.items()
+        }
+        return {**self.facts, "latency": {"threads": self.threads, "depths": depths}}
+
+
+def inspect(checkpoint: str | Path, adapters: str = "", *, threads: int = 1, steps: int = 20) -> Inspection:
+    """Load a checkpoint, every hash checked, say what it is and measure its steps.
+
+    Args:
+        checkpoint: folder of the base checkpoint.
+        adapters: DySL folder; "": the checkpoint's own ``dysl`` folder, if it has one.
+        threads: compute threads.
+        steps: that are timed at each depth; 0: none.
+
+    Raises:
+        CheckpointError: either is missing, damaged, they do not belong together, or no finite action can be computed.
+    """
+    runtime = Runtime.load(str(checkpoint), adapters, threads=threads)
+    folder = Path(adapters) if adapters else Path(checkpoint) / "dysl"
+    found = facts(runtime, Path(checkpoint), folder if runtime.dysl else None)
+    return Inspection(found, measure(runtime, steps) if steps else {}, torch.get_num_threads())
+
+
 def facts(runtime: Runtime, checkpoint: Path, adapters: Path | None) -> dict[str, Any]:
     """Return everything but the time, as plain values.
 
@@ -184,8 +219,3 @@ def _latency(
         {part: float(np.median(values)) for part, values in table.items()},
         {part: float(np.percentile(values, 95)) for part, values in table.items()},
     )
-
-
-def threads_in_use() -> int:
-    """Return the compute threads of this process's torch."""
-    return torch.get_num_threads()

@@ -18,7 +18,7 @@ def main() -> int:
     from dysl_vla_ros.training.behaviour_cloning import train
 
     try:
-        train(arguments.data, arguments.output, tasks_named(arguments.tasks), settings_from(arguments))
+        train(arguments.data, arguments.output, tasks_named(arguments.tasks), settings_from(vars(arguments)))
     except DyslVlaError as error:
         if not say_reason(str(error)):
             print(f"dysl_vla_ros.training: error: {error}", file=sys.stderr)

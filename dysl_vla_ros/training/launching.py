@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,6 +13,8 @@ from torch.distributed.run import main as torchrun
 
 from dysl_vla_ros.errors import WorkerError
 from dysl_vla_ros.parent_process import die_with_parent
+from dysl_vla_ros.simulation.tasks import Task
+from dysl_vla_ros.training.options import TrainingSettings, as_arguments
 
 MODULE = "dysl_vla_ros.training"
 REASON = "DYSL_VLA_TRAINING_REASON"  # environment: the file in which a process says why it ends
@@ -20,6 +23,30 @@ REASON = "DYSL_VLA_TRAINING_REASON"  # environment: the file in which a process 
 def default_processes() -> int:
     """One a GPU; without any, one a core that this process may use."""
     return torch.cuda.device_count() or len(os.sched_getaffinity(0))
+
+
+def train_in_processes(
+    data: Path, output: Path, tasks: Sequence[Task], settings: TrainingSettings, processes: int = 0
+) -> None:
+    """Train the reference policy at full depth, or go on with a run that was ended; a bar shows how far it is.
+
+    Args:
+        data: folder of demonstrations.
+        output: checkpoint folder that is written; an unfinished one is trained on.
+        tasks: of the demonstrations.
+        settings: sizes, steps, rates, and what the run begins with.
+        processes: that average their gradients; 0: one a GPU, without any one a core. Never more than frames a step.
+
+    Raises:
+        CheckpointError: what it begins with is missing or damaged.
+        DataError: what it begins with or the demonstrations cannot serve.
+        WorkerError: a process ended early, with its own reason; call again to go on.
+    """
+    if settings.teacher or settings.base:
+        from dysl_vla_ros.training.teacher import load_origin
+
+        load_origin(tasks, settings)  # what cannot be started from is found out here, by one process and in one line
+    launch(as_arguments(data, output, tasks, settings), min(processes or default_processes(), settings.batch_size))
 
 
 def launch(arguments: list[str], processes: int) -> None:

@@ -1,7 +1,7 @@
 """What a training run may change, as a dataclass and as the arguments of a command line. Imports no torch."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -78,13 +78,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(f"--{flag}", type=own.type, default=own.default, help=text)
 
 
-def settings_from(arguments: argparse.Namespace) -> TrainingSettings:
-    """Return the settings that parsed arguments say.
+def settings_from(values: Mapping[str, Any]) -> TrainingSettings:
+    """Return the settings among the values that :func:`add_arguments` declares, by their names.
 
     Raises:
         DataError: they cannot be trained with.
     """
-    return TrainingSettings(**{own.name: getattr(arguments, own.name) for own in fields(TrainingSettings)})
+    return TrainingSettings(**{own.name: values[own.name] for own in fields(TrainingSettings)})
 
 
 def as_arguments(data: Path, output: Path, tasks: Sequence[Task], settings: TrainingSettings) -> list[str]:
