@@ -9,6 +9,7 @@ Run as a program it is ``vla_node`` (``FailingBorders.program``), or what starts
 :mod:`warm_worker`), whose borders count from their first line on.
 """
 
+import atexit
 import json
 import os
 import sys
@@ -78,6 +79,7 @@ class Borders:
         self._sites: dict[Any, str] = {}
         self._recording = False
         self._recorded: dict[str, int] = {}  # how often, in the order in which they were crossed first
+        self._told: dict[str, int] = {}
         self._armed = ""
         self._spared = 0  # crossings of the armed border that go well before it fails
         self._within: frozenset[str] = frozenset()  # functions; a border counts below one of them, "": everywhere
@@ -86,17 +88,20 @@ class Borders:
         """Obey the order that is there, and from now on each that comes."""
         text = self._look("")
         threading.Thread(target=self._obey, args=[text], daemon=True).start()
+        atexit.register(self._tell_sites)
         threading.setprofile(self._profile)
         sys.setprofile(self._profile)
 
     def _obey(self, text: str) -> None:
-        written: dict[str, int] = {}
         while True:
             text = self._look(text)
-            if self._recording and self._recorded != written:
-                written = dict(self._recorded)
-                self._tell("sites", written)
+            self._tell_sites()
             time.sleep(POLL)
+
+    def _tell_sites(self) -> None:
+        if self._recording and self._recorded != self._told:
+            self._told = dict(self._recorded)
+            self._tell("sites", self._told)
 
     def _look(self, before: str) -> str:
         """Look at the order, and take it where it is a new one."""
@@ -107,7 +112,7 @@ class Borders:
             self._within = frozenset(given.get("within", ()))
             self._spared = given["spared"]
             self._armed = given["site"] if mine and given["mode"] == "fail" else ""
-            self._recorded = {}
+            self._recorded, self._told = {}, {}
             self._recording = mine and given["mode"] == "record"
             self._tell("obeyed", given["number"])
         return text
