@@ -28,6 +28,7 @@ MODES = {
     "chatter": "prepare prints `lines` lines of 100 characters",
     "exit_at_start": "ends before a word, with exit code `code`, after writing `text` to stderr",
     "hang_at_start": "never says hello",
+    "hang_up_at_start": "hangs up before a word, and lives on",
     "garbage_at_start": "says what is no message",
     "version_at_start": "says hello as version `package`",
 }
@@ -113,9 +114,12 @@ if start["mode"] == "exit_at_start":
     sys.exit(start.get("code", 1))
 if start["mode"] == "hang_at_start":
     time.sleep(1 << 20)
-if start["mode"] == "garbage_at_start":
+if start["mode"] in ("garbage_at_start", "hang_up_at_start"):
     (stream,) = [int(word.partition("=")[2]) for word in sys.argv if word.startswith("--stream=")]
-    os.write(stream, b"\\xff" * 64)
+    if start["mode"] == "garbage_at_start":
+        os.write(stream, b"\\xff" * 64)
+    else:
+        os.close(stream)
     time.sleep(1 << 20)
 import dysl_vla_ros
 

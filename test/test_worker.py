@@ -448,6 +448,12 @@ def test_a_worker_that_ends_before_a_word_is_told_with_its_last_lines(tmp_path: 
     assert "[policy worker] no such library: libcuda" in capfd.readouterr().err
 
 
+def test_a_worker_that_hangs_up_and_lives_on_is_ended_and_not_called_killed_by_the_system(tmp_path: Path) -> None:
+    worker = Worker(tmp_path, "nowhere")
+    worker.faulty.set("hang_up_at_start")
+    assert refused(worker) == "the policy worker hung up and was ended"
+
+
 def test_a_start_takes_no_longer_than_its_limit(tmp_path: Path) -> None:
     worker = Worker(tmp_path, "some/checkpoint", load_timeout=1.0)
     worker.faulty.set("hang_at_start")

@@ -332,7 +332,8 @@ def running_rig(
             peer.wait_for(DIAGNOSTICS, None, LIMIT, "the node's first message")
             yield rig
             if end:
-                assert node.stop(signal.SIGINT, LIMIT) == 0, node.output
+                code = node.stop(signal.SIGINT, LIMIT)
+                assert code == 0, f"exit code {code}:\n{node.output}"
         finally:
             rig.robot.close()
 

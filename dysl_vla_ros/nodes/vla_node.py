@@ -23,6 +23,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import InvalidHandle
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
@@ -262,8 +263,7 @@ class VlaNode(GuardedLifecycleNode):
             return
         session = self._session
         if session is not None and session.is_open:
-            for warning in session.graph.look():
-                self.warn_throttled(warning)
+            self._look_at_graph(session)
         message = self._status.build(
             self.state,
             self.last_cause,
@@ -275,6 +275,16 @@ class VlaNode(GuardedLifecycleNode):
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
         self._told = news
+
+    def _look_at_graph(self, session: Session) -> None:
+        try:
+            warnings = session.graph.look()
+        except InvalidHandle:
+            if session.is_open:
+                raise
+            return  # a transition has closed it meanwhile
+        for warning in warnings:
+            self.warn_throttled(warning)
 
     # -- end ---------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import faulthandler
 import os
 import socket
 import sys
+import traceback
 from pathlib import Path
 
 from dysl_vla_ros import stop_signals
@@ -31,11 +32,15 @@ def main() -> int:
         os.set_inheritable(descriptor, False)
     from dysl_vla_ros.worker.server import serve
 
-    try:
-        with socket.socket(fileno=arguments.stream) as stream:
+    with socket.socket(fileno=arguments.stream) as stream:
+        try:
             return serve(stream, arguments.frames)
-    except ConnectionError:  # the node hung up in the middle of a message
-        return 0
+        except ConnectionError:  # the node hung up in the middle of a message
+            return 0
+        except Exception as error:  # said before this hangs up: the node then waits for no more words
+            traceback.print_exception(error)
+            sys.stderr.flush()
+            return 1
 
 
 def bind_to_node(parent: int) -> None:

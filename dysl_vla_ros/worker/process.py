@@ -91,7 +91,7 @@ class WorkerProcess:
         """Make sure that the process is gone, and return how it ended and its last words. Call once."""
         watch = select.poll()
         watch.register(self._handle, select.POLLIN)
-        watch.poll(GRACE * 1000)
+        by_itself = watch.poll(GRACE * 1000)
         self.kill()
         watch.poll(REAP_LIMIT * 1000)
         with self._lock:  # nobody may kill by this id once the process is reaped
@@ -100,7 +100,8 @@ class WorkerProcess:
         os.close(self._handle)
         self.forget_folder()
         self._forwarder.join(GRACE)  # longer only where a stranger still holds the pipe
-        return f"{_how(code)}{self.last_words()}"
+        how = _how(code) if by_itself or code is None else "hung up and was ended"  # that signal was ours
+        return f"{how}{self.last_words()}"
 
     def last_words(self) -> str:
         """Return the last lines of output as the tail of a sentence, "" where there were none."""
