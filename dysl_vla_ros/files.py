@@ -34,6 +34,11 @@ class Together:
 
     def __init__(self) -> None:
         self._pending: list[tuple[Path, Path]] = []
+        self._outdated: list[Path] = []
+
+    def remove(self, path: Path) -> None:
+        """Remove an earlier file that the others make untrue, when they take their places, before them."""
+        self._outdated.append(path)
 
     def add(self, path: Path, write: Fill) -> Path:
         """Let ``write`` fill a temporary sibling of ``path`` and flush it; return where it lies until then.
@@ -74,6 +79,11 @@ class Together:
         Raises:
             DataError: one cannot be; it and those behind it are not there, or as they were.
         """
+        for outdated in self._outdated:
+            try:
+                outdated.unlink(missing_ok=True)
+            except OSError as error:
+                raise DataError(f"cannot remove {outdated}: {error.strerror or error}; {FREE_SPACE}") from error
         for temporary, path in self._pending:
             try:
                 temporary.replace(path)

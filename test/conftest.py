@@ -16,9 +16,10 @@ os.environ.setdefault("MUJOCO_GL", "osmesa")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import machine  # noqa: E402  (after the variables above)
-from harness import RosPeer, claimed_domain  # noqa: E402
+from harness import RosPeer, claimed_domain, wait_until  # noqa: E402
 
 if TYPE_CHECKING:
+    from failing_borders import FailingBorders
     from faulty_worker import FaultyWorker
 
 # How long an example takes says how busy the machine is.
@@ -105,5 +106,20 @@ def peer(ros_domain: int) -> Iterator[RosPeer]:
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> "FaultyWorker":
     """A policy worker that fails as it is told to: for ``model.python`` of a rig."""
     from faulty_worker import FaultyWorker
+    from vla_rig import warm_python
 
-    return FaultyWorker(tmp_path_factory.mktemp("worker"))
+    return FaultyWorker(tmp_path_factory.mktemp("worker"), warm_python())
+
+
+@pytest.fixture(scope="module")
+def borders(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[FailingBorders]":
+    """Node and worker whose borders fail to order: for ``program`` and ``model.python`` of a rig."""
+    from border_sweep import READY
+    from failing_borders import FailingBorders
+
+    borders = FailingBorders(tmp_path_factory.mktemp("borders"))
+    try:
+        wait_until(lambda: borders.workers.ready, READY, "the imports of workers")
+        yield borders
+    finally:
+        borders.close()

@@ -5,14 +5,13 @@ torch, the system. Nobody lists them: a profile function sees every call of the 
 crossed (:meth:`FailingBorders.record`), and raises in place of the one that is ordered (:meth:`FailingBorders.fail`),
 once, as if the call itself had raised. What is no border is told by :data:`INTERPRETER` and :func:`reads_a_field`.
 
-Run as a program it is ``vla_node`` (``FailingBorders.program``), or the interpreter of its worker
-(``FailingBorders.python``).
+Run as a program it is ``vla_node`` (``FailingBorders.program``), or what starts its workers (``FailingBorders.python``,
+:mod:`warm_worker`), whose borders count from their first line on.
 """
 
-import importlib
+import atexit
 import json
 import os
-import runpy
 import sys
 import threading
 import time
@@ -21,7 +20,9 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-FOLDER = "DYSL_TEST_BORDERS"
+import warm_worker
+from warm_worker import WarmWorkers
+
 POLL = 0.01  # s between two looks at the order
 PACKAGE = "dysl_vla_ros"
 
@@ -77,37 +78,44 @@ class Borders:
         self._parts: dict[CodeType, str] = {}
         self._sites: dict[Any, str] = {}
         self._recording = False
-        self._recorded: set[str] = set()
+        self._recorded: dict[str, int] = {}  # how often, in the order in which they were crossed first
+        self._told: dict[str, int] = {}
         self._armed = ""
-        self._fired = ""
+        self._spared = 0  # crossings of the armed border that go well before it fails
         self._within: frozenset[str] = frozenset()  # functions; a border counts below one of them, "": everywhere
 
     def install(self) -> None:
-        threading.Thread(target=self._obey, daemon=True).start()
+        """Obey the order that is there, and from now on each that comes."""
+        text = self._look("")
+        threading.Thread(target=self._obey, args=[text], daemon=True).start()
+        atexit.register(self._tell_sites)
         threading.setprofile(self._profile)
         sys.setprofile(self._profile)
 
-    def _obey(self) -> None:
-        before, written = "", 0
-        order = self._folder / "order.json"
+    def _obey(self, text: str) -> None:
         while True:
-            text = order.read_text()
-            if text != before:
-                before = text
-                given = json.loads(text)
-                mine = given["who"] == self._who
-                self._within = frozenset(given.get("within", ()))
-                self._armed = given["site"] if mine and given["mode"] == "fail" else ""
-                self._recorded, written = set(), 0
-                self._recording = mine and given["mode"] == "record"
-                self._tell("obeyed", given["number"])
-            if self._recording and len(self._recorded) != written:
-                written = len(self._recorded)
-                self._tell("sites", sorted(self._recorded))
-            if self._fired:
-                self._tell("fired", self._fired)
-                self._fired = ""
+            text = self._look(text)
+            self._tell_sites()
             time.sleep(POLL)
+
+    def _tell_sites(self) -> None:
+        if self._recording and self._recorded != self._told:
+            self._told = dict(self._recorded)
+            self._tell("sites", self._told)
+
+    def _look(self, before: str) -> str:
+        """Look at the order, and take it where it is a new one."""
+        text = (self._folder / "order.json").read_text()
+        if text != before:
+            given = json.loads(text)
+            mine = given["who"] == self._who
+            self._within = frozenset(given.get("within", ()))
+            self._spared = given["spared"]
+            self._armed = given["site"] if mine and given["mode"] == "fail" else ""
+            self._recorded, self._told = {}, {}
+            self._recording = mine and given["mode"] == "record"
+            self._tell("obeyed", given["number"])
+        return text
 
     def _tell(self, name: str, value: Any) -> None:
         file = self._folder / f"{name}_{self._who}.json"
@@ -140,10 +148,12 @@ class Borders:
         if not site or not (self._recording or site == self._armed) or not self._counts(caller):
             return
         if self._recording:
-            self._recorded.add(site)
-        if site == self._armed:
+            self._recorded[site] = self._recorded.get(site, 0) + 1
+        elif self._spared:
+            self._spared -= 1
+        else:
             self._armed = ""
-            self._fired = site
+            self._tell("fired", site)  # at once: it may be what ends this process
             sys.settrace(self._rearm)  # an exception takes the profile function off this thread
             raise RuntimeError(f"a fault to order: {site}")
 
@@ -175,43 +185,45 @@ class Borders:
 
 
 class FailingBorders:
-    """What a test orders, and what it is told; ``who`` is ``node`` or ``worker``."""
+    """What a test orders, and what it is told; ``who`` is ``node`` or ``worker``. :meth:`close` it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "borders"
         self._folder.mkdir(parents=True)
         self._number = 0
-        self._order("off", "", "")
-        here = Path(__file__).resolve()
-        self.program = self._script("vla_node", f'exec "{sys.executable}" "{here}" "$@"')
-        self.python = self._script("python", f'exec "{sys.executable}" "{here}" "$@"')
-
-    def _script(self, name: str, line: str) -> str:
-        script = self._folder / name
-        script.write_text(f'#!/bin/sh\n{FOLDER}="{self._folder}"; export {FOLDER}\n{line}\n')
+        self._order("off")
+        here = str(Path(__file__).resolve())
+        script = self._folder / "vla_node"
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{here}" node "{self._folder}" "$@"\n')
         script.chmod(0o755)
-        return str(script)
+        self.program = str(script)
+        self.workers = WarmWorkers(self._folder, [here, "workers", str(self._folder)])
+        self.python = self.workers.python
 
-    def _order(self, mode: str, who: str, site: str, within: Sequence[str] = ()) -> None:
+    def close(self) -> None:
+        """End what starts the workers."""
+        self.workers.close()
+
+    def _order(self, mode: str, who: str = "", site: str = "", within: Sequence[str] = (), spared: int = 0) -> None:
         self._number += 1
         for name in ("sites", "fired") if mode != "off" else ():
             (self._folder / f"{name}_{who}.json").unlink(missing_ok=True)
         written = self._folder / "order.new"
-        order = {"mode": mode, "who": who, "site": site, "within": list(within), "number": self._number}
-        written.write_text(json.dumps(order))
+        order = {"mode": mode, "who": who, "site": site, "within": list(within), "spared": spared}
+        written.write_text(json.dumps(order | {"number": self._number}))
         os.replace(written, self._folder / "order.json")
 
     def record(self, who: str, within: Sequence[str] = ()) -> None:
         """Note every border that is crossed from now on; ``within``: below functions of these names alone."""
-        self._order("record", who, "", within)
+        self._order("record", who, within=within)
 
-    def fail(self, who: str, site: str, within: Sequence[str] = ()) -> None:
-        """Let the next call over this border raise."""
-        self._order("fail", who, site, within)
+    def fail(self, who: str, site: str, within: Sequence[str] = (), spared: int = 0) -> None:
+        """Let a call over this border raise: the next one after ``spared`` that go well."""
+        self._order("fail", who, site, within, spared)
 
     def off(self) -> None:
         """Leave everything as it is."""
-        self._order("off", "", "")
+        self._order("off")
 
     def _read(self, name: str, who: str) -> Any:
         file = self._folder / f"{name}_{who}.json"
@@ -221,9 +233,9 @@ class FailingBorders:
         """Whether the process acts on the newest order."""
         return bool(self._read("obeyed", who) == self._number)
 
-    def recorded(self, who: str) -> list[str]:
-        """Return the borders that were crossed since the order to record."""
-        return list(self._read("sites", who) or [])
+    def recorded(self, who: str) -> dict[str, int]:
+        """Return how often each border was crossed since the order to record, in the order of their first crossings."""
+        return dict(self._read("sites", who) or {})
 
     def fired(self, who: str) -> bool:
         """Whether the ordered call has raised."""
@@ -231,30 +243,18 @@ class FailingBorders:
 
 
 def main() -> None:
-    worker = sys.argv[1:2] == ["-m"]
-    borders = Borders(Path(os.environ[FOLDER]), "worker" if worker else "node")
-    if worker:
-        module = sys.argv[2]
-        sys.argv[:3] = [module]
-        importlib.import_module(f"{PACKAGE}.runtime.step")  # torch and all: half a minute under a profile function
-        from dysl_vla_ros.worker import server
+    what, folder = sys.argv[1:3]
+    sys.argv[:3] = [what]
+    if what == "workers":
+        warm_worker.serve(sys.argv[1], Borders(Path(folder), "worker").install)
+        return
+    from dysl_vla_ros import stop_signals
 
-        load = server.load
+    stop_signals.end_at_once()
+    from dysl_vla_ros.nodes.vla_node import main as run
 
-        def load_with_borders(*arguments: Any) -> Any:
-            borders.install()
-            return load(*arguments)
-
-        server.load = load_with_borders
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-    else:
-        borders.install()
-        from dysl_vla_ros import stop_signals
-
-        stop_signals.end_at_once()
-        from dysl_vla_ros.nodes.vla_node import main as run
-
-        sys.exit(run())
+    Borders(Path(folder), "node").install()
+    sys.exit(run())
 
 
 if __name__ == "__main__":

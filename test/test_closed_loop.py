@@ -1,6 +1,5 @@
 """Closed loop: one inference each m ticks, through the commander, with the trace of every one."""
 
-from argparse import Namespace
 from contextlib import closing
 from pathlib import Path
 
@@ -8,8 +7,9 @@ import numpy as np
 import pytest
 import yaml
 
-from dysl_vla_ros.commands.training_data import simulated_runs
+from dysl_vla_ros.commands.printed_log import printed_log
 from dysl_vla_ros.errors import SettingError
+from dysl_vla_ros.evaluation.calibration_runs import SimulatedRuns, simulated_runs
 from dysl_vla_ros.evaluation.closed_loop import (
     SIMULATED_ARM,
     EvaluationSettings,
@@ -153,6 +153,6 @@ def test_runs_in_which_full_depth_fails_are_left_out_where_any_succeeds():
 
 
 def test_that_no_full_depth_run_succeeded_is_told(checkpoint, capsys):
-    arguments = Namespace(checkpoint=checkpoint, adapters=None, seeds=1, tasks=["reach"], jobs=1)
-    assert len(simulated_runs(arguments, m=4)) == 1
+    with printed_log():
+        assert len(simulated_runs(checkpoint, 4, SimulatedRuns(("reach",), seeds=1, jobs=1))) == 1
     assert "warning: full depth failed in all of them" in capsys.readouterr().err

@@ -1,12 +1,16 @@
 """Where a policy computes: what is named and not there is refused with what is, never replaced."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from dysl_vla_ros.errors import SettingError
+from dysl_vla_ros.policies.checkpoint import read_tensors
 from dysl_vla_ros.runtime.devices import device_named, dtype_named
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import ModelSettings, build
@@ -44,6 +48,24 @@ def test_policy_and_adapters_compute_in_the_numbers_that_are_named(checkpoint: P
     assert {weight.dtype for weight in runtime.dysl.modules.parameters()} == {wanted}
     chunk = runtime.step(observation(runtime.policy), nothing(runtime.policy), UNGUIDED).chunk
     assert chunk.actions.dtype == np.float32 and np.isfinite(chunk.actions).all()
+
+
+def test_weights_are_read_in_the_numbers_that_are_named_and_never_made_wider_first(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    wide = read_tensors(checkpoint / "model.safetensors")
+    for dtype in (torch.float16, torch.bfloat16):
+        narrow = read_tensors(checkpoint / "model.safetensors", dtype=dtype)
+        assert all(torch.equal(narrow[name], value.to(dtype)) for name, value in wide.items())
+    file, rows = tmp_path / "large.safetensors", 20_000
+    save_file({"weight": torch.ones(rows, 1000, dtype=torch.float16)}, file)
+    code = "import sys, torch; from dysl_vla_ros.policies.checkpoint import read_tensors; before = {peak}"
+    code += "; kept = read_tensors(Path(sys.argv[1]), dtype=torch.float16); print({peak} - before)"
+    code = "import resource; from pathlib import Path; " + code
+    code = code.replace("{peak}", "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss")
+    told = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
+    taken, size = 1024 * int(told.stdout), file.stat().st_size
+    assert taken < 1.5 * size, f"{taken / size:.1f} times the file, which is to be mapped and looked at once"
 
 
 def test_another_dtype_than_there_is_is_refused() -> None:

@@ -186,6 +186,20 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
         load(folder)
 
 
+def test_modules_without_thresholds_are_refused_until_they_are_calibrated_and_take_earlier_thresholds_away(
+    tmp_path: Path,
+) -> None:
+    folder = save(tmp_path / "dysl")
+    with pytest.raises(DataError):
+        save(folder, calibration=None, beside={"config.json/report.json": {}})
+    assert load(folder).calibrated["step"] > 0.0, "what could not be written changed nothing"
+    save(folder, calibration=None)
+    assert sorted(path.name for path in folder.iterdir()) == ["adapters.safetensors", "config.json"]
+    with pytest.raises(CheckpointError, match=rf"no thresholds were .*dysl_vla calibrate .*--adapters {folder}"):
+        load(folder)
+    assert load_dysl(folder, BASE, LAYERS, STREAMS, calibrated=False).calibrated == {}
+
+
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="DySL folder '.*nowhere' is not a folder"):
         load(tmp_path / "nowhere")

@@ -16,12 +16,13 @@ from dysl_vla_ros.policies.registry import FAMILIES
 from dysl_vla_ros.skipping.depth_rules import FixedPlan, FullDepth
 from dysl_vla_ros.skipping.stack import SkippableStack, StackResult, full_result
 from dysl_vla_ros.skipping.streams import no_bridge
+from effort import examples
 from runtime_families import FAMILIES_UNDER_TEST, PARTITION, Recorded, families, observation, policy_of
 from small_stacks import trained_like
 
 LAYERS = PARTITION.num_layers
 SEED = 7  # of the noise
-GENTLE = hypothesis_settings(deadline=None, max_examples=25)
+GENTLE = hypothesis_settings(deadline=None, max_examples=examples(8, 25))
 one_plan = st.tuples(*(st.integers(first, end) for first, end in PARTITION.blocks))
 plans = st.lists(one_plan, min_size=1, max_size=5)
 

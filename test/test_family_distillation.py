@@ -35,7 +35,9 @@ def alone(policy, modules, seed: int, plan):
 
 
 @families
-@pytest.mark.parametrize("plan", [(1, 5), (2, 6), (4, 5), (4, 7)])
+@pytest.mark.parametrize(
+    "plan", [(1, 5), pytest.param((2, 6), marks=pytest.mark.slow), pytest.param((4, 5), marks=pytest.mark.slow), (4, 7)]
+)
 def test_a_training_pass_over_a_batch_is_the_deployed_pass_of_each(family: str, plan) -> None:
     policy, data, modules = policy_of(family), data_of(family), trained_like(PARTITION, policy_of(family).streams)
     batch = data.batch(torch.tensor([3, 1, 4]))

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from dysl_vla_ros.commands.main import main
-from dysl_vla_ros.distillation.resume import Unfinished
+from dysl_vla_ros.distillation.resume import Resume
 from dysl_vla_ros.distillation.stages import Distillation
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import sha256, write_atomically, write_json, written_together
@@ -122,11 +122,11 @@ def test_files_that_belong_together_are_all_there_or_none(tmp_path):
 
 def test_what_a_finished_stage_has_left_outlives_a_full_disk_at_the_next(tmp_path):
     modules = torch.nn.Linear(20, 20)
-    kept = Unfinished(tmp_path, {}, torch.zeros(1))
+    kept = Resume(tmp_path, {}, torch.zeros(1))
     kept.save(modules, {"stage": "first"})
     with disk_for_files_of(500), pytest.raises(DataError):
         kept.save(torch.nn.Linear(20, 20), {"stage": "second"})
-    found = Unfinished(tmp_path, {}, torch.zeros(1))
+    found = Resume(tmp_path, {}, torch.zeros(1))
     assert found.records == [{"stage": "first"}]
     loaded = torch.nn.Linear(20, 20)
     found.load(loaded)

@@ -31,6 +31,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> FaultyWorker:
+    """A process of its own, not one that is forked off a warm interpreter."""
+    return FaultyWorker(tmp_path_factory.mktemp("worker"))
+
+
+@pytest.fixture(scope="module")
 def rig(ros_domain: int, checkpoint: Path, faulty: FaultyWorker) -> Iterator[Rig]:
     parameters = gentle(checkpoint) | {
         "model.python": faulty.python,
@@ -107,7 +113,7 @@ def ask_to_configure(peer: RosPeer) -> None:
 
 
 def test_ctrl_c_while_moving_is_one_zero_twist_exit_code_0_and_no_worker(ros_domain, checkpoint):
-    with running_rig(gentle(checkpoint), end=False) as rig:
+    with running_rig(gentle(checkpoint), end=False, warm=False) as rig:
         rig.move()
         assert rig.node.children() != []
         # it asserts that no process is left; a launch under Ctrl-C sends the signal twice

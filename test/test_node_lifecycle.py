@@ -41,7 +41,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rig(ros_domain: int, checkpoint: Path) -> Iterator[Rig]:
-    with running_rig(gentle(checkpoint)) as rig:
+    with running_rig(gentle(checkpoint), warm=False) as rig:
         yield rig
 
 

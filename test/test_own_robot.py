@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from dysl_vla_ros.bags.folder import is_bag
 from dysl_vla_ros.commands.main import available_verbs, build_parser, main
-from dysl_vla_ros.commands.training_data import is_bag
-from dysl_vla_ros.distillation.resume import STATE, WEIGHTS, Unfinished
+from dysl_vla_ros.distillation.resume import STATE, WEIGHTS, Resume
 from dysl_vla_ros.distillation.stages import Distillation
 from dysl_vla_ros.distillation.verdict import BETTER, HARMED, USEFUL_FLOOR, verdicts
 from dysl_vla_ros.errors import DataError
@@ -207,6 +207,7 @@ def test_an_interrupted_distillation_goes_on_to_the_same_bits(small, tmp_path, c
         assert (broken / "dysl" / name).read_bytes() == (whole / "dysl" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_distillation_goes_on_from_the_adapters_of_another(small, tmp_path):
     checkpoint = make_tiny_checkpoint(tmp_path / "base", layers=6)
     walk(checkpoint, [small])
@@ -324,12 +325,12 @@ def test_rates_that_teach_nothing_are_refused_by_name(option, value, small, tmp_
 
 def test_what_other_settings_or_data_left_unfinished_is_not_gone_on_with(tmp_path):
     modules, targets = torch.nn.Linear(2, 2), torch.zeros(3, 2)
-    Unfinished(tmp_path, {"seed": 0}, targets).save(modules, {"stage": "stage 1", "steps": 3})
-    assert Unfinished(tmp_path, {"seed": 0}, targets).records == [{"stage": "stage 1", "steps": 3}]
-    assert Unfinished(tmp_path, {"seed": 1}, targets).records == []
-    assert Unfinished(tmp_path, {"seed": 0}, targets + 1).records == []
+    Resume(tmp_path, {"seed": 0}, targets).save(modules, {"stage": "stage 1", "steps": 3})
+    assert Resume(tmp_path, {"seed": 0}, targets).records == [{"stage": "stage 1", "steps": 3}]
+    assert Resume(tmp_path, {"seed": 1}, targets).records == []
+    assert Resume(tmp_path, {"seed": 0}, targets + 1).records == []
     (tmp_path / WEIGHTS).write_bytes(b"half")
-    assert Unfinished(tmp_path, {"seed": 0}, targets).records == []
+    assert Resume(tmp_path, {"seed": 0}, targets).records == []
 
 
 @pytest.mark.slow

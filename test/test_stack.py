@@ -13,11 +13,12 @@ from dysl_vla_ros.skipping.depth_rules import DyslRule, FullDepth, StaticOnly
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.stack import Skip, SkippableStack, StackContext
+from effort import examples
 from small_stacks import LAYERS, STACKS, SmallStack, partitions, random_tokens, trained_like
 
 build = cache(lambda family: STACKS[family]())
 families = pytest.mark.parametrize("family", STACKS)
-laws = settings(max_examples=40, deadline=None)
+laws = settings(max_examples=examples(12, 40), deadline=None)
 
 
 class PlannedSkips:

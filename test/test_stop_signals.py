@@ -40,7 +40,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=lambda number: number.name,
 )
 def test_a_stop_signal_is_one_zero_twist_and_exit_code_0(ros_domain, checkpoint, number):
-    with running_rig(gentle(checkpoint), end=False) as rig:
+    with running_rig(gentle(checkpoint), end=False, warm=False) as rig:
         rig.move()
         before = rig.heard(ACTION)
         assert rig.node.stop(number, LIMIT) == 0, rig.node.output
@@ -50,7 +50,7 @@ def test_a_stop_signal_is_one_zero_twist_and_exit_code_0(ros_domain, checkpoint,
 
 @pytest.mark.slow
 def test_a_signal_that_was_ignored_at_the_start_stays_ignored(ros_domain, checkpoint):
-    with running_rig(gentle(checkpoint), ignored=[signal.SIGHUP, signal.SIGQUIT]) as rig:
+    with running_rig(gentle(checkpoint), warm=False, ignored=[signal.SIGHUP, signal.SIGQUIT]) as rig:
         rig.move()
         for number in (signal.SIGHUP, signal.SIGQUIT):
             rig.node.process.send_signal(number)

@@ -181,6 +181,7 @@ def test_more_than_a_tenth_of_the_policy_is_warned_of_and_less_is_not(checkpoint
     assert f"{made.trained:,} parameters to train, {share:.1%} of the policy's" in said
 
 
+@pytest.mark.slow
 def test_inspect_shows_the_adapters(checkpoint, bag, tmp_path, capsys):
     make(checkpoint, bag, tmp_path / "dysl", "--adapter", "token", "--adapters-per-block", "first")
     capsys.readouterr()

@@ -177,14 +177,21 @@ def test_the_next_request_may_be_sent_from_the_callback(worker: Worker) -> None:
     wait_until(lambda: second, STEP, "the reply to the second request")
 
 
-def test_a_failing_callback_is_logged_and_the_worker_goes_on(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_callback_is_told_in_place_of_the_answer_then_logged_and_the_worker_goes_on(
+    worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
     def on_reply(reply: StepReply) -> None:
-        worker.on_reply = worker.replies.append
+        worker.replies.append(reply)
+        if reply.error:
+            worker.on_reply = worker.replies.append
         raise KeyError("our own mistake")
 
     worker.on_reply = on_reply
     worker.client.submit(worker.request())
     wait_until(lambda: "our own mistake" in caplog.text, STEP, "the log of a failing callback")
+    answer, told = worker.replies[-2:]
+    assert answer.result is not None and told.result is None and "KeyError: 'our own mistake'" in told.error
+    assert (told.episode, told.sequence, told.at_fault) == (answer.episode, answer.sequence, THE_MODEL)
     assert worker.step().error == ""
 
 

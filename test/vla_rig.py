@@ -1,6 +1,9 @@
 """A VLA node with the tiny policy, and a robot that it sees and moves: what the tests of the node share."""
 
+import atexit
+import functools
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,16 +14,29 @@ from typing import Any
 
 import numpy as np
 
-from harness import NodeProcess, RosPeer
+from harness import NodeProcess, RosPeer, wait_until
+from warm_worker import WarmWorkers
 
 NODE = "dysl_vla"
 PERIOD = 0.05  # s between two messages of every source
 SIZE = 48  # pixels a side; the policy resizes
+IMPORTS = 120.0  # s for torch and transformers to be imported, once
 LIMIT = 30.0  # s for anything that must happen; a busy machine with two cores
 CHANGE_LIMIT = 75.0  # s for a transition: model.load_timeout and some
 TWIST, GRIPPER, ACTION = f"/{NODE}/twist", f"/{NODE}/gripper", f"/{NODE}/action"
 CHUNK, REPORT, DIAGNOSTICS = f"/{NODE}/action_chunk", f"/{NODE}/skip_report", "/diagnostics"
 COMMAND_TOPICS = (TWIST, GRIPPER, ACTION)
+
+
+@functools.cache
+def warm_python() -> str:
+    """Return what goes where ``model.python`` goes and starts workers in a moment, until these tests end."""
+    folder = tempfile.TemporaryDirectory(prefix="warm")
+    workers = WarmWorkers(Path(folder.name))
+    atexit.register(folder.cleanup)
+    atexit.register(workers.close)
+    wait_until(lambda: workers.ready, IMPORTS, "torch and transformers to be imported")
+    return workers.python
 
 
 @dataclass
@@ -296,13 +312,17 @@ def running_rig(
     environment: Mapping[str, str] | None = None,
     end: bool = True,
     program: str = "vla_node",
+    warm: bool = True,
     **process: Any,
 ) -> Iterator[Rig]:
     """Start a node; ``end``: at the end it must obey SIGINT with exit code 0 and leave no process.
 
+    ``warm``: its workers need not import torch (:mod:`warm_worker`); false where a test is about the worker's process.
     ``process``: further arguments of :class:`~processes.NodeProcess`.
     """
     quick = {"diagnostics.period": 0.1, "model.threads": 1, "model.step_timeout": 10.0}
+    if warm and "model.python" not in parameters:
+        quick["model.python"] = warm_python()
     started = NodeProcess(program, {**quick, **parameters}, environment=environment, **process)
     with started as node, RosPeer() as peer:
         rig = Rig(node, peer)

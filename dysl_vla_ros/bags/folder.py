@@ -17,6 +17,13 @@ PACKED = tuple(f"{ending}.zstd" for ending in STORED)
 LFS_POINTER = b"version https://git-lfs"
 
 
+def is_bag(path: Path) -> bool:
+    """Tell whether something is a bag, by its content: a storage file, or a folder with one or with metadata."""
+    if path.is_dir():
+        return any(own.name == "metadata.yaml" or own.name.endswith(STORED + PACKED) for own in path.iterdir())
+    return path.is_file() and path.name.endswith(STORED + PACKED)
+
+
 @dataclass
 class BagFolder:
     """What belongs to a bag."""

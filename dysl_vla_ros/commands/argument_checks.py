@@ -4,12 +4,15 @@ Each looks at what costs nothing to look at; what needs every byte (hashes, dama
 together) is refused where it is loaded.
 """
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from dysl_vla_ros.errors import BagError, DataError
+from dysl_vla_ros.errors import BagError, DataError, SettingError
+from dysl_vla_ros.jobs.learning_data import DataSettings, kind_of
 from dysl_vla_ros.policies.checkpoint import read_config
+from dysl_vla_ros.settings import ModelSettings, build
+from dysl_vla_ros.simulation.tasks import tasks_named
 
 
 def require_policy(checkpoint: Path, adapters: str | Path | None = None) -> None:
@@ -48,38 +51,42 @@ def require_there(path: Path, option: str, what: str) -> None:
         raise BagError(f"{option} {path}: no such file or folder; name {what}")
 
 
-def require_data(paths: Sequence[Path], arguments: argparse.Namespace) -> None:
-    """Refuse what neither demonstrations nor bags are, and options that do not go with them.
+def require_data(paths: Sequence[Path], settings: DataSettings) -> None:
+    """Refuse what neither demonstrations nor bags are, and settings that do not go with them.
 
     Raises:
         DataError: neither, a mixture, or an unknown task.
-        BagError: ``--topic`` or ``--frame`` has another form.
     """
-    from dysl_vla_ros.commands.recording_options import corrections
-    from dysl_vla_ros.commands.training_data import kind_of
-    from dysl_vla_ros.recordings.topics import remaps
-    from dysl_vla_ros.simulation.tasks import tasks_named
-
-    remaps(arguments.topic)
-    corrections(arguments)
-    tasks_named(arguments.tasks)
-    kind_of(paths, arguments)
+    tasks_named(settings.tasks)
+    kind_of(paths, settings)
 
 
-def require_numbers(arguments: argparse.Namespace, **least: float) -> None:
+def require_device(name: str) -> None:
+    """Refuse what is no name of a device; whether it is there only torch can say.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        build(ModelSettings, {"device": name})
+    except SettingError as error:
+        raise DataError(f"--device{str(error).removeprefix('model.device')}") from error
+
+
+def require_numbers(given: Mapping[str, Any], **least: float) -> None:
     """Refuse numbers below the least that makes sense, all at once.
 
     Args:
-        arguments: of the command line.
+        given: name of an argument -> its value.
         least: name of an argument -> its least value.
 
     Raises:
         DataError: names every option that is below it, or not finite.
     """
     faults = [
-        f"--{name.replace('_', '-')} must be at least {low:g}, not {getattr(arguments, name)}"
+        f"--{name.replace('_', '-')} must be at least {low:g}, not {given[name]}"
         for name, low in least.items()
-        if not low <= getattr(arguments, name) < float("inf")
+        if not low <= given[name] < float("inf")
     ]
     if faults:
         raise DataError("; ".join(faults))

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     """Refuse what does not go together, what is not there, and settings out of range."""
-    require_numbers(arguments, seeds=1, jobs=1, max_ticks=1, delay=0)
+    require_numbers(vars(arguments), seeds=1, jobs=1, max_ticks=1, delay=0)
     method_comparison.check(arguments)
     require_policy(arguments.checkpoint, arguments.adapters)
     runtime_settings(arguments.params, arguments.threshold, arguments.actions_per_inference, arguments.full_depth)

@@ -1,27 +1,22 @@
-"""``dysl_vla floors``: thin over :func:`dysl_vla_ros.floors.job.train_floors`."""
+"""``dysl_vla floors``: thin over :func:`dysl_vla_ros.jobs.floors.train_floors`."""
 
 import argparse
 import os
 import shlex
-from collections.abc import Sequence
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from dysl_vla_ros.bags.folder import is_bag
 from dysl_vla_ros.commands.argument_checks import require_data, require_numbers, require_policy, require_there
-from dysl_vla_ros.commands.distill import HELD_OUT, THREADS, add_compile_argument, add_module_arguments, module_sizes
+from dysl_vla_ros.commands.data_options import data_settings
+from dysl_vla_ros.commands.distill import add_compile_argument, add_module_arguments
 from dysl_vla_ros.commands.idle_options import warn_of_idle_options
-from dysl_vla_ros.commands.recording_options import add_recording_arguments, corrections
-from dysl_vla_ros.commands.training_data import WHAT, TrainingData, is_bag, open_data, record_teacher
+from dysl_vla_ros.commands.recording_options import add_recording_arguments
+from dysl_vla_ros.distillation.settings import LEAST_SIZES, DistillationSettings, ModuleSettings
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.recordings.corrections import Corrections
+from dysl_vla_ros.jobs.learning_data import WHAT
+from dysl_vla_ros.jobs.settings import FloorSettings
 from dysl_vla_ros.simulation.seeds import calibration_seeds
-from dysl_vla_ros.simulation.tasks import TASK_CHOICES, tasks_named
-
-if TYPE_CHECKING:
-    from dysl_vla_ros.distillation.activations import Activations
-    from dysl_vla_ros.policies.interface import VlaPolicy
+from dysl_vla_ros.simulation.tasks import TASK_CHOICES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,59 +65,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def check(arguments: argparse.Namespace) -> None:
     """Refuse numbers that make no sense, all at once, and what is not there."""
     ones = dict.fromkeys(("hidden_steps", "action_steps", "batch_size", "jobs", "max_ticks"), 1)
-    require_numbers(arguments, observations=2, **ones, evaluate=0)
-    module_sizes(arguments, "pooled", "all")
+    require_numbers(vars(arguments), observations=2, **ones, evaluate=0)
+    ModuleSettings(**{name: getattr(arguments, name) for name in LEAST_SIZES})
     closed_loop = ("jobs", "max_ticks")
     warn_of_idle_options(
-        arguments, add_arguments, (not arguments.evaluate, closed_loop, "nothing is played without --evaluate")
+        vars(arguments), add_arguments, (not arguments.evaluate, closed_loop, "nothing is played without --evaluate")
     )
     if arguments.evaluate:
         calibration_seeds(arguments.evaluate)
         if any(is_bag(path) for path in arguments.data):
             raise DataError("--evaluate plays in the simulator, which knows nothing of bags; leave it out")
     require_policy(arguments.checkpoint)
-    require_data(arguments.data, arguments)
+    require_data(arguments.data, data_settings(vars(arguments)))
     for path in arguments.beside or []:
         require_there(path, "--beside", "a table.json that `dysl_vla evaluate --methods` wrote")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train what is not trained yet, play what is not played yet, show all."""
-    from dysl_vla_ros.floors.job import FloorSettings, train_floors
     from dysl_vla_ros.floors.text import print_floors
     from dysl_vla_ros.floors.training import PARAMETERS
+    from dysl_vla_ros.jobs.floors import train_floors
 
-    told = {"data": [str(path.resolve()) for path in arguments.data], "tasks": arguments.tasks}
-    told |= {"topic": arguments.topic, "instruction": arguments.instruction}
-    if (read := corrections(arguments)) != Corrections():
-        told |= asdict(read)
     settings = FloorSettings(
-        sizes=partial(module_sizes, arguments, "pooled", "all"),
         static_layers=tuple(arguments.static_layers),
         choices=tuple(arguments.static),
         adapters=tuple(arguments.adapter),
         observations=arguments.observations,
-        held_out=HELD_OUT,
-        hidden_steps=arguments.hidden_steps,
-        action_steps=arguments.action_steps,
-        batch_size=arguments.batch_size,
-        seed=arguments.seed,
-        compile=arguments.compile,
-        threads=THREADS,
+        stages=DistillationSettings(
+            hidden_steps=arguments.hidden_steps,
+            action_steps=arguments.action_steps,
+            batch_size=arguments.batch_size,
+            seed=arguments.seed,
+            compile=arguments.compile,
+        ),
+        modules=ModuleSettings(**{name: getattr(arguments, name) for name in LEAST_SIZES}),
         evaluate=arguments.evaluate,
-        tasks=tuple(tasks_named(arguments.tasks)),
         max_ticks=arguments.max_ticks,
         jobs=arguments.jobs,
         beside=tuple(arguments.beside or ()),
-        told=told,
+        data=data_settings(vars(arguments)),
     )
-
-    def teacher(policy: "VlaPolicy") -> "_Teacher":
-        from dysl_vla_ros.runtime.step import Runtime
-
-        return _Teacher(policy, open_data(arguments.data, arguments, Runtime(policy, None)))
-
-    found = train_floors(arguments.checkpoint, teacher, arguments.out, settings)
+    found = train_floors(arguments.checkpoint, arguments.data, arguments.out, settings)
     print_floors(found.records, found.full_depth, found.layers)
     for note in found.notes:
         print(note)
@@ -134,16 +118,3 @@ def run(arguments: argparse.Namespace) -> int:
         folder, params = (shlex.quote(str(arguments.out / own)) for own in (name, PARAMETERS))
         print(f"  dysl_vla evaluate {arguments.checkpoint} --adapters {folder} --params {params}{tasks}")
     return 0
-
-
-class _Teacher:
-    def __init__(self, policy: "VlaPolicy", data: TrainingData) -> None:
-        self._policy, self._data = policy, data
-
-    def count(self, wanted: int) -> int:
-        return self._data.count(wanted)
-
-    def record(
-        self, count: int, layers: Sequence[int] | None, *, held_out: bool, folder: Path | None, label: str
-    ) -> "Activations":
-        return record_teacher(self._policy, self._data, count, layers, held_out=held_out, folder=folder, label=label)

@@ -1,14 +1,12 @@
 """How recordings are read: the options that every command with bags has, in one place."""
 
 import argparse
-import shlex
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from dysl_vla_ros.recordings.corrections import HEADER, STAMPS, Corrections, frame_names
+from dysl_vla_ros.recordings.source import Choice
 from dysl_vla_ros.recordings.topics import remaps
-
-if TYPE_CHECKING:
-    from dysl_vla_ros.recordings.source import Choice
 
 
 def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,36 +37,19 @@ def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def corrections(arguments: argparse.Namespace) -> Corrections:
-    """Return what was said of stamps and frames.
-
-    Raises:
-        BagError: ``--frame`` has another form.
-    """
-    return Corrections(arguments.stamps, frame_names(arguments.frame))
-
-
-def recording_choice(arguments: argparse.Namespace, policy: Any) -> "Choice":
-    """Return how bags are to be read for a policy.
+def recording_choice(given: Mapping[str, Any]) -> Choice:
+    """Return how bags are to be read; ``given``: name of an argument -> its value.
 
     Raises:
         BagError: ``--topic`` or ``--frame`` has another form.
     """
-    from dysl_vla_ros.recordings.instructions import instruction_judge
-    from dysl_vla_ros.recordings.source import Choice
-
     return Choice(
-        remaps(arguments.topic),
-        arguments.instruction.strip(),
-        corrections=corrections(arguments),
-        unreadable=instruction_judge(policy),
+        remaps(given["topic"]),
+        given["instruction"].strip(),
+        corrections=Corrections(given["stamps"], frame_names(given["frame"])),
     )
 
 
-def recording_words(arguments: argparse.Namespace) -> str:
-    """Return the options that were given, as they are typed, with a space in front; "" where there are none."""
-    words = [word for topic in arguments.topic for word in ("--topic", topic)]
-    words += ["--instruction", arguments.instruction] if arguments.instruction.strip() else []
-    words += ["--stamps", arguments.stamps] if arguments.stamps != HEADER else []
-    words += [word for frame in arguments.frame for word in ("--frame", frame)]
-    return f" {shlex.join(words)}" if words else ""
+def behind(options: str) -> str:
+    """Return options as they stand behind a command, with a space in front; "" where there are none."""
+    return f" {options}" if options else ""

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from dysl_vla_ros.commands.argument_checks import require_bag, require_policy, require_there
-from dysl_vla_ros.commands.recording_options import add_recording_arguments, corrections
+from dysl_vla_ros.commands.recording_options import add_recording_arguments, recording_choice
 from dysl_vla_ros.errors import SettingError
 
 CRITERIA_FAILED = 1
@@ -47,10 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Replay, print a summary; return 0, or 1 where a criterion failed."""
     from dysl_vla_ros.files import shared
-    from dysl_vla_ros.recordings.topics import remaps
     from dysl_vla_ros.replay.job import ReplaySettings, replay
     from dysl_vla_ros.replay.table import print_outcome
 
+    recorded = recording_choice(vars(arguments))
     outcome = replay(
         arguments.bag,
         arguments.checkpoint or shared("checkpoints/reference"),
@@ -58,9 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
             adapters=arguments.adapters,
             parameters=arguments.params,
             against=arguments.against,
-            remapped=remaps(arguments.topic),
-            instruction=arguments.instruction.strip(),
-            corrections=corrections(arguments),
+            remapped=recorded.remapped,
+            instruction=recorded.instruction,
+            corrections=recorded.corrections,
             every=arguments.every,
             output=arguments.out,
             rerun=arguments.rerun,
@@ -81,7 +81,6 @@ def run(arguments: argparse.Namespace) -> int:
 def check(arguments: argparse.Namespace) -> None:
     """Refuse numbers that make no sense, all at once, and what is not there."""
     from dysl_vla_ros.files import require_writable, shared
-    from dysl_vla_ros.recordings.topics import remaps
     from dysl_vla_ros.replay.parameters import read_parameters
 
     faults = [
@@ -102,8 +101,7 @@ def check(arguments: argparse.Namespace) -> None:
     ]
     if faults:
         raise SettingError("; ".join(faults))
-    remaps(arguments.topic)
-    corrections(arguments)
+    recording_choice(vars(arguments))
     require_bag(arguments.bag)
     require_policy(arguments.checkpoint or shared("checkpoints/reference"), arguments.adapters)
     if arguments.params:

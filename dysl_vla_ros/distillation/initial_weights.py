@@ -14,7 +14,7 @@ from dysl_vla_ros.skipping.partition import LayerPartition
 
 
 @dataclass(frozen=True)
-class Beginning:
+class InitialWeights:
     """Modules to train, and what they are.
 
     Attributes:
@@ -29,12 +29,12 @@ class Beginning:
     gone_on_from: Mapping[str, Any] | None = None
 
 
-def new_modules(partition: LayerPartition, policy: VlaPolicy, sizes: Mapping[str, int], choice: str) -> Beginning:
+def new_modules(partition: LayerPartition, policy: VlaPolicy, sizes: Mapping[str, int], choice: str) -> InitialWeights:
     """Begin with modules that have learned nothing."""
-    return Beginning(partition, DyslModules(partition, policy.streams, **sizes), sizes, choice)
+    return InitialWeights(partition, DyslModules(partition, policy.streams, **sizes), sizes, choice)
 
 
-def trained_modules(folder: Path, policy: VlaPolicy) -> Beginning:
+def trained_modules(folder: Path, policy: VlaPolicy) -> InitialWeights:
     """Begin with what a DySL folder holds; its calibration is forgotten.
 
     It may have been made for another base: one that was itself trained further is best followed from where its
@@ -43,13 +43,13 @@ def trained_modules(folder: Path, policy: VlaPolicy) -> Beginning:
     Raises:
         CheckpointError: it cannot be loaded, its base had another shape, or it does not say how long it was trained.
     """
-    found = load_dysl(folder, None, len(policy.layers), policy.streams)
+    found = load_dysl(folder, None, len(policy.layers), policy.streams, calibrated=False)
     training = found.config.get("training")
     if not isinstance(training, dict) or not {"steps", "seconds"} <= training.keys():
         raise CheckpointError(f"{folder / 'config.json'}: does not say how long its adapters were trained")
     for controller in found.modules.controllers.values():
         controller.offset.zero_()  # type: ignore[operator]  # a buffer: what calibration has added to the logit
-    return Beginning(
+    return InitialWeights(
         found.partition,
         found.modules.train().requires_grad_(True),
         found.module_sizes,

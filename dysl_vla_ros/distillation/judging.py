@@ -104,7 +104,7 @@ class Judge:
                 -torch.stack(says).min(dim=0).values,  # of the block that foresees the largest error
             )
             rows.append(torch.stack(columns))
-        skipped, soft, hard, error, foreseen = torch.cat(rows, dim=1).double().numpy()
+        skipped, soft, hard, error, foreseen = torch.cat(rows, dim=1).double().cpu().numpy()
         related = rank_correlation(foreseen, error)
         return Judgement(step, float(skipped.mean()), float(soft.mean()), float(hard.mean()), related)
 

@@ -196,7 +196,7 @@ def decided_pass(
 
 def _quick(policy: VlaPolicy) -> AbstractContextManager[Any]:
     """Return where frozen layers run; what they leave for followers keeps its kind of numbers."""
-    return quick_on_cpu() if len(policy.streams) == 1 else nullcontext()
+    return quick_on_cpu() if len(policy.streams) == 1 and policy.device.type == "cpu" else nullcontext()
 
 
 def _decoded(

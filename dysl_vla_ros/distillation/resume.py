@@ -20,7 +20,7 @@ from dysl_vla_ros.policies.weights_header import load_exactly
 WEIGHTS, STATE = "unfinished.safetensors", "unfinished.json"
 
 
-class Unfinished:
+class Resume:
     """The state of one distillation on disk.
 
     Attributes:
@@ -30,7 +30,7 @@ class Unfinished:
     def __init__(self, folder: Path, settings: Any, targets: Tensor) -> None:
         """Look for the state that belongs to these settings (plain values) and the teacher's actions (N, H, A)."""
         self._weights, self._state = folder / WEIGHTS, folder / STATE
-        text = json.dumps(settings, sort_keys=True).encode() + targets.numpy().tobytes()
+        text = json.dumps(settings, sort_keys=True).encode() + targets.cpu().numpy().tobytes()
         self._belongs_to = hashlib.sha256(text).hexdigest()
         self.records: list[dict[str, Any]] = []
         try:

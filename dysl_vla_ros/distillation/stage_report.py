@@ -5,6 +5,7 @@ share of the skipped change left unexplained); stage 1, actions: ``floor_error``
 ``judgements``. Errors are action L1, normalised, on the frames to judge by.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -13,12 +14,13 @@ from typing import Any
 
 from torch import nn
 
-from dysl_vla_ros.distillation.initial_weights import Beginning
-from dysl_vla_ros.distillation.resume import Unfinished
+from dysl_vla_ros.distillation.initial_weights import InitialWeights
+from dysl_vla_ros.distillation.resume import Resume
 from dysl_vla_ros.distillation.stages import Distillation
 from dysl_vla_ros.policies.interface import VlaPolicy, parameter_count
-from dysl_vla_ros.runtime.folder import UNCALIBRATED, save_dysl
+from dysl_vla_ros.runtime.folder import save_dysl
 
+LOG = logging.getLogger(__name__)
 REPORT = "distillation.json"
 LARGEST_SHARE = 0.1  # of the policy's parameters
 Record = dict[str, Any]
@@ -55,37 +57,37 @@ def stages_of(job: Distillation) -> list[Callable[[], Record]]:
     return [hidden, actions, controllers] if settings.hidden_steps else [actions, controllers]
 
 
-def run_stages(stages: Sequence[Callable[[], Record]], unfinished: Unfinished, modules: nn.Module) -> list[Record]:
+def run_stages(stages: Sequence[Callable[[], Record]], resume: Resume, modules: nn.Module) -> list[Record]:
     """Run the stages that are not finished, keep what each leaves, say what came of each; return all records."""
-    unfinished.load(modules)
-    for record in unfinished.records:
-        print(f"{sentence(record)} (finished before)", flush=True)
-    for stage in stages[len(unfinished.records) :]:
+    resume.load(modules)
+    for record in resume.records:
+        LOG.info("%s (finished before)", sentence(record))
+    for stage in stages[len(resume.records) :]:
         begun = time.monotonic()
         record = _rounded(stage()) | {"seconds": round(time.monotonic() - begun, 3)}
-        print(sentence(record), flush=True)
-        unfinished.save(modules, record)
-    return list(unfinished.records)
+        LOG.info(sentence(record))
+        resume.save(modules, record)
+    return list(resume.records)
 
 
 def write_folder(
     folder: Path,
     job: Distillation,
     records: Sequence[Record],
-    begun: Beginning,
+    initial: InitialWeights,
     *,
-    m: int,
+    calibration: Mapping[str, Any] | None = None,
     told: Mapping[str, Any] | None = None,
     found: Mapping[str, Any] | None = None,
 ) -> Record:
-    """Write what a distillation has made: ``distillation.json``, and the DySL folder with guidance not yet calibrated.
+    """Write what a distillation has made: the DySL folder, and ``distillation.json`` in it.
 
     Args:
         folder: the DySL folder.
         job: whose modules they are.
         records: of its stages.
-        begun: what it began with; the steps and seconds of an earlier training count.
-        m: actions played of each chunk, as deployed.
+        initial: what it began with; the steps and seconds of an earlier training count.
+        calibration: of ``calibration.json``; None: thresholds are not searched yet.
         told: the recordings that were learned from and what the user said of them, plain values.
         found: what else is to be kept in ``distillation.json``: the floor before training, warnings.
 
@@ -100,7 +102,7 @@ def write_folder(
     }
     about |= {"recordings": dict(told)} if told else {}
     written = report(records, job.modules, policy, **about, **(found or {}))
-    if before := begun.gone_on_from:
+    if before := initial.gone_on_from:
         written["training_steps"] += before["steps"]
         written["training_seconds"] = round(written["training_seconds"] + before["seconds"], 3)
         written["gone_on_from"] = dict(before)
@@ -110,9 +112,9 @@ def write_folder(
         job.modules,
         family=policy.family,
         base_sha256=policy.weights_hash,
-        choice=begun.choice,
-        module_sizes=begun.sizes,
-        calibration={"guidance": UNCALIBRATED, "actions_per_inference": m},
+        choice=initial.choice,
+        module_sizes=initial.sizes,
+        calibration=calibration,
         training={"steps": written["training_steps"], "seconds": written["training_seconds"]},
         beside={REPORT: written},
     )

@@ -9,7 +9,6 @@ with a tolerated error.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -28,30 +27,13 @@ from dysl_vla_ros.distillation.passes import (
     soft_pass,
     start_layer,
 )
+from dysl_vla_ros.distillation.settings import DistillationSettings
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.policies.reference import ReferencePolicy
 from dysl_vla_ros.skipping.modules import DyslModules, Summary
 from dysl_vla_ros.skipping.partition import LayerPartition
 
 JUDGEMENTS = 6  # of a stage 2
-
-
-@dataclass(frozen=True)
-class DistillationSettings:
-    """What a run may change."""
-
-    hidden_steps: int = 500  # stage 1, hidden states; 0: left out, where adapters are gone on with
-    action_steps: int = 1800  # stage 1, action loss
-    joint_steps: int = 1200  # stage 2
-    batch_size: int = 64
-    learning_rate: float = 2e-3  # highest, of every stage
-    adapter_rate: float = 1.0  # share of it that adapters take in stage 2
-    floor_share: float = 0.5  # of the batches that skip whole blocks; the others skip from any point
-    large_error: float = 0.1  # action L1, normalised, that weighs twice its size; 0: all weigh what they are
-    controllers: str = "error"  # or "mixture"
-    skip_weight: float = 0.1  # lambda of the mixture
-    seed: int = 0
-    compile: bool = False  # the frozen layers
 
 
 class Distillation:

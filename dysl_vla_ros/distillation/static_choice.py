@@ -62,7 +62,7 @@ def _trial(
     partition: LayerPartition, data: Activations, held_out: Activations | None, steps: tuple[int, int], seed: int
 ) -> float:
     torch.manual_seed(seed)
-    modules = DyslModules(partition, data.policy.streams)
+    modules = DyslModules(partition, data.policy.streams).to(data.policy.device)
     hidden_steps, action_steps = steps
     settings = DistillationSettings(hidden_steps=hidden_steps, action_steps=action_steps, seed=seed)
     trial = Distillation(partition, modules, data, settings, held_out)

@@ -10,6 +10,7 @@ from concurrent.futures import as_completed
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -186,9 +187,9 @@ def _in_parts(
 
 
 @cache
-def _loaded(checkpoint: str, adapters: str) -> Runtime:
-    """Load a policy once in a process of the pool, which ends with it."""
-    return Runtime.load(checkpoint, adapters)
+def _loaded(checkpoint: str, adapters: str | None) -> Runtime:
+    """Load a policy once in a process of the pool, which ends with it; ``adapters`` None: the base alone."""
+    return Runtime.load_base(Path(checkpoint)) if adapters is None else Runtime.load(checkpoint, adapters)
 
 
 def _play_part(
@@ -202,7 +203,7 @@ def _play_part(
 def _record_part(
     settings: EvaluationSettings, task: Task, seeds: Sequence[int], runtime: Runtime | None = None
 ) -> list[tuple[FullDepthRun, bool]]:
-    runtime = runtime or _loaded(settings.checkpoint, settings.adapters)
+    runtime = runtime or _loaded(settings.checkpoint, None)  # adapters have no part in it
     full_depth = replace(settings, runtime=replace(settings.runtime, skipping=SkippingSettings(rule="full")))
     runs = []
     with closing(Scene(task)) as scene:

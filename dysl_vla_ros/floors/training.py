@@ -17,11 +17,12 @@ import torch
 from dysl_vla_ros.distillation import stage_report
 from dysl_vla_ros.distillation.activations import Activations
 from dysl_vla_ros.distillation.initial_weights import new_modules
-from dysl_vla_ros.distillation.resume import Unfinished
+from dysl_vla_ros.distillation.resume import Resume
 from dysl_vla_ros.distillation.stages import Distillation, DistillationSettings
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import write_json
 from dysl_vla_ros.policies.interface import VlaPolicy
+from dysl_vla_ros.runtime.folder import UNCALIBRATED
 from dysl_vla_ros.skipping.importance import informative_static, spread_static
 from dysl_vla_ros.skipping.partition import LayerPartition
 
@@ -35,6 +36,8 @@ PARAMETER_FILE = """\
     guidance.verify: false
     guidance.warmup: 0
 """
+
+RUN_BY_PARAMETERS = {"guidance": UNCALIBRATED, "actions_per_inference": 1}
 
 
 @dataclass(frozen=True)
@@ -96,13 +99,13 @@ def train_floor(
     partition = floor.partition(len(policy.layers))
     own_sizes = sizes | {"queries": sizes["queries"] if floor.adapter == "pooled" else 0}
     torch.manual_seed(settings.seed)
-    begun = new_modules(partition, policy, own_sizes, floor.choices[0])
-    job = Distillation(partition, begun.modules, data, settings, held_out)
+    initial = new_modules(partition, policy, own_sizes, floor.choices[0])
+    job = Distillation(partition, initial.modules, data, settings, held_out)
     plan = [asdict(settings), own_sizes, list(floor.static), policy.weights_hash]
-    unfinished = Unfinished(folder, plan, data.actions)
-    records = stage_report.run_stages(stage_report.stages_of(job)[:2], unfinished, begun.modules)
-    report = stage_report.write_folder(folder, job, records, begun, m=1)
-    unfinished.remove()
+    resume = Resume(folder, plan, data.actions)
+    records = stage_report.run_stages(stage_report.stages_of(job)[:2], resume, initial.modules)
+    report = stage_report.write_folder(folder, job, records, initial, calibration=RUN_BY_PARAMETERS)
+    resume.remove()
     return {
         "name": floor.name,
         "choices": list(floor.choices),

@@ -31,6 +31,16 @@ from dysl_vla_ros.rclpy_private import StateMachine
 
 PRIMARY = ("unconfigured", "inactive", "active", "finalized")
 WARN_PERIOD = 30.0  # s
+LABELS: dict[int | str, str] = {  # of transitions that are asked for by number
+    Transitions.TRANSITION_CONFIGURE: "configure",
+    Transitions.TRANSITION_ACTIVATE: "activate",
+    Transitions.TRANSITION_DEACTIVATE: "deactivate",
+    Transitions.TRANSITION_CLEANUP: "cleanup",
+    Transitions.TRANSITION_UNCONFIGURED_SHUTDOWN: "shutdown",
+    Transitions.TRANSITION_INACTIVE_SHUTDOWN: "shutdown",
+    Transitions.TRANSITION_ACTIVE_SHUTDOWN: "shutdown",
+}
+HANDOVER = 0.5  # s that a transition waits in a primary state for the one before
 SPIN_FAULTS = 10  # of an executor within ...
 SPIN_FAULT_PERIOD = 10.0  # s: then it is broken, and the program ends
 
@@ -189,24 +199,33 @@ class GuardedLifecycleNode(LifecycleNodeMixin, Node):
 
         return answer
 
-    def _change_state(self, number: int) -> bool:
-        """Carry out the transition of that number, unless another one runs or it is not possible now."""
-        if not self.transition_running.acquire(blocking=False):
-            self.get_logger().warning(f"transition {number} refused: another one is running ({self.state})")
+    def _change_state(self, wanted: int | str) -> bool:
+        """Carry out the transition of that number or label, unless another one runs or it is not possible now."""
+        free = self.transition_running.acquire(blocking=False)
+        if not free and self.state in PRIMARY:  # what has led here is about to end: who sees the state may ask
+            free = self.transition_running.acquire(timeout=HANDOVER)
+        if not free:
+            self.get_logger().warning(f"transition {wanted} refused: another one is running ({self.state})")
             return False
         try:
-            possible = {each[0]: each[1] for each in self._machine.transitions}
-            if number not in possible:
-                self.get_logger().warning(
-                    f"a transition was refused: in the state {self.state} there are {', '.join(possible.values())}"
-                )
-                return False
-            return self.carry_out(self._triggers()[number]) == TransitionCallbackReturn.SUCCESS
+            done = self.carry_out(LABELS.get(wanted, str(wanted)), lambda: self._trigger(wanted))
+            return done == TransitionCallbackReturn.SUCCESS
         finally:
             self.transition_running.release()
 
-    def carry_out(self, trigger: Callable[[], TransitionCallbackReturn]) -> TransitionCallbackReturn:
-        """Run one of rclpy's ``trigger_*`` to a primary state, whatever it raises on the way.
+    def _trigger(self, wanted: int | str) -> TransitionCallbackReturn:
+        """Run the transition of that number or label, FAILURE where there is none now."""
+        possible = {name: number for number, label, *_ in self._machine.transitions for name in (number, label)}
+        if wanted not in possible:
+            labels = [name for name in possible if isinstance(name, str)]
+            self.get_logger().warning(
+                f"a transition was refused: in the state {self.state} there are {', '.join(labels)}"
+            )
+            return TransitionCallbackReturn.FAILURE
+        return self._triggers()[possible[wanted]]()
+
+    def carry_out(self, name: str, trigger: Callable[[], TransitionCallbackReturn]) -> TransitionCallbackReturn:
+        """Run one of rclpy's ``trigger_*`` to a primary state, whatever is raised on the way; it is told by ``name``.
 
         One that could not even leave active takes the error path: whoever asked for it wants the arm to stand still.
         The caller holds :attr:`transition_running`.
@@ -214,7 +233,7 @@ class GuardedLifecycleNode(LifecycleNodeMixin, Node):
         try:
             done = trigger()
         except Exception as error:
-            cause = f"{trigger.__name__.removeprefix('trigger_')}: {describe(error)}"
+            cause = f"{name}: {describe(error)}"
             done = TransitionCallbackReturn.ERROR
             if self.state == "active":
                 self.fail(cause)
@@ -264,9 +283,9 @@ class GuardedLifecycleNode(LifecycleNodeMixin, Node):
             cause = self._fatal_cause
             try:
                 if cause and self.state == "active":
-                    self.carry_out(self.trigger_deactivate)
+                    self.carry_out("deactivate", self.trigger_deactivate)
                 elif cause and self.state == "inactive":
-                    self.carry_out(self.trigger_cleanup)
+                    self.carry_out("cleanup", self.trigger_cleanup)
                 if cause:
                     self.note_cause(cause)
             finally:

@@ -22,10 +22,11 @@ class LifecycleServices:
     Args:
         node: serves them, under the names ``~/change_state`` and so on.
         machine: the node's.
-        change: carries a transition out, named by its number; false where it is not possible now or has failed.
+        change: carries a transition out, named by its number or label; false where it is not possible now or has
+            failed.
     """
 
-    def __init__(self, node: Node, machine: StateMachine, change: Callable[[int], bool]) -> None:
+    def __init__(self, node: Node, machine: StateMachine, change: Callable[[int | str], bool]) -> None:
         """Create them; all are answered while a transition runs."""
         self._machine, self._change = machine, change
         for kind, name, answer in (
@@ -40,9 +41,7 @@ class LifecycleServices:
 
     def _on_change_state(self, request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
         wanted = request.transition  # a label, where one is given, counts before the number
-        possible = {label: number for number, label, *_ in self._machine.transitions}
-        number = possible.get(wanted.label, -1) if wanted.label else wanted.id
-        response.success = self._change(number)
+        response.success = self._change(wanted.label or wanted.id)
         return response
 
     def _on_get_state(self, request: GetState.Request, response: GetState.Response) -> GetState.Response:

@@ -37,6 +37,7 @@ from dysl_vla_ros.nodes.outputs import RELIABLE
 from dysl_vla_ros.nodes.parameter_files import without_effect
 from dysl_vla_ros.nodes.parameters import INSTRUCTION, NodeParameters, Settings
 from dysl_vla_ros.nodes.program import REFUSED, run_program
+from dysl_vla_ros.nodes.python_log import on_ros_log
 from dysl_vla_ros.nodes.service_queue import DEEP
 from dysl_vla_ros.nodes.session import Session
 from dysl_vla_ros.nodes.stop_request import StopRequest
@@ -289,7 +290,7 @@ class VlaNode(GuardedLifecycleNode):
             return
         try:
             if self.state in ("unconfigured", "inactive", "active"):
-                self.carry_out(self.trigger_shutdown)
+                self.carry_out("shutdown", self.trigger_shutdown)
         finally:
             self.transition_running.release()
             if self.state != "finalized":
@@ -308,6 +309,15 @@ def _run(stop: StopRequest, console: Console) -> int:
         print(f"vla_node: error: {error}", file=sys.stderr)
         return REFUSED
     sys.setswitchinterval(SWITCH_INTERVAL)
+    with on_ros_log(node.get_logger()):
+        died = _spin_and_end(node, stop)
+    if died:
+        print(f"vla_node: error: the executor ended: {died[0]!r}", file=sys.stderr)
+    return 1 if died else 0
+
+
+def _spin_and_end(node: VlaNode, stop: StopRequest) -> list[BaseException]:
+    """Spin until the node is to stop, then end it; return what has ended an executor before."""
     executors = lanes(node)
     died: list[BaseException] = []
 
@@ -328,9 +338,7 @@ def _run(stop: StopRequest, console: Console) -> int:
     for spinner in spinners:
         spinner.join(END_LIMIT)
     node.destroy_node()
-    if died:
-        print(f"vla_node: error: the executor ended: {died[0]!r}", file=sys.stderr)
-    return 1 if died else 0
+    return died
 
 
 if __name__ == "__main__":

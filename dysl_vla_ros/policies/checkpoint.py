@@ -4,7 +4,7 @@ A flipped bit or a NaN in a safetensors file loads without a word; hence the has
 what holds tensors imports torch: a folder that is not there is refused before it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from dysl_vla_ros.files import Fill, sha256, written_together
 from dysl_vla_ros.json_files import build_from, read_object
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 FORMAT_VERSION = 1
@@ -129,8 +130,13 @@ def looks_like(path: Path) -> str:
     return "empty" if not head else "damaged or of another version"
 
 
-def read_tensors(path: Path, device: str = "cpu") -> "dict[str, Tensor]":
-    """Read a safetensors file as float32 and look at every value once.
+def read_tensors(path: Path, device: str = "cpu", dtype: "torch.dtype | None" = None) -> "dict[str, Tensor]":
+    """Read a safetensors file and look at every value once. Its bytes are mapped, not copied, where nothing is cast.
+
+    Args:
+        path: the file.
+        device: where the tensors are to lie.
+        dtype: of the floating-point ones; None: float32.
 
     Raises:
         CheckpointError: no safetensors, or a value that is not finite.
@@ -144,9 +150,11 @@ def read_tensors(path: Path, device: str = "cpu") -> "dict[str, Tensor]":
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is {looks_like(path)}: {error}; {MEND}") from error
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        # NaN and infinity are among the least and the greatest, which are found without a copy
+        if tensor.is_floating_point() and tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
             raise CheckpointError(f"{path}: tensor '{name}' holds NaN or infinity; {MEND}")
-    return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+    dtype = dtype or torch.float32
+    return {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
 
 
 def fill_tensors(tensors: "dict[str, Tensor]", metadata: dict[str, str] | None = None) -> Fill:
@@ -168,6 +176,7 @@ def write_checkpoint(
     config: dict[str, Any],
     weights: "dict[str, dict[str, Tensor]]",
     beside: Mapping[str, Any] | None = None,
+    outdated: Sequence[str] = (),
 ) -> None:
     """Write weights (file name -> tensors, as fp16) and the config that names them: all, or what was there stays.
 
@@ -176,6 +185,7 @@ def write_checkpoint(
         config: of ``config.json``, but for the hashes.
         weights: file name -> tensors.
         beside: further JSON files that belong to them, name -> values.
+        outdated: names of earlier files that these make untrue: removed.
 
     Raises:
         DataError: the folder cannot be written to, or the disk is full.
@@ -183,6 +193,8 @@ def write_checkpoint(
     import torch
 
     with written_together() as files:
+        for name in outdated:
+            files.remove(folder / name)
         for name, values in (beside or {}).items():
             files.add_json(folder / name, values)
         hashes = {}

@@ -315,7 +315,7 @@ class ReferencePolicy(CommonPolicy):
             )
         require_fitting(lambda: ReferenceNetwork(config), shapes, path)
         network = ReferenceNetwork(config)
-        load_exactly(network, read_tensors(path, str(device)), path)
+        load_exactly(network, read_tensors(path, str(device), dtype), path)
         return cls(network.to(device, dtype or torch.float32), values["files"][WEIGHTS])
 
     @property

@@ -66,13 +66,13 @@ def require_fitting(make: "Callable[[], Module]", found: Shapes, path: Path) -> 
 
 
 def load_exactly(module: "Module", tensors: "dict[str, Tensor]", path: Path) -> None:
-    """Put tensors into a module; every name and shape must fit, and every fault is named at once.
+    """Make tensors the weights of a module, not copies of them; every name and shape must fit, all faults are named.
 
     Raises:
         CheckpointError: missing, surplus or misshapen tensors.
     """
     _require_same(module, {name: tuple(value.shape) for name, value in tensors.items()}, path)
-    module.load_state_dict(tensors)
+    module.load_state_dict(tensors, assign=True)
 
 
 def _require_same(module: "Module", found: Shapes, path: Path) -> None:

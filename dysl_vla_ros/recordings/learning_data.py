@@ -6,10 +6,12 @@ of frames that are not wanted do not stay in memory.
 """
 
 import dataclasses
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -17,6 +19,7 @@ from tqdm import tqdm
 from dysl_vla_ros.bags.reader import BagReader
 from dysl_vla_ros.interfaces import Observation, PolicyDescription
 from dysl_vla_ros.recordings.full_depth import full_depth_runs
+from dysl_vla_ros.recordings.instructions import instruction_judge
 from dysl_vla_ros.recordings.notes import reading_notes
 from dysl_vla_ros.recordings.source import Choice, open_source, require_moments
 from dysl_vla_ros.runs.drawing import draw_evenly
@@ -28,6 +31,9 @@ from dysl_vla_ros.settings import SafetySettings
 HELD_OUT_SHARE = 0.2  # of the episodes of each instruction
 ENOUGH_MINUTES = 2.0  # docs/your-robot.md has what was measured
 ENOUGH_EPISODES = 4  # of each instruction
+
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class RecordedData:
             BagError: a bag cannot serve the policy.
             DataError: there is too little to hold anything out.
         """
-        self._choice = choice or Choice()
+        self._bags, self._choice = tuple(bags), choice or Choice()
         self._description = description
         self._notes: list[str] = []
         self.episodes = [stretch for bag in bags for stretch in self._scan(bag)]
@@ -76,6 +82,10 @@ class RecordedData:
     def minutes(self) -> float:
         """How much was recorded that can serve."""
         return sum(own.seconds for own in self.episodes) / 60.0
+
+    def learned_count(self, count: int) -> int:
+        """Return how many observations :meth:`observations` yields of ``count``."""
+        return min(count, sum(len(own.frames) for own in self.learned))
 
     def observations(self, count: int, seed: int = 0) -> Iterator[Observation]:
         """Yield up to ``count`` observations to learn from, as many of each instruction while they last."""
@@ -107,9 +117,9 @@ class RecordedData:
                 for moment in open_source(reader, self._description, SafetySettings(), chosen, history=False).moments:
                     yield moment.observation
 
-    def learned_count(self, count: int) -> int:
-        """Return how many observations :meth:`observations` yields of ``count``."""
-        return min(count, sum(len(own.frames) for own in self.learned))
+    def told(self) -> dict[str, Any]:
+        """Return the bags and what the user said of them, as plain values for result files."""
+        return {"bags": [str(bag) for bag in self._bags], **self._choice.told()}
 
     def held_out_runs(self, runtime: Runtime, m: int, limit: int = 2000) -> list[FullDepthRun]:
         """Run every layer on what is held out: about ``limit`` inferences, whole episodes from all over the bags."""
@@ -186,6 +196,26 @@ class RecordedData:
             if single[0]:
                 self._notes.append(f"{bag}: {single[0]} episodes of a single frame are left out.")
         return found
+
+
+def open_recordings(bags: Sequence[Path], runtime: Runtime, choice: Choice | None = None) -> RecordedData:
+    """Go through bags once for the policy of ``runtime``, and say how much there is.
+
+    Args:
+        bags: recordings.
+        runtime: of the policy, with or without adapters.
+        choice: how they are read; what the policy cannot read of their instructions is left out in any case.
+
+    Raises:
+        BagError: a bag cannot serve the policy.
+        DataError: there is too little to hold anything out.
+    """
+    judged = dataclasses.replace(choice or Choice(), unreadable=instruction_judge(runtime.policy))
+    data = RecordedData(bags, runtime.description, judged)
+    LOG.info(data.summary())
+    for warning in data.warnings():
+        LOG.warning(warning)
+    return data
 
 
 def _length(seconds: float) -> str:

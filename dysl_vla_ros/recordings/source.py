@@ -1,5 +1,6 @@
 """From an open bag to its moments: topics found, the recorded run read, the streams joined."""
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,7 +40,6 @@ class Choice:
     unreadable: Callable[[str], str] = instruction_fault
     chosen: Callable[[int], bool] = lambda frame: True
 
-
     def told(self) -> dict[str, Any]:
         """Return what the user said of the recording, as plain values for result files; {}: nothing."""
         said = {
@@ -49,6 +49,14 @@ class Choice:
             "frames": dict(self.corrections.frames),
         }
         return {name: value for name, value in said.items() if value}
+
+    def as_options(self) -> str:
+        """Return what the user said of the recording as it is typed behind a command; "": nothing."""
+        words = [word for role, topic in self.remapped.items() for word in ("--topic", f"{role}:={topic}")]
+        words += ["--instruction", self.instruction] if self.instruction else []
+        words += ["--stamps", self.corrections.stamps] if self.corrections.stamps != HEADER else []
+        words += [word for own in self.corrections.frames.items() for word in ("--frame", ":=".join(own))]
+        return shlex.join(words)
 
 
 @dataclass(frozen=True)

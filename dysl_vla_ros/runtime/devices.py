@@ -8,8 +8,8 @@ CPU = torch.device("cpu")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def device_named(name: str) -> torch.device:
-    """Return the device of ``model.device``.
+def device_named(name: str, option: str = "model.device") -> torch.device:
+    """Return the device of ``model.device``, or of another ``option``.
 
     Raises:
         SettingError: it is not there; says what is. A policy never runs elsewhere than it was told to.
@@ -17,7 +17,7 @@ def device_named(name: str) -> torch.device:
     there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
     wanted = "cuda:0" if name == "cuda" else name
     if wanted not in there:
-        raise SettingError(f"model.device is {name!r}, this machine has {', '.join(there)} (as torch sees it)")
+        raise SettingError(f"{option} is {name!r}, this machine has {', '.join(there)} (as torch sees it)")
     return torch.device(wanted)
 
 

@@ -2,7 +2,8 @@
 
 ``config.json`` says which base the folder belongs to, its partition, the sizes of its modules and the SHA-256 of
 ``adapters.safetensors``, which holds adapters and controllers; ``calibration.json`` has the guidance values that the
-settings' 0.0 and "" stand for. Whatever does not fit is refused; nothing is guessed.
+settings' 0.0 and "" stand for. Distillation leaves none of it: such a folder is refused until it is calibrated.
+Whatever does not fit is refused; nothing is guessed.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ CONFIG, WEIGHTS, CALIBRATION = "config.json", "adapters.safetensors", "calibrati
 CALIBRATED = ("step", "verify_threshold", "dead_band", "stride", "verify_on", "warmup")  # fields of GuidanceSettings
 MODULE_SIZES = ("bottleneck", "queries", "controller_width", "rank")
 SIZES_SINCE = {"rank": 0}  # what folders from before a size was there were made with
-# until `calibrate` has measured values
+# of a folder that is run by a parameter file, which sets every value: nothing was measured
 UNCALIBRATED = {
     "step": 1.0, "verify_threshold": 1.0, "dead_band": 0.0, "stride": "integral", "verify_on": "any", "warmup": WARMUP,
 }  # fmt: skip
@@ -105,7 +106,7 @@ def save_dysl(
     base_sha256: str,
     choice: str,
     module_sizes: Mapping[str, int],
-    calibration: Mapping[str, Any],
+    calibration: Mapping[str, Any] | None,
     training: Mapping[str, Any] | None = None,
     beside: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
@@ -121,7 +122,7 @@ def save_dysl(
         module_sizes: ``bottleneck``, ``queries``, ``controller_width`` and, where it is not 0, ``rank`` that
             ``modules`` were made with.
         calibration: what ``calibration.json`` will hold: ``guidance`` (see CALIBRATED), ``actions_per_inference``,
-            anything else that is worth keeping.
+            anything else that is worth keeping; None: thresholds are not searched yet, those of earlier modules go.
         training: what the modules were trained with: ``steps`` and ``seconds``; None: unknown.
         beside: reports that are written with them, file name -> plain values.
 
@@ -132,7 +133,8 @@ def save_dysl(
     module_sizes = SIZES_SINCE | dict(module_sizes)
     assert set(module_sizes) == set(MODULE_SIZES), f"sizes {sorted(module_sizes)}"
     layers = {"num_layers": partition.num_layers, "static": list(partition.static), "choice": choice}
-    _guidance_values(calibration, folder / CALIBRATION)
+    if calibration is not None:
+        _guidance_values(calibration, folder / CALIBRATION)
     config = {
         "base": {"family": family, "sha256": base_sha256},
         "partition": layers | {"per_block": partition.per_block},
@@ -141,8 +143,10 @@ def save_dysl(
     }
     if training:
         config["training"] = dict(training)
-    further = {name: dict(values) for name, values in (beside or {}).items()}
-    write_checkpoint(folder, config, {WEIGHTS: modules.state_dict()}, {CALIBRATION: dict(calibration), **further})
+    written = {name: dict(values) for name, values in (beside or {}).items()}
+    written |= {} if calibration is None else {CALIBRATION: dict(calibration)}
+    outdated = (CALIBRATION,) if calibration is None else ()
+    write_checkpoint(folder, config, {WEIGHTS: modules.state_dict()}, written, outdated)
 
 
 def adapter_kind(queries: int) -> str:
@@ -150,7 +154,9 @@ def adapter_kind(queries: int) -> str:
     return "pooled" if queries else "token"
 
 
-def load_dysl(folder: Path, weights_hash: str | None, num_layers: int, streams: Sequence[Stream]) -> DyslFolder:
+def load_dysl(
+    folder: Path, weights_hash: str | None, num_layers: int, streams: Sequence[Stream], *, calibrated: bool = True
+) -> DyslFolder:
     """Read a DySL folder and check that it belongs to a base with ``num_layers`` layers and these ``streams``.
 
     Args:
@@ -159,6 +165,7 @@ def load_dysl(folder: Path, weights_hash: str | None, num_layers: int, streams: 
             more than a beginning to train from.
         num_layers: of the base.
         streams: of the base, the leading one first.
+        calibrated: false: to train or to calibrate it; thresholds that were never searched are no fault then.
 
     Raises:
         CheckpointError: a file is missing, damaged, of another format or base; the message names the file, what was
@@ -179,11 +186,12 @@ def load_dysl(folder: Path, weights_hash: str | None, num_layers: int, streams: 
     if (rule := config.get("rule", RULES[0])) not in RULES:
         raise CheckpointError(f"{path}: rule is {rule!r:.60}, expected {' or '.join(RULES)}; {REMAKE}")
     sizes = _module_sizes(_entry(config, "modules", dict, path), path)
-    calibrated = _guidance_values(_read_calibration(folder / CALIBRATION), folder / CALIBRATION)
+    path = folder / CALIBRATION
+    values = _guidance_values(_read_calibration(path), path) if calibrated or path.exists() else {}
     require_fitting(lambda: DyslModules(partition, streams, **sizes), read_shapes(folder / WEIGHTS), folder / WEIGHTS)
     modules = DyslModules(partition, streams, **sizes)
     load_exactly(modules, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
-    return DyslFolder(partition, modules.eval().requires_grad_(False), config, calibrated)
+    return DyslFolder(partition, modules.eval().requires_grad_(False), config, values)
 
 
 def _entry(values: Mapping[str, Any], name: str, kind: type[Any], path: Path, parent: str = "") -> Any:
@@ -232,7 +240,10 @@ def _read_calibration(path: Path) -> dict[str, Any]:
     try:
         values = read_object(path, REMAKE)
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing, so nothing is calibrated; {REMAKE}") from error
+        raise CheckpointError(
+            f"{path} is missing: no thresholds were searched for these adapters; run `dysl_vla calibrate CHECKPOINT "
+            f"[DATA] --adapters {path.parent}`"
+        ) from error
     build_from(CalibrationNotes, values, "", path, REMAKE, lenient=True)
     return values
 

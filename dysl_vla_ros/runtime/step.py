@@ -72,6 +72,7 @@ class Runtime:
         threads: int = 1,
         noise: NoiseSettings = FRESH,
         dtype: str = "",
+        calibrated: bool = True,
     ) -> "Runtime":
         """Load a base checkpoint and a DySL folder.
 
@@ -82,6 +83,7 @@ class Runtime:
             threads: compute threads of this process, at least 1; bits depend on it.
             noise: of a policy whose decoding draws some.
             dtype: to compute in, see ``model.dtype``.
+            calibrated: see ``load_dysl``.
 
         Raises:
             CheckpointError: either is missing, damaged, or they do not belong together.
@@ -89,10 +91,12 @@ class Runtime:
         """
         torch.set_num_threads(threads)
         policy = load_policy(Path(checkpoint), device_named(device), dtype_named(dtype))
-        return cls.beside(policy, checkpoint, adapters, noise)
+        return cls.beside(policy, checkpoint, adapters, noise, calibrated)
 
     @classmethod
-    def beside(cls, policy: VlaPolicy, checkpoint: str, adapters: str, noise: NoiseSettings = FRESH) -> "Runtime":
+    def beside(
+        cls, policy: VlaPolicy, checkpoint: str, adapters: str, noise: NoiseSettings = FRESH, calibrated: bool = True
+    ) -> "Runtime":
         """Load a DySL folder beside a policy that is loaded already, from ``checkpoint``: see :meth:`load`.
 
         Raises:
@@ -101,7 +105,7 @@ class Runtime:
         folder = Path(adapters) if adapters else Path(checkpoint) / "dysl"
         if not adapters and not folder.exists():
             return cls(policy, None, noise)
-        dysl = load_dysl(folder, policy.weights_hash, len(policy.layers), policy.streams)
+        dysl = load_dysl(folder, policy.weights_hash, len(policy.layers), policy.streams, calibrated=calibrated)
         dysl.modules.to(policy.device, policy.dtype)
         return cls(policy, dysl, noise)
 

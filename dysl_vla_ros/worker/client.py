@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 
 from dysl_vla_ros import __version__
 from dysl_vla_ros.errors import ObservationError, WorkerError, WorkerLostError
-from dysl_vla_ros.interfaces import FloatArray, Observation, PolicyDescription, StepResult
+from dysl_vla_ros.interfaces import THE_MODEL, FloatArray, Observation, PolicyDescription, StepResult
 from dysl_vla_ros.settings import ModelSettings, RuntimeSettings
 from dysl_vla_ros.worker.frames import FrameSlots, memory_file
 from dysl_vla_ros.worker.messages import PROTOCOL, Answer, Fault, Hello, Load, MessageError, Step, encode, receive
@@ -87,7 +88,8 @@ class WorkerClient:
 
     ``on_reply`` and ``on_lost`` are called from the client's own thread, never at the same time. ``on_lost`` comes at
     most once, never during ``start`` (which raises instead) and never after ``close``. Both callbacks may call
-    ``submit`` and ``close``. An exception of a callback is logged and changes nothing.
+    ``submit`` and ``close``. Where ``on_reply`` raises it is called once more, with the exception as the error of the
+    reply. An exception of that call or of ``on_lost`` is logged and changes nothing.
 
     Do not hold a lock that a callback takes while calling ``close`` from elsewhere: ``close`` waits for a callback that
     is running (at most ``CLOSE_LIMIT``).
@@ -228,7 +230,7 @@ class WorkerClient:
         except (WorkerError, OSError) as error:
             why = str(error)
         except Exception as error:  # our own mistake: it must end in on_lost, not in a silent thread
-            _log.exception("the policy worker's client failed")
+            traceback.print_exception(error)
             why = f"unexpected: {type(error).__name__}: {error}"
         self._bury(ours, frames, why)
         if ready:
@@ -276,7 +278,7 @@ class WorkerClient:
                 raise MessageError(f"a {type(answer).__name__} that nothing asked for")
             if (answer.episode, answer.sequence) != (request.episode, request.sequence):
                 raise MessageError(f"an answer to request {answer.sequence}, {request.sequence} was asked")
-            self._call(self._on_reply, _reply(answer, time.monotonic() - request.since))
+            self._hand_over(_reply(answer, time.monotonic() - request.since))
 
     def _bury(self, stream: socket.socket | None, frames: int, why: str) -> None:
         """Give back every descriptor, make sure that the process is gone, and note why: each whatever else fails."""
@@ -319,6 +321,18 @@ class WorkerClient:
             with contextlib.suppress(OSError):
                 stream.shutdown(socket.SHUT_RDWR)
             raise WorkerLostError(f"the policy worker took {sent} of {len(data)} bytes")
+
+    def _hand_over(self, reply: StepReply) -> None:
+        """Give ``on_reply`` an answer; where that raises, why, in the answer's place: somebody waits for it."""
+        with self._changed:
+            if self._closed:
+                return
+        try:
+            self._on_reply(reply)
+        except Exception as error:
+            traceback.print_exception(error)
+            lost = f"its answer was lost: {type(error).__name__}: {error}"
+            self._call(self._on_reply, StepReply(reply.episode, reply.sequence, None, lost, 0.0, THE_MODEL))
 
     def _call(self, callback: Callable[[Any], None], argument: Any) -> None:
         with self._changed:

@@ -103,8 +103,18 @@ def reason(error: Exception) -> str:
 
 
 def _end_with(stream: socket.socket) -> None:
-    """End this process when the node hangs up, also in the middle of a step: nobody waits for its result."""
-    watch = select.poll()
-    watch.register(stream.fileno(), select.POLLRDHUP)
-    watch.poll()
-    os._exit(0)
+    """End this process when the node hangs up, also in the middle of a step: nobody waits for its result.
+
+    Where that cannot be noticed it ends at once: the node tells why.
+    """
+    code = 1
+    try:
+        watch = select.poll()
+        watch.register(stream.fileno(), select.POLLRDHUP)
+        watch.poll()
+        code = 0
+    except Exception as error:
+        traceback.print_exception(error)
+        sys.stderr.flush()
+    finally:
+        os._exit(code)

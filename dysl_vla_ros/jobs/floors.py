@@ -1,16 +1,16 @@
 """Floors from a checkpoint to table and picture: trained, played, drawn. What ``dysl_vla floors`` does."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from dysl_vla_ros.distillation.activations import Activations, inputs_of
-from dysl_vla_ros.distillation.stages import DistillationSettings
+from dysl_vla_ros.distillation.activations import inputs_of
+from dysl_vla_ros.distillation.settings import DistillationSettings
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, play_episodes
 from dysl_vla_ros.files import require_writable, write_text
@@ -18,53 +18,21 @@ from dysl_vla_ros.floors.baselines import BaselineTable, fitting, read_tables
 from dysl_vla_ros.floors.plots import write_floors_picture
 from dysl_vla_ros.floors.records import comparable
 from dysl_vla_ros.floors.training import PARAMETER_FILE, PARAMETERS, Progress, combinations, train_floor
+from dysl_vla_ros.jobs.distill import HELD_OUT, THREADS
+from dysl_vla_ros.jobs.learning_data import open_data, paths_of
+from dysl_vla_ros.jobs.settings import AnyPath, Data, FloorSettings
+from dysl_vla_ros.jobs.teacher import record_teacher
 from dysl_vla_ros.policies.interface import VlaPolicy
 from dysl_vla_ros.policies.registry import load_policy
+from dysl_vla_ros.recordings.corrections import Corrections
+from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import AT_FLOOR, FULL_DEPTH, RuntimeSettings
 from dysl_vla_ros.simulation.seeds import calibration_seeds
-from dysl_vla_ros.simulation.tasks import Task
+from dysl_vla_ros.simulation.tasks import tasks_named
 from dysl_vla_ros.skipping.importance import check_count
 
 LOG = logging.getLogger(__name__)
 SIMILARITY_FRAMES = 1000
-
-
-class Teacher(Protocol):
-    """What the policy does at full depth with the data that floors learn from."""
-
-    def count(self, wanted: int) -> int:
-        """Return how many frames there are of ``wanted``."""
-        ...
-
-    def record(
-        self, count: int, layers: Sequence[int] | None, *, held_out: bool, folder: Path | None, label: str
-    ) -> Activations:
-        """Run the policy over ``count`` frames; see ``record_activations``."""
-        ...
-
-
-@dataclass(frozen=True)
-class FloorSettings:
-    """Which floors are trained, alike, and how they are played."""
-
-    sizes: Callable[[int], dict[str, int]]  # of the modules, of the hidden states' width
-    static_layers: tuple[int, ...] = (2, 3, 4, 5, 7)  # numbers of static layers
-    choices: tuple[str, ...] = ("informative", "spread")  # how they are chosen
-    adapters: tuple[str, ...] = ("token", "pooled")  # kinds of adapter
-    observations: int = 10_000  # frames to learn from
-    held_out: int = 512  # frames of episodes that nothing is learned from, to judge by
-    hidden_steps: int = 300  # of each floor, on hidden states
-    action_steps: int = 1500  # of each, on the action through the floor
-    batch_size: int = 64  # frames a step
-    seed: int = 0  # of weights and batches
-    compile: bool = True  # the frozen layers
-    threads: int = 2  # compute threads
-    evaluate: int = 0  # scenes a task that are played at each floor and at full depth; 0: none
-    tasks: tuple[Task, ...] = ()  # that are played
-    max_ticks: int = 200  # control ticks of 50 ms before an episode is lost
-    jobs: int = 1  # processes that play
-    beside: tuple[Path, ...] = ()  # table.json of comparisons, whose methods are drawn beside the floors
-    told: Mapping[str, Any] = field(default_factory=dict)  # plain values on where the data is and how it is read
 
 
 @dataclass(frozen=True)
@@ -79,10 +47,7 @@ class Floors:
 
 
 def train_floors(
-    checkpoint: str | Path,
-    open_teacher: Callable[[VlaPolicy], Teacher],
-    out: str | Path,
-    settings: FloorSettings,
+    checkpoint: AnyPath, data: Data, out: AnyPath, settings: FloorSettings | None = None
 ) -> Floors:
     """Train the floors that are not trained yet, play what is not played yet, draw all that was played.
 
@@ -92,37 +57,28 @@ def train_floors(
 
     Args:
         checkpoint: folder of the base checkpoint.
-        open_teacher: opens the data for the policy; not called where every floor was trained before.
+        data: a folder that ``dysl_vla demonstrations`` wrote, or one or more bags.
         out: folder for the results.
-        settings: which floors, how they are trained and played.
+        settings: which floors, how they are trained and played; None: the defaults of the command line.
 
     Raises:
         CheckpointError: the checkpoint is missing or damaged.
         SettingError, DataError: a number of static layers leaves nothing to skip, a table cannot be drawn, the data
             cannot serve, or ``out`` holds floors made with other settings.
+        BagError: a bag cannot serve the policy.
     """
+    settings = settings or FloorSettings()
+    stages = replace(settings.stages, floor_share=1.0)
     tables = read_tables(settings.beside)
-    torch.set_num_threads(settings.threads)
-    out, policy = Path(out), load_policy(Path(checkpoint))
-    layers, sizes = len(policy.layers), settings.sizes(policy.streams[0].width)
+    torch.set_num_threads(THREADS)
+    out, paths, policy = Path(out), paths_of(data), load_policy(Path(checkpoint))
+    layers, sizes = len(policy.layers), settings.modules.sizes(policy.streams[0].width)
     for count in settings.static_layers:
         if check_count(layers, count) == layers:
             raise DataError(f"--static-layers {count} of {layers} leaves nothing to skip")
     require_writable(out)
-    stages = DistillationSettings(
-        hidden_steps=settings.hidden_steps,
-        action_steps=settings.action_steps,
-        batch_size=settings.batch_size,
-        floor_share=1.0,
-        seed=settings.seed,
-        compile=settings.compile,
-    )
-    plan = {
-        "base_sha256": policy.weights_hash, **settings.told, "observations": settings.observations, "sizes": sizes,
-        "settings": asdict(stages),
-    }  # fmt: skip
-    progress = Progress(out, plan)
-    _train(policy, open_teacher, out, settings, stages, sizes, progress)
+    progress = Progress(out, _plan(policy, paths, settings, stages, sizes))
+    _train(policy, paths, out, settings, stages, sizes, progress)
     write_text(out / PARAMETERS, PARAMETER_FILE)
     if settings.evaluate:
         _play(str(checkpoint), out, settings, progress)
@@ -131,9 +87,27 @@ def train_floors(
     return Floors(floors, full_depth, layers, picture, notes)
 
 
+def _plan(
+    policy: VlaPolicy,
+    paths: Sequence[Path],
+    settings: FloorSettings,
+    stages: DistillationSettings,
+    sizes: dict[str, int],
+) -> dict[str, Any]:
+    """Return all that a floor's figures depend on, but for the combination, as plain values."""
+    read = settings.data.recordings
+    plan = {
+        "base_sha256": policy.weights_hash, "data": [str(path.resolve()) for path in paths],
+        "tasks": list(settings.data.tasks) or None, "topic": [":=".join(own) for own in read.remapped.items()],
+        "instruction": read.instruction, "observations": settings.observations, "sizes": sizes,
+        "settings": asdict(stages),
+    }  # fmt: skip
+    return plan | ({} if read.corrections == Corrections() else asdict(read.corrections))
+
+
 def _train(
     policy: VlaPolicy,
-    open_teacher: Callable[[VlaPolicy], Teacher],
+    paths: Sequence[Path],
     out: Path,
     settings: FloorSettings,
     stages: DistillationSettings,
@@ -146,19 +120,19 @@ def _train(
     ):
         LOG.info("every floor was trained before")
         return
-    teacher = open_teacher(policy)
-    frames = teacher.count(settings.observations)
+    data = open_data(paths, settings.data, Runtime(policy, None))
+    frames = data.learned_count(settings.observations)
     if not similarity:
         few = min(frames, SIMILARITY_FRAMES)
-        similarity = teacher.record(few, (), held_out=False, folder=None, label="similarity").similarity
+        similarity = record_teacher(policy, data, few, (), label="similarity").similarity
         progress.keep(similarity=list(similarity))
     floors = combinations(similarity, *wanted)
     left = [floor for floor in floors if not progress.finished(floor)]
     steps = stages.hidden_steps + stages.action_steps
     LOG.info("%d of %d floors to train, %d steps each", len(left), len(floors), steps)
     layers = inputs_of(policy, *(floor.partition(len(policy.layers)) for floor in left))
-    learned = teacher.record(frames, layers, held_out=False, folder=out, label="teacher at full depth")
-    held_out = teacher.record(settings.held_out, layers, held_out=True, folder=out, label="the same, held out")
+    learned = record_teacher(policy, data, frames, layers, folder=out)
+    held_out = record_teacher(policy, data, HELD_OUT, layers, held_out=True, folder=out, label="the same, held out")
     progress.keep(frames=len(learned), frames_held_out=len(held_out))
     for number, floor in enumerate(left):
         LOG.info("%d of %d: %s, static layers %s", number + 1, len(left), floor.name, list(floor.static))
@@ -167,10 +141,10 @@ def _train(
 
 def _play(checkpoint: str, out: Path, settings: FloorSettings, progress: Progress) -> None:
     """Play full depth and every floor that was not played in as many scenes of the same tasks before."""
-    seeds = calibration_seeds(settings.evaluate)
+    seeds, tasks = calibration_seeds(settings.evaluate), tuple(tasks_named(settings.data.tasks))
     about = {
         "seeds": [seeds.start, seeds.stop],
-        "tasks": [task.name for task in settings.tasks],
+        "tasks": [task.name for task in tasks],
         "max_ticks": settings.max_ticks,
     }
 
@@ -185,12 +159,12 @@ def _play(checkpoint: str, out: Path, settings: FloorSettings, progress: Progres
             seeds=len(seeds),
             checkpoint=checkpoint,
             adapters=str(out / folder),
-            tasks=settings.tasks,
+            tasks=tasks,
         )
         episodes = play_episodes(evaluation, settings.jobs)
-        bar = tqdm(episodes, desc=label, total=len(settings.tasks) * len(seeds), unit="episode")
+        bar = tqdm(episodes, desc=label, total=len(tasks) * len(seeds), unit="episode")
         ended = {(episode.task, episode.seed): bool(episode.success) for episode in bar}
-        by_task = {task.name: [ended[task.name, seed] for seed in seeds] for task in settings.tasks}
+        by_task = {task.name: [ended[task.name, seed] for seed in seeds] for task in tasks}
         return about | {
             "episodes": len(ended),
             "successes": sum(ended.values()),

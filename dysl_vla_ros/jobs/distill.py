@@ -1,0 +1,114 @@
+"""Adapters and controllers for a frozen policy: from paths to a DySL folder, in the order of execution.
+
+The folder has no thresholds; :mod:`dysl_vla_ros.jobs.calibrate` searches them.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dysl_vla_ros.distillation import stage_report
+from dysl_vla_ros.distillation.activations import inputs_of
+from dysl_vla_ros.distillation.chosen_layers import read_choice
+from dysl_vla_ros.distillation.initial_weights import InitialWeights, new_modules, trained_modules
+from dysl_vla_ros.distillation.resume import Resume
+from dysl_vla_ros.distillation.stages import Distillation
+from dysl_vla_ros.distillation.verdict import verdicts
+from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.files import require_writable
+from dysl_vla_ros.jobs.learning_data import folder_of, open_data, paths_of
+from dysl_vla_ros.jobs.settings import AnyPath, Data, DistillSettings
+from dysl_vla_ros.jobs.teacher import record_teacher
+from dysl_vla_ros.policies.interface import VlaPolicy
+from dysl_vla_ros.policies.registry import load_policy
+from dysl_vla_ros.runs.training_data import TrainingData
+from dysl_vla_ros.runtime.devices import device_named
+from dysl_vla_ros.runtime.step import Runtime
+from dysl_vla_ros.skipping.partition import LayerPartition
+
+LOG = logging.getLogger(__name__)
+HELD_OUT = 512  # frames of episodes that nothing is learned from, to judge by
+THREADS = min(2, os.cpu_count() or 1)  # for operations this small more were never tried
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What a distillation has left."""
+
+    folder: Path  # the DySL folder, without ``calibration.json``
+    report: Mapping[str, Any]  # what ``distillation.json`` in it holds
+    warnings: tuple[str, ...]  # what is wrong with the result, with what to do
+    data: TrainingData  # what was learned from, open: ``calibrate`` takes it too
+
+
+def distill(
+    checkpoint: AnyPath, data: Data, adapters: AnyPath = "", settings: DistillSettings | None = None
+) -> Distilled:
+    """Record the teacher, train both stages, write the DySL folder.
+
+    Interrupted, it goes on behind the last finished stage when it is called again.
+
+    Args:
+        checkpoint: folder of the base, which stays as it is.
+        data: a folder that ``dysl_vla demonstrations`` wrote, or one or more bags.
+        adapters: DySL folder, in which ``calibrate`` has chosen static layers; "": ``dysl`` in the checkpoint.
+        settings: None: the defaults of the command line.
+
+    Raises:
+        CheckpointError: the checkpoint, the choice of static layers or the folder to go on from cannot be used.
+        DataError: there is too little data, or it is neither demonstrations nor bags; the folder cannot be written to.
+        BagError: a bag cannot serve the policy.
+        SettingError: the device is not there.
+    """
+    settings = settings or DistillSettings()
+    stages, goes_on = settings.stages, settings.go_on_from
+    device = device_named(settings.device, "--device")
+    torch.set_num_threads(THREADS)
+    torch.manual_seed(stages.seed)
+    folder = folder_of(checkpoint, adapters)
+    policy = load_policy(Path(checkpoint), device)
+    initial = trained_modules(goes_on, policy) if goes_on else _new_modules(settings, folder, policy)
+    require_writable(folder)
+    partition, modules = initial.partition, initial.modules.to(policy.device)
+    if initial.gone_on_from and initial.gone_on_from["base_sha256"] != policy.weights_hash:
+        LOG.info("%s was made for another checkpoint: its adapters are where training begins", goes_on)
+    LOG.info("static layers %s; %s", list(partition.static), stage_report.size_sentence(modules, policy))
+
+    opened = open_data(paths_of(data), settings.data, Runtime(policy, None))
+    count, layers = opened.learned_count(settings.observations), inputs_of(policy, partition)
+    activations = record_teacher(
+        policy, opened, count, layers, variants=settings.variants, seed=stages.seed, folder=folder
+    )
+    held_out = record_teacher(
+        policy, opened, HELD_OUT, layers, held_out=True, folder=folder, label="the same, held out"
+    )
+    if goes_on:
+        stages = replace(stages, hidden_steps=0)
+    job = Distillation(partition, modules, activations, stages, held_out)
+    plan = [asdict(stages), dict(initial.sizes), list(partition.static), partition.per_block, policy.weights_hash]
+    plan += [dict(initial.gone_on_from)] if initial.gone_on_from else []
+    resume = Resume(folder, plan, activations.actions)
+    start = job.judge.floor_error()
+    LOG.info("before training: floor %.4f", start)
+    records = stage_report.run_stages(stage_report.stages_of(job), resume, modules)
+    LOG.info("\n".join(stage_report.tables(records)))
+    warnings = verdicts(start, records, gone_on=bool(goes_on))
+    found = {"floor_error_before": round(start, 5), "warnings": warnings}
+    report = stage_report.write_folder(folder, job, records, initial, told=opened.told(), found=found)
+    resume.remove()
+    return Distilled(folder, report, tuple(warnings), opened)
+
+
+def _new_modules(settings: DistillSettings, folder: Path, policy: VlaPolicy) -> InitialWeights:
+    choice = read_choice(folder, policy.weights_hash)
+    partition = LayerPartition(len(policy.layers), choice.static, settings.modules.adapters_per_block)
+    if not partition.blocks:
+        raise DataError(
+            f"{folder}: all layers were chosen as static, so there is nothing to skip; calibrate with fewer"
+        )
+    return new_modules(partition, policy, settings.modules.sizes(policy.streams[0].width), choice.choice)
