@@ -57,7 +57,7 @@ ARROWS = {
     "replay": {"recordings", "reports"},
     "calibration": {"runtime", "records", "runs"},
     "distillation": {"runtime", "calibration"},
-    "jobs": {"distillation", "calibration", "recordings", "training", "evaluation"},
+    "jobs": {"distillation", "calibration", "recordings", "training", "evaluation", "floors"},
     "launching": {"simulation.tasks", "rclpy_private"},
     "terminal": set(),
     "monitor": {"terminal"},

@@ -15,24 +15,24 @@ pytest.importorskip("mujoco")
 HALFWAY = '''
 """``halfway``: every block is left in its middle; ``tiny``: another checkpoint."""
 
-from dysl_vla_ros.comparison.methods.method import Method, Prepared, Trained, loaded, trained, unguided
+from dysl_vla_ros.comparison.methods.method import Method, Prepared, Trained, trained, unguided
 from dysl_vla_ros.skipping.depth_rules import FixedPlan
 
 
 def set_up(scenes):
-    _, dysl = loaded(scenes.library, scenes.options)
+    _, dysl = scenes.loaded()
     return {"halfway_plan": [(first + end) // 2 for first, end in dysl.partition.blocks]}
 
 
-def prepare(library, options, settings, matched):
-    runtime, dysl = loaded(library, options)
-    plan = tuple(matched.values["halfway_plan"])
+def prepare(given):
+    runtime, dysl = given.loaded()
+    plan = tuple(given.values["halfway_plan"])
     runtime.rule_override = lambda points: FixedPlan(dysl.partition, dysl.modules, plan)
-    return Prepared(runtime, unguided(settings), trained(dysl, plan))
+    return Prepared(runtime, unguided(given.settings), trained(dysl, plan))
 
 
-def prepare_tiny(library, options, settings, matched):
-    return Prepared(library.alone(options.checkpoints["tiny_policy"]), settings, Trained(1, 2, 3.0))
+def prepare_tiny(given):
+    return Prepared(given.library.alone(given.options.checkpoints["tiny_policy"]), given.settings, Trained(1, 2, 3.0))
 
 
 METHOD = Method("half of every block", prepare, set_up=set_up, sets=("halfway_plan",), bound=True, guided=True)

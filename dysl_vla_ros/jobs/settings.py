@@ -53,6 +53,23 @@ class DistillSettings:
 
 
 @dataclass(frozen=True)
+class FloorSettings:
+    """Which floors are trained, alike, and how they are played."""
+
+    static_layers: tuple[int, ...] = (2, 3, 4, 5, 7)  # their numbers
+    choices: tuple[str, ...] = ("informative", "spread")  # how they are chosen
+    adapters: tuple[str, ...] = ("token", "pooled")  # kinds of adapter
+    observations: int = 10_000  # frames to learn from
+    stages: DistillationSettings = DistillationSettings(hidden_steps=300, action_steps=1500, compile=True)  # the first
+    modules: ModuleSettings = ModuleSettings()  # sizes of adapters
+    evaluate: int = 0  # scenes a task that are played at each floor and at full depth; 0: none
+    max_ticks: int = 200  # control ticks of 50 ms before an episode is lost
+    jobs: int = os.cpu_count() or 1  # processes that play
+    beside: tuple[Path, ...] = ()  # table.json of comparisons, whose methods are drawn beside the floors
+    data: DataSettings = field(default_factory=DataSettings)
+
+
+@dataclass(frozen=True)
 class TuneSettings:
     """What ``tune`` may be told; one of the first two is given."""
 

@@ -1,21 +1,11 @@
 """``controllers``: they alone decide, unguided."""
 
-from dysl_vla_ros.comparison.methods.method import (
-    Library,
-    Matched,
-    Method,
-    MethodOptions,
-    Prepared,
-    loaded,
-    trained,
-    unguided,
-)
-from dysl_vla_ros.settings import RuntimeSettings
+from dysl_vla_ros.comparison.methods.method import Method, MethodInputs, Prepared, trained, unguided
 
 
-def _prepare(library: Library, options: MethodOptions, settings: RuntimeSettings, _: Matched) -> Prepared:
-    runtime, dysl = loaded(library, options)
-    return Prepared(runtime, unguided(settings), trained(dysl, controllers=True))
+def _prepare(given: MethodInputs) -> Prepared:
+    runtime, dysl = given.loaded()
+    return Prepared(runtime, unguided(given.settings), trained(dysl, controllers=True))
 
 
 METHOD = Method("controllers alone, unguided", _prepare)

@@ -7,15 +7,13 @@ from typing import Any
 from dysl_vla_ros.calibration.paper_guidance import paper_guidance
 from dysl_vla_ros.comparison.methods.method import (
     CalibrationScenes,
-    Library,
-    Matched,
     Method,
+    MethodInputs,
     MethodOptions,
     Prepared,
-    loaded,
     trained,
 )
-from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
+from dysl_vla_ros.settings import GuidanceSettings, SkippingSettings
 
 GUIDANCE = "paper_guidance"
 
@@ -26,7 +24,7 @@ def _folder(options: MethodOptions) -> str:
 
 def _set_up(scenes: CalibrationScenes) -> Mapping[str, Any]:
     """Search guidance for the paper's stride; None: the folder's own, because it was calibrated for that."""
-    runtime, dysl = loaded(scenes.library, scenes.options, _folder(scenes.options))
+    runtime, dysl = scenes.loaded(_folder(scenes.options))
     calibrated = dysl.calibrated
     if calibrated.get("stride") == "paper" and calibrated.get("verify_on") == "first":
         return {GUIDANCE: None}
@@ -34,12 +32,12 @@ def _set_up(scenes: CalibrationScenes) -> Mapping[str, Any]:
     return {GUIDANCE: asdict(paper_guidance(runtime, runs, scenes.m)) if runs else None}
 
 
-def _prepare(library: Library, options: MethodOptions, settings: RuntimeSettings, matched: Matched) -> Prepared:
-    runtime, dysl = loaded(library, options, _folder(options))
-    found = matched.values.get(GUIDANCE)
-    guidance = GuidanceSettings(**found) if found else settings.guidance
+def _prepare(given: MethodInputs) -> Prepared:
+    runtime, dysl = given.loaded(_folder(given.options))
+    found = given.values.get(GUIDANCE)
+    guidance = GuidanceSettings(**found) if found else given.settings.guidance
     guidance = replace(guidance, stride="paper", verify_on="first", prior=True, verify=True)
-    paper = replace(settings, skipping=SkippingSettings(), guidance=guidance)
+    paper = replace(given.settings, skipping=SkippingSettings(), guidance=guidance)
     return Prepared(runtime, paper, trained(dysl, controllers=True))
 
 

@@ -9,20 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dysl_vla_ros.comparison.methods.action_errors import ActionErrors
-from dysl_vla_ros.comparison.methods.method import (
-    CalibrationScenes,
-    Library,
-    Matched,
-    Method,
-    MethodOptions,
-    Prepared,
-    loaded,
-    trained,
-    unguided,
-)
+from dysl_vla_ros.comparison.methods.method import CalibrationScenes, Method, MethodInputs, Prepared, trained, unguided
 from dysl_vla_ros.runs.full_depth import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
-from dysl_vla_ros.settings import RuntimeSettings
 from dysl_vla_ros.skipping.depth_rules import FixedPlan
 from dysl_vla_ros.skipping.partition import LayerPartition
 
@@ -116,17 +105,17 @@ def _plans_or_none(partition: LayerPartition, layers: int) -> list[Plan] | None:
 
 
 def _set_up(scenes: CalibrationScenes) -> Mapping[str, Any]:
-    runtime, dysl = loaded(scenes.library, scenes.options)
+    runtime, dysl = scenes.loaded()
     assert scenes.depth is not None
     choice = best_plan(runtime, scenes.runs(), scenes.m, nearest_layers(dysl.partition, scenes.depth))
     return {PLAN: list(choice.plan), CHOICE: choice.how}
 
 
-def _prepare(library: Library, options: MethodOptions, settings: RuntimeSettings, matched: Matched) -> Prepared:
-    runtime, dysl = loaded(library, options)
-    plan = tuple(matched.values[PLAN])
+def _prepare(given: MethodInputs) -> Prepared:
+    runtime, dysl = given.loaded()
+    plan = tuple(given.values[PLAN])
     runtime.rule_override = lambda points: FixedPlan(dysl.partition, dysl.modules, plan)
-    return Prepared(runtime, unguided(settings), trained(dysl, plan))
+    return Prepared(runtime, unguided(given.settings), trained(dysl, plan))
 
 
 METHOD = Method(

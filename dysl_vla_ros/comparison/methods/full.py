@@ -2,13 +2,12 @@
 
 from dataclasses import replace
 
-from dysl_vla_ros.comparison.methods.method import Library, Matched, Method, MethodOptions, Prepared, Trained
-from dysl_vla_ros.settings import RuntimeSettings
+from dysl_vla_ros.comparison.methods.method import Method, MethodInputs, Prepared, Trained
 
 
-def _prepare(library: Library, options: MethodOptions, settings: RuntimeSettings, _: Matched) -> Prepared:
-    runtime = library.with_adapters(options.checkpoint, options.adapters)
-    full = replace(settings, skipping=replace(settings.skipping, rule="full"))
+def _prepare(given: MethodInputs) -> Prepared:
+    runtime = given.library.with_adapters(given.options.checkpoint, given.options.adapters)
+    full = replace(given.settings, skipping=replace(given.settings.skipping, rule="full"))
     return Prepared(runtime, full, Trained(0, 0, 0.0))
 
 

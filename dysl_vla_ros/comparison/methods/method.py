@@ -111,8 +111,26 @@ class CalibrationScenes:
         """Where weights lie."""
         return self.comparison.options
 
+    def loaded(self, adapters: str | None = None) -> tuple[Runtime, DyslFolder]:
+        """See :func:`loaded`."""
+        return loaded(self.library, self.options, adapters)
 
-Prepare = Callable[[Library, MethodOptions, RuntimeSettings, Matched], Prepared]
+
+@dataclass(frozen=True)
+class MethodInputs:
+    """What a method is prepared from."""
+
+    library: Library
+    options: MethodOptions
+    settings: RuntimeSettings  # those of ``dysl``, with the rule ``dysl`` and the m that is played
+    values: Mapping[str, Any]  # what was set, by the names in ``Method.sets``
+
+    def loaded(self, adapters: str | None = None) -> tuple[Runtime, DyslFolder]:
+        """See :func:`loaded`."""
+        return loaded(self.library, self.options, adapters)
+
+
+Prepare = Callable[[MethodInputs], Prepared]
 
 
 @dataclass(frozen=True)
@@ -138,7 +156,7 @@ def prepare(name: str, m: int, library: Library, options: MethodOptions, matched
         skipping=replace(options.settings.skipping, rule="dysl", enabled=True),
         actions_per_inference=m,
     )
-    return method_named(name).prepare(library, options, settings, matched)
+    return method_named(name).prepare(MethodInputs(library, options, settings, matched.values))
 
 
 def require_usable(name: str, library: Library, options: MethodOptions) -> None:

@@ -12,22 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dysl_vla_ros.comparison.methods.action_errors import ActionErrors
-from dysl_vla_ros.comparison.methods.method import (
-    CalibrationScenes,
-    Library,
-    Matched,
-    Method,
-    MethodOptions,
-    Prepared,
-    loaded,
-    trained,
-    unguided,
-)
+from dysl_vla_ros.comparison.methods.method import CalibrationScenes, Method, MethodInputs, Prepared, trained, unguided
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.runs.full_depth import FullDepthRun
 from dysl_vla_ros.runtime.folder import CALIBRATION
 from dysl_vla_ros.runtime.step import Runtime
-from dysl_vla_ros.settings import RuntimeSettings
 from dysl_vla_ros.skipping.depth_rules import Oracle, StaticOnly
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
@@ -64,7 +53,7 @@ def _set_up(scenes: CalibrationScenes) -> Mapping[str, Any]:
 def _threshold(scenes: CalibrationScenes) -> float:
     if scenes.comparison.oracle_threshold is not None:
         return scenes.comparison.oracle_threshold
-    runtime, _ = loaded(scenes.library, scenes.options)
+    runtime, _ = scenes.loaded()
     runs = scenes.runs()
     if runs and scenes.depth is not None and runtime.policy.initial_state() is None:
         return oracle_threshold(runtime, runs, scenes.m, scenes.depth)
@@ -80,16 +69,16 @@ def _threshold(scenes: CalibrationScenes) -> float:
     return float(tolerated)
 
 
-def _prepare(library: Library, options: MethodOptions, settings: RuntimeSettings, matched: Matched) -> Prepared:
-    runtime, dysl = loaded(library, options)
-    threshold, layers, m = matched.values[THRESHOLD], runtime.policy.layers, settings.actions_per_inference
+def _prepare(given: MethodInputs) -> Prepared:
+    runtime, dysl = given.loaded()
+    threshold, layers, m = given.values[THRESHOLD], runtime.policy.layers, given.settings.actions_per_inference
 
     def apart(floor: StackResult, full: StackResult, context: StackContext) -> float:
         one, other = (runtime.decoded(result, context) for result in (floor, full))
         return float((one[:, :m] - other[:, :m]).abs().mean())
 
     runtime.rule_override = lambda points: Oracle(dysl.partition, dysl.modules, layers, apart, threshold)
-    return Prepared(runtime, unguided(settings), trained(dysl, dysl.partition.floor))
+    return Prepared(runtime, unguided(given.settings), trained(dysl, dysl.partition.floor))
 
 
 METHOD = Method(

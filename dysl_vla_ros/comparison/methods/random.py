@@ -5,18 +5,7 @@ from typing import Any
 
 import torch
 
-from dysl_vla_ros.comparison.methods.method import (
-    CalibrationScenes,
-    Library,
-    Matched,
-    Method,
-    MethodOptions,
-    Prepared,
-    loaded,
-    trained,
-    unguided,
-)
-from dysl_vla_ros.settings import RuntimeSettings
+from dysl_vla_ros.comparison.methods.method import CalibrationScenes, Method, MethodInputs, Prepared, trained, unguided
 from dysl_vla_ros.skipping.depth_rules import RandomSkipping
 from dysl_vla_ros.skipping.partition import LayerPartition
 
@@ -43,20 +32,20 @@ def skip_probability(partition: LayerPartition, depth: float) -> float:
 
 
 def _set_up(scenes: CalibrationScenes) -> Mapping[str, Any]:
-    _, dysl = loaded(scenes.library, scenes.options)
+    _, dysl = scenes.loaded()
     assert scenes.depth is not None
     return {PROBABILITY: skip_probability(dysl.partition, scenes.depth)}
 
 
-def _prepare(library: Library, options: MethodOptions, settings: RuntimeSettings, matched: Matched) -> Prepared:
-    runtime, dysl = loaded(library, options)
-    probability, generator = matched.values[PROBABILITY], torch.Generator()
+def _prepare(given: MethodInputs) -> Prepared:
+    runtime, dysl = given.loaded()
+    probability, generator = given.values[PROBABILITY], torch.Generator()
     runtime.rule_override = lambda points: RandomSkipping(dysl.partition, dysl.modules, probability, generator)
 
     def begin(seed: int) -> None:
         generator.manual_seed(seed)
 
-    return Prepared(runtime, unguided(settings), trained(dysl), begin)
+    return Prepared(runtime, unguided(given.settings), trained(dysl), begin)
 
 
 METHOD = Method("skips by chance, at equal mean depth", _prepare, depth=True, set_up=_set_up, sets=(PROBABILITY,))
