@@ -1,5 +1,6 @@
 """How every program of this package that is a ROS node begins and ends."""
 
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 
@@ -48,9 +49,10 @@ def run_program(
         print(f"{name}: error: {error}", file=sys.stderr)
         return REFUSED
     finally:
-        rclpy.try_shutdown()
-        console.close()
-        stop.ignore_more()
+        with contextlib.ExitStack() as ends:  # the last first, and each of them even where another one fails
+            ends.callback(stop.ignore_more)
+            ends.callback(console.close)
+            ends.callback(rclpy.try_shutdown)
 
 
 def _open_log_file(console: Console, name: str, given: Sequence[str]) -> None:
