@@ -432,6 +432,13 @@ def test_the_search_finds_thresholds_for_controllers_of_any_scale(policy, module
     assert len({round(own.layers, 2) for own in found.front}) > 2, "some depth between the extremes"
 
 
+def test_the_same_seed_finds_the_same_thresholds(policy, modules):
+    runtime = Runtime(policy, DyslFolder(PARTITION, modules.eval(), {}, {}))
+    runs = full_runs(policy, some_observations(12))
+    first, again = (search(runtime, runs, 1, target=6.0, seed=2) for _ in range(2))
+    assert (first.best, first.front) == (again.best, again.front)
+
+
 def test_the_search_leaves_the_controllers_at_its_choice(policy, modules):
     runtime = Runtime(policy, DyslFolder(PARTITION, modules.eval(), {}, {}))
     assert Runtime(policy, None).description.blocks == ()

@@ -227,7 +227,7 @@ def test_the_same_seed_finds_the_same_and_never_worse_than_before(runtime, sides
     assert found.choice.figures == measure(sides[1], found.choice.settings, COST), "figures are of held-out runs"
     assert found.met == target.met(found.choice.figures)
     stages = [trial.stage for trial in found.trials]
-    assert stages == sorted(stages, key=("before", "random", "refined", "local").index)
+    assert stages == sorted(stages, key=("before", "start", "searched").index)
 
 
 def test_a_target_below_the_floor_is_not_met_and_the_nearest_is_chosen(runtime, sides):

@@ -1,21 +1,20 @@
-"""Which thresholds give the least action error at which depth: tried on held-out full-depth runs, the front is kept.
+"""Which thresholds give the least action error at which depth: searched on held-out full-depth runs, the front is kept.
 
-The runs are replayed as the deployed :class:`~dysl_vla_ros.runtime.step.Runtime` would, each way through the layers
-computed once (:mod:`~dysl_vla_ros.calibration.remembered_passes`). First the tolerated error of the controllers, then
-stride and step of the prior, then which drops are verified and how many, then the tolerated errors once more where
-little is verified, then a warm-up; each goes on from the best so far. What each signal knows of the floor's error is
-measured on the same runs.
+A :mod:`~dysl_vla_ros.calibration.search` whose target is a depth. It begins with points that were measured on the runs,
+one thing after the other, and goes on from what did best. What each signal knows of the floor's error is measured on
+the same runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from dysl_vla_ros.calibration.guidance_values import prior_step, starting_points, trace_continuity
 from dysl_vla_ros.calibration.remembered_passes import RememberedPasses, RememberedStep
+from dysl_vla_ros.calibration.search import SearchSpace
+from dysl_vla_ros.calibration.search import front as front_of
+from dysl_vla_ros.calibration.search import search as search_for
 from dysl_vla_ros.calibration.signals import ERROR_FLOOR, Signal, measure_signals
 from dysl_vla_ros.interfaces import FloatArray
 from dysl_vla_ros.runs.full_depth import FullDepthRun
@@ -28,12 +27,23 @@ from dysl_vla_ros.skipping.partition import LayerPartition
 REMEMBERED_AT = 0.05  # action L1, normalised: the tolerated error that controllers are at while passes are remembered
 TOLERATED_QUANTILES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 """Of the floor's errors; and the share that skips, of what controllers say at the floor."""
+PLAIN = {"factor": 4.0, "stride": "integral", "band": 0.0, "verify_on": "any", "share": 0.05, "warmup": 0}
 STEP_FACTORS = (1.0, 2.0, 4.0, 8.0)
-FIRST_FACTOR, FIRST_SHARE = 4.0, 0.05  # while other values are tried
 VERIFIED_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 LITTLE = (0.002, 0.01)  # of the inferences, verified while controllers spend what the target leaves them
-WARMUPS = (1, WARMUP)  # tried at the end; the search goes without
-TRIALS = 2 * ((1 + len(LITTLE)) * len(TOLERATED_QUANTILES) + len(STEP_FACTORS) + len(VERIFIED_SHARES)) + len(WARMUPS)
+WARMUPS = (1, WARMUP)
+STARTS = 2 * ((1 + len(LITTLE)) * len(TOLERATED_QUANTILES) + len(STEP_FACTORS) + len(VERIFIED_SHARES)) + len(WARMUPS)
+TRIALS = STARTS + 30
+FREE = {
+    "quantile": (0.0, 1.0),
+    "factor": (0.5, 16.0),
+    "stride": ("paper", "integral"),
+    "band": (0.0, 1.0),
+    "verify_on": ("first", "any"),
+    "share": (0.001, 0.3),
+    "warmup": (0, 1, WARMUP),
+}
+"""What a DySL folder keeps, see CALIBRATED; all else has the settings' defaults."""
 STILL, EVEN = 0.05, 0.95  # evenness of allow points below and above which the prior decides nothing
 LARGEST_LOGIT = 15.0  # what a probability in float32 can tell
 
@@ -73,53 +83,78 @@ def set_tolerated_error(modules: DyslModules, error: float) -> None:
         controller.offset.fill_(offset)  # type: ignore[operator]  # ModuleDict forgets what it holds
 
 
-def search(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, target: float) -> Search:
+def search(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, target: float, seed: int = 0) -> Search:
     """Try thresholds; the best is the one of the front of least error at no more than ``target`` mean layer calls.
 
     Leaves the controllers of ``runtime`` set to the choice. Where none comes down to the target, the shallowest.
     """
     assert runtime.dysl is not None, "there is nothing to search without adapters"
-    partition, modules = runtime.dysl.partition, runtime.dysl.modules
-    trace = trace_continuity(runs, partition, runtime.policy.action, m)
+    modules = runtime.dysl.modules
     set_tolerated_error(modules, REMEMBERED_AT)
     passes = RememberedPasses(runtime, runs)
-    candidates = tolerated_errors(passes, m)
+    space = SearchSpace(passes, RuntimeSettings(actions_per_inference=m), no_band=0.0)
     trials: list[Trial] = []
-    progress = tqdm(desc="thresholds", unit="trial", total=TRIALS)
 
-    def attempt(tolerated: float, guidance: GuidanceSettings) -> None:
-        progress.update()
-        if any(trial.tolerated_error == tolerated and trial.guidance == guidance for trial in trials):
-            return  # a later search passes through what an earlier one has tried
-        trials.append(replay(passes, m, tolerated, guidance))
-        progress.set_postfix(layers=f"{trials[-1].layers:.1f}", error=f"{trials[-1].error:.4f}")
+    def attempt(settings: RuntimeSettings, _: object) -> Trial:
+        trials.append(replay(passes, m, tolerated_at(settings.skipping.threshold), settings.guidance))
+        return trials[-1]
 
-    for tolerated in candidates:
-        attempt(tolerated, starting_points(trace, partition, "integral", "any", FIRST_SHARE, FIRST_FACTOR))
-    best = choose(trials, target)
-    for stride in ("paper", "integral"):
-        for factor in STEP_FACTORS:
-            attempt(best.tolerated_error, starting_points(trace, partition, stride, "any", FIRST_SHARE, factor))
-    best = choose(trials, target)
-    factor = best.guidance.step / prior_step(trace, partition)
-    for verify_on in ("first", "any"):
-        for share in VERIFIED_SHARES:
-            own = starting_points(trace, partition, best.guidance.stride, verify_on, share, factor)
-            attempt(best.tolerated_error, own)
-    best = choose(trials, target)
-    # At a low target verification alone may have spent it all by now, and so have shut out the controllers.
-    for share in LITTLE:
-        own = starting_points(trace, partition, best.guidance.stride, best.guidance.verify_on, share, factor)
-        for tolerated in candidates:
-            attempt(tolerated, own)
-    best = choose(trials, target)
-    for warmup in WARMUPS:
-        attempt(best.tolerated_error, replace(best.guidance, warmup=warmup))
-    progress.close()
+    quantiles = [space.quantile_of(threshold_for(error)) for error in tolerated_errors(passes, m)]
+    search_for(
+        space,
+        attempt,
+        lambda trial: (max(0.0, trial.layers - target), trial.error),
+        trials=TRIALS,
+        seed=seed,
+        starts=lambda _: _starts(quantiles, trials, target),
+        free=FREE,
+        label="thresholds",
+        best=lambda trial: f"layers={trial.layers:.1f}, error={trial.error:.4f}",
+    )
     signals = measure_signals(passes, m)
     best = choose(trials, target)
     set_tolerated_error(modules, best.tolerated_error)
     return Search(best, front(trials), signals)
+
+
+def _starts(quantiles: Sequence[float], trials: Sequence[Trial], target: float) -> Iterator[dict[str, Any]]:
+    """Yield where a search begins, one thing after the other, each from the best so far.
+
+    First what controllers may do, then stride and step of the prior, then which drops are verified and how many, then
+    controllers once more where little is verified (at a low target verification alone may have spent it all by now, and
+    so have shut them out), then a warm-up.
+
+    Args:
+        quantiles: thresholds to begin with.
+        trials: what was tried, filled as this goes on.
+        target: mean layer calls that are wanted.
+    """
+    points: list[dict[str, Any]] = []
+
+    def best() -> dict[str, Any]:
+        return points[trials.index(choose(trials, target))]
+
+    def told(new: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for point in list(new):
+            points.append(point)
+            yield point
+
+    yield from told(PLAIN | {"quantile": own} for own in quantiles)
+    strides = {"paper": 1.0, "integral": 0.0}  # with the dead band that goes with each
+    so_far = best()
+    yield from told(
+        so_far | {"stride": stride, "band": band, "factor": factor}
+        for stride, band in strides.items()
+        for factor in STEP_FACTORS
+    )
+    so_far = best()
+    yield from told(
+        so_far | {"verify_on": which, "share": share} for which in ("first", "any") for share in VERIFIED_SHARES
+    )
+    so_far = best()
+    yield from told(so_far | {"share": share, "quantile": own} for share in LITTLE for own in quantiles)
+    so_far = best()
+    yield from told(so_far | {"warmup": warmup} for warmup in WARMUPS)
 
 
 def choose(trials: Sequence[Trial], target: float) -> Trial:
@@ -131,11 +166,7 @@ def choose(trials: Sequence[Trial], target: float) -> Trial:
 
 def front(trials: Sequence[Trial]) -> list[Trial]:
     """Return the trials that no other beats in both layers and error, shallowest first."""
-    kept: list[Trial] = []
-    for trial in sorted(trials, key=lambda t: (t.layers, t.error)):
-        if not kept or trial.error < kept[-1].error:
-            kept.append(trial)
-    return kept
+    return front_of(trials, lambda trial: trial.layers, lambda trial: trial.error)
 
 
 def tolerated_errors(passes: RememberedPasses, m: int) -> list[float]:
@@ -157,6 +188,22 @@ def tolerated_errors(passes: RememberedPasses, m: int) -> list[float]:
     return [float(np.quantile(errors, quantile)) for quantile in TOLERATED_QUANTILES] + shares
 
 
+def threshold_for(tolerated: float) -> float:
+    """Return the threshold that does with controllers at :data:`REMEMBERED_AT` what 0.5 does with them at another.
+
+    Controllers stay as they are; the threshold moves as far as their offset would.
+    """
+    moved = np.log(REMEMBERED_AT + ERROR_FLOOR) - np.log(tolerated + ERROR_FLOOR)
+    return float(1.0 / (1.0 + np.exp(-moved)))
+
+
+def tolerated_at(threshold: float) -> float:
+    """Return the tolerated error that :func:`threshold_for` turns into ``threshold``."""
+    with np.errstate(divide="ignore"):
+        moved = np.clip(np.log(threshold) - np.log1p(-threshold), -LARGEST_LOGIT, LARGEST_LOGIT)
+    return float((REMEMBERED_AT + ERROR_FLOOR) * np.exp(-moved) - ERROR_FLOOR)
+
+
 def replay(passes: RememberedPasses, m: int, tolerated: float, guidance: GuidanceSettings) -> Trial:
     """Replay the runs under one set of thresholds.
 
@@ -166,9 +213,7 @@ def replay(passes: RememberedPasses, m: int, tolerated: float, guidance: Guidanc
         tolerated: action L1, normalised, below which a controller is to skip.
         guidance: every value resolved.
     """
-    # Controllers stay as they are; the threshold moves as far as their offset would.
-    moved = np.log(REMEMBERED_AT + ERROR_FLOOR) - np.log(tolerated + ERROR_FLOOR)
-    settings = RuntimeSettings(SkippingSettings(threshold=float(1.0 / (1.0 + np.exp(-moved)))), guidance, m)
+    settings = RuntimeSettings(SkippingSettings(threshold=threshold_for(tolerated)), guidance, m)
     steps = list(passes.replay(settings))
     errors, layers = _errors(passes, steps, m), np.array([step.layer_calls for step in steps])
     borders = np.cumsum([len(run.chunks) for run in passes.runs])[:-1]

@@ -1,37 +1,32 @@
-"""Which settings to run a policy with: a seeded search over recorded full-depth runs, judged on runs held out of it.
+"""Which settings to run a policy with on one machine: searched on recorded full-depth runs, judged on others.
 
-Random points first, on a part of the runs (the rung); the better third of them on all; then small changes of the best
-so far; the best few, for the limit and for somewhat less and more than it, are judged on held-out runs, and the best
-there is the choice. The settings before tuning are always among those judged. Searched are the controllers' threshold,
+A :mod:`~dysl_vla_ros.calibration.search`, first with thresholds evenly spread and everything else at random, each
+point seen on some of the runs and the better third on all; then small changes of the best; then wherever Optuna
+expects more. The best few, for the limit and for somewhat less than it, are judged on held-out runs, and the best there
+is the choice. The settings before tuning are always among those judged. Searched are the controllers' threshold,
 ``guidance.step``, window, stride, dead band, the verification's threshold and kind, warm-up, and prior and verification
-on or off; the scales come from the runs themselves (guidance_calibration), so that one search serves any robot.
+on or off.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from dysl_vla_ros.calibration.cost_model import CostModel
-from dysl_vla_ros.calibration.guidance_values import (
-    ContinuityTrace,
-    prior_step,
-    trace_continuity,
-    verify_threshold,
-)
 from dysl_vla_ros.calibration.remembered_passes import RememberedPasses
+from dysl_vla_ros.calibration.search import Point, SearchSpace, Tried, near, search
+from dysl_vla_ros.calibration.search import front as front_of
 from dysl_vla_ros.interfaces import ActionSpec, FloatArray
 from dysl_vla_ros.records.deviation import gripper_opening, rotation_degrees, translation_mm
-from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
+from dysl_vla_ros.settings import RuntimeSettings
 
-WINDOWS = (1, 2, 3, 5, 8, 12)
-WARMUPS = (1, 2, 3)
 FINALISTS = 3  # for each slack; judged on the held-out runs: few, or the judgement would be a search of its own
-SLACKS = (1.0, 0.9, 1.1)  # of the limit: what just keeps it on some runs may just miss it on others
+SLACKS = (1.0, 0.9, 0.8)  # of the limit: what just keeps it on some runs may just miss it on others
+PARENTS = 5  # the best of which small changes are tried
 RUNG_SHARE = 1 / 3  # of the runs to search on, for the first look at a random point
-NO_DEAD_BAND = -1.0  # 0.0 would stand for "as calibrated"
 
 
 @dataclass(frozen=True)
@@ -90,7 +85,7 @@ class Trial:
 
     settings: RuntimeSettings
     figures: Figures
-    stage: str  # "before", "random", "refined" or "local"
+    stage: str  # "before", "start" or "searched"
     whole: bool  # false: on the rung only
 
 
@@ -103,88 +98,6 @@ class Tuning:
     met: bool  # whether the choice keeps the target on the held-out runs
     trials: tuple[Trial, ...]  # every point, figures on the runs searched on
     finalists: tuple[Trial, ...]  # held-out runs, best first
-
-
-@dataclass(frozen=True)
-class Point:
-    """A place in the search space, in units that mean the same for every policy and robot."""
-
-    quantile: float  # of all controllers' outputs, 0 to 1: the threshold
-    factor: float = 4.0  # of the starting point of eta
-    stride: str = "integral"
-    band: float = 0.0  # of the median |dC|
-    window: int = 5
-    prior: bool = True
-    verify: bool = True
-    verify_on: str = "any"
-    share: float = 0.1  # of the inferences that would be verified at full depth
-    warmup: int = 2
-
-
-class SearchSpace:
-    """Points, and the settings they stand for on these runs."""
-
-    def __init__(self, passes: RememberedPasses, before: RuntimeSettings) -> None:
-        """Measure the scales: controllers' outputs along the deepest and the shallowest way, continuity.
-
-        m and the weights of rotation and gripper are those of ``before``.
-        """
-        self._passes, self._before, self._m = passes, before.guidance, before.actions_per_inference
-        self._traces: dict[int, ContinuityTrace] = {}
-        self._outputs = passes.outputs()
-
-    def settings(self, point: Point) -> RuntimeSettings:
-        """Return the settings that ``point`` stands for, every value resolved."""
-        trace = self._trace(point.window)
-        guidance = dataclasses.replace(
-            self._before,
-            window=point.window,
-            step=min(100.0, point.factor * prior_step(trace, self._passes.partition)),
-            verify_threshold=verify_threshold(trace, point.verify_on, point.share),
-            dead_band=point.band * float(np.median(np.abs(trace.change))) or NO_DEAD_BAND,
-            stride=point.stride,
-            warmup=point.warmup,
-            verify_on=point.verify_on,
-            prior=point.prior,
-            verify=point.verify,
-        )
-        threshold = round(float(np.quantile(self._outputs, point.quantile)), 6)
-        return RuntimeSettings(SkippingSettings(threshold=threshold), _rounded(guidance), self._m)
-
-    def draw(self, random: np.random.Generator) -> Point:
-        """Draw a point from the whole space."""
-        return Point(
-            quantile=float(random.uniform(0.0, 1.0)),
-            factor=float(np.exp(random.uniform(np.log(0.5), np.log(32.0)))),
-            stride=str(random.choice(("paper", "integral"))),
-            band=float(random.choice((0.0, 0.5, 1.0, 2.0))),
-            window=int(random.choice(WINDOWS)),
-            prior=bool(random.random() < 0.75),
-            verify=bool(random.random() < 0.8),
-            verify_on=str(random.choice(("first", "any"))),
-            share=float(np.exp(random.uniform(np.log(0.01), np.log(0.4)))),
-            warmup=int(random.choice(WARMUPS)),
-        )
-
-    def near(self, point: Point, size: float, random: np.random.Generator) -> Point:
-        """Change a few coordinates of ``point`` by about ``size`` (1: as far as drawing anew)."""
-        other = self.draw(random)
-        changes: dict[str, object] = {
-            "quantile": float(np.clip(point.quantile + size * random.normal() * 0.2, 0.0, 1.0)),
-            "factor": float(np.clip(point.factor * np.exp(size * random.normal()), 0.25, 64.0)),
-            "share": float(np.clip(point.share * np.exp(size * random.normal()), 0.005, 0.5)),
-        }
-        for name in ("stride", "band", "window", "prior", "verify", "verify_on", "warmup"):
-            changes[name] = getattr(other, name)
-        kept = {name: value for name, value in changes.items() if random.random() < 0.35}
-        return dataclasses.replace(point, **(kept or {"quantile": changes["quantile"]}))  # type: ignore[arg-type]
-
-    def _trace(self, window: int) -> ContinuityTrace:
-        if window not in self._traces:
-            passes, settings = self._passes, dataclasses.replace(self._before, window=window)
-            trace = trace_continuity(passes.runs, passes.partition, passes.action, self._m, settings)
-            self._traces[window] = trace
-        return self._traces[window]
 
 
 def tune(
@@ -205,50 +118,36 @@ def tune(
         before: the settings so far, every value resolved; they compete too. Their m is kept.
         target: the limit.
         cost: of this machine.
-        trials: points to try, at least 10.
+        trials: settings to try, at least 10.
         seed: of the search; the same seed, runs and cost model give the same choice.
     """
     assert trials >= 10
-    random, space = np.random.default_rng(seed), SearchSpace(searched, before)
-    rung = list(range(0, len(searched.runs), max(1, round(1 / RUNG_SHARE))))
-    found: list[tuple[Point | None, Trial]] = []
-    progress = tqdm(total=trials, desc="tuning", unit="trial", disable=None)
+    first = (trials - 1) // 2
+    local = (trials - 1 - first) * 3 // 4
+    tried = search(
+        SearchSpace(searched, before),
+        lambda settings, runs: measure(searched, settings, cost, runs),
+        target.score,
+        trials=trials - 1,
+        seed=seed,
+        starts=lambda tried: _starts(tried, target, first, local, seed),
+        random=first,
+        some=range(0, len(searched.runs), max(1, round(1 / RUNG_SHARE))),
+        label="tuning",
+        best=lambda own: f"best={own.deviation:.2f} mm, {own.milliseconds:.1f} ms, {own.layers:.1f} layers",
+    )
+    own = Trial(before, measure(searched, before, cost), "before", True)
+    found = [own, *(Trial(t.settings, t.figures, "start" if t.start else "searched", t.whole) for t in tried)]
 
-    def attempt(point: Point | None, stage: str, runs: list[int] | None = None) -> None:
-        settings = before if point is None else space.settings(point)
-        trial = Trial(settings, measure(searched, settings, cost, runs), stage, runs is None)
-        found.append((point, trial))
-        progress.update()
-        whole = [own.figures for _, own in found if own.whole]
-        if whole:
-            best = min(whole, key=target.score)
-            progress.set_postfix(best=f"{best.deviation:.2f} mm, {best.milliseconds:.1f} ms, {best.layers:.1f} layers")
-
-    attempt(None, "before")
-    first = (trials - 1) * 5 // 10
-    for stratum in random.permutation(first):  # thresholds evenly spread, everything else at random
-        quantile = (float(stratum) + float(random.uniform())) / first
-        attempt(dataclasses.replace(space.draw(random), quantile=quantile), "random", rung)
-    promoted = _best([entry for entry in found if not entry[1].whole], target, max(1, first // 3))
-    for point, _ in promoted:
-        attempt(point, "refined")
-    left = trials - len(found)
-    for number in range(left):
-        best = _best([e for e in found if e[1].whole and e[0] is not None], target, 5)
-        parent = best[int(random.integers(len(best)))][0]
-        assert parent is not None
-        attempt(space.near(parent, 0.4 * (1.0 - number / left) + 0.1, random), "local")
-    progress.close()
-
-    whole = [entry for entry in found if entry[1].whole]
-    best_few = {trial.settings: trial for slack in SLACKS for _, trial in _best(whole, target.scaled(slack), FINALISTS)}
+    whole = [trial for trial in found if trial.whole]
+    best_few = {trial.settings: trial for slack in SLACKS for trial in _best(whole, target.scaled(slack), FINALISTS)}
     judged = [
         dataclasses.replace(trial, figures=measure(held_out, trial.settings, cost)) for trial in best_few.values()
     ]
-    own = dataclasses.replace(found[0][1], figures=measure(held_out, before, cost))
+    own = dataclasses.replace(own, figures=measure(held_out, before, cost))
     finalists = sorted([*judged, own], key=lambda trial: target.score(trial.figures))
     choice = finalists[0]
-    return Tuning(choice, own, target.met(choice.figures), tuple(t for _, t in found), tuple(finalists))
+    return Tuning(choice, own, target.met(choice.figures), tuple(found), tuple(finalists))
 
 
 def measure(
@@ -298,24 +197,28 @@ def deviations(given: FloatArray, wanted: FloatArray, action: ActionSpec) -> dic
 
 def front(trials: Sequence[Trial], axis: str = "deviation") -> list[Trial]:
     """Return the trials that no other beats in both milliseconds and deviation, quickest first."""
-    kept: list[Trial] = []
-    for trial in sorted(trials, key=lambda t: (t.figures.milliseconds, getattr(t.figures, axis))):
-        if not kept or getattr(trial.figures, axis) < getattr(kept[-1].figures, axis):
-            kept.append(trial)
-    return kept
+    return front_of(trials, lambda own: own.figures.milliseconds, lambda own: float(getattr(own.figures, axis)))
 
 
-def _best(
-    entries: Sequence[tuple[Point | None, Trial]], target: Target, count: int
-) -> list[tuple[Point | None, Trial]]:
+def _starts(
+    tried: Sequence[Tried[Figures]], target: Target, first: int, local: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    """Yield ``first`` thresholds, evenly spread, everything else drawn; then ``local`` small changes of the best."""
+    random = np.random.default_rng(seed)
+    for stratum in random.permutation(first):
+        yield {"quantile": (float(stratum) + float(random.uniform())) / first}
+    for number in range(local):
+        parents: dict[Figures, Point] = {}  # that differ in what they do
+        for own in sorted((own for own in tried if own.whole), key=lambda own: target.score(own.figures)):
+            parents.setdefault(own.figures, own.point)
+        best = list(parents.values())[:PARENTS]
+        parent = best[int(random.integers(len(best)))]
+        yield dataclasses.asdict(near(parent, 0.4 * (1.0 - number / local) + 0.1, random))
+
+
+def _best(trials: Sequence[Trial], target: Target, count: int) -> list[Trial]:
     """Return the ``count`` best of those that differ in what they do (a step without a prior changes nothing)."""
-    kept: dict[Figures, tuple[Point | None, Trial]] = {}
-    for entry in sorted(entries, key=lambda entry: target.score(entry[1].figures)):
-        kept.setdefault(entry[1].figures, entry)
+    kept: dict[Figures, Trial] = {}
+    for trial in sorted(trials, key=lambda own: target.score(own.figures)):
+        kept.setdefault(trial.figures, trial)
     return list(kept.values())[:count]
-
-
-def _rounded(guidance: GuidanceSettings) -> GuidanceSettings:
-    """Round to what a person would write, so that the file holds exactly what was tried."""
-    rounded = {name: max(1e-6, float(f"{getattr(guidance, name):.4g}")) for name in ("step", "verify_threshold")}
-    return dataclasses.replace(guidance, dead_band=float(f"{guidance.dead_band:.4g}"), **rounded)  # type: ignore[arg-type]
