@@ -37,7 +37,8 @@ def published(ros_domain: int, tmp_path_factory: pytest.TempPathFactory) -> dict
 
         def seen() -> dict[str, str]:
             of_node = rig.peer.node.get_publisher_names_and_types_by_node
-            return {topic: kind for name in (NODE, "sim") for topic, (kind, *_) in of_node(name, "/")}
+            there = {NODE, "sim"} & set(rig.peer.node.get_node_names())
+            return {topic: kind for name in there for topic, (kind, *_) in of_node(name, "/")}
 
         wait_until(lambda: {*COMMAND_TOPICS, "/image", "/sim/state"} <= set(seen()), LIMIT, "every publisher")
         return seen()
