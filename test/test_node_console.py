@@ -88,6 +88,7 @@ def test_a_console_that_takes_nothing_changes_nothing_but_the_lines_that_are_dro
     assert "inference failed: unexpected: RuntimeError: a fault to order" in text, "the log file has it all the same"
 
 
+@pytest.mark.slow
 def test_once_the_console_takes_lines_again_they_come_in_order_and_the_gap_is_named(
     ros_domain, faulty, console, tmp_path
 ):

@@ -286,6 +286,7 @@ def test_the_choice_is_no_worse_than_the_best_of_a_grid_with_the_shipped_policy(
         assert target.score(own) <= target.score(best)
 
 
+@pytest.mark.slow
 def test_tune_writes_a_file_that_is_the_choice_and_refuses_to_write_over_it(folders, tmp_path, capsys):
     checkpoint, bag = folders
     out = tmp_path / "tuned"
