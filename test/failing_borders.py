@@ -28,7 +28,8 @@ PACKAGE = "dysl_vla_ros"
 
 # What holds our own code together, as taking a lock does, and how a failure is told: no Python program goes on without.
 INTERPRETER = frozenset(
-    ["_abc", "_collections", "_contextvars", "_functools", "_operator", "_struct", "_thread", "_weakref", "abc"]
+    ["_abc", "_collections", "_contextvars", "_functools", "_operator", "_struct", "_thread", "_weakref"]
+    + ["_weakrefset", "abc"]  # a callback of a weak reference raises to nobody
     + ["builtins", "codecs", "collections", "concurrent", "contextlib", "contextvars", "copy", "dataclasses", "enum"]
     + ["functools", "importlib", "inspect", "itertools", "linecache", "logging", "operator", "queue", "re"]
     + ["selectors", "sys", "threading", "time", "tokenize", "traceback", "types", "typing", "warnings", "weakref"]
