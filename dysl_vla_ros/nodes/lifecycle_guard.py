@@ -31,7 +31,7 @@ from dysl_vla_ros.rclpy_private import StateMachine
 
 PRIMARY = ("unconfigured", "inactive", "active", "finalized")
 WARN_PERIOD = 30.0  # s
-LABELS: dict[int | str, str] = {  # of transitions that are asked for by number
+LABELS = {  # of the transitions that can be asked for, by number; each has a trigger_* of rclpy's
     Transitions.TRANSITION_CONFIGURE: "configure",
     Transitions.TRANSITION_ACTIVATE: "activate",
     Transitions.TRANSITION_DEACTIVATE: "deactivate",
@@ -208,7 +208,7 @@ class GuardedLifecycleNode(LifecycleNodeMixin, Node):
             self.get_logger().warning(f"transition {wanted} refused: another one is running ({self.state})")
             return False
         try:
-            done = self.carry_out(LABELS.get(wanted, str(wanted)), lambda: self._trigger(wanted))
+            done = self.carry_out(str(LABELS.get(wanted, wanted)), lambda: self._trigger(wanted))
             return done == TransitionCallbackReturn.SUCCESS
         finally:
             self.transition_running.release()
@@ -252,18 +252,7 @@ class GuardedLifecycleNode(LifecycleNodeMixin, Node):
         self._machine.end_with(outcome)
 
     def _triggers(self) -> dict[int, Callable[[], TransitionCallbackReturn]]:
-        shutdowns = (
-            Transitions.TRANSITION_UNCONFIGURED_SHUTDOWN,
-            Transitions.TRANSITION_INACTIVE_SHUTDOWN,
-            Transitions.TRANSITION_ACTIVE_SHUTDOWN,
-        )
-        return {
-            Transitions.TRANSITION_CONFIGURE: self.trigger_configure,
-            Transitions.TRANSITION_CLEANUP: self.trigger_cleanup,
-            Transitions.TRANSITION_ACTIVATE: self.trigger_activate,
-            Transitions.TRANSITION_DEACTIVATE: self.trigger_deactivate,
-            **dict.fromkeys(shutdowns, self.trigger_shutdown),
-        }
+        return {number: getattr(self, f"trigger_{label}") for number, label in LABELS.items()}
 
     # -- error path ------------------------------------------------------------------------------------------------
 
