@@ -1,5 +1,6 @@
 """Closed loop: one inference each m ticks, through the commander, with the trace of every one."""
 
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from dysl_vla_ros.evaluation.closed_loop import (
     play_episode,
     play_episodes,
 )
+from dysl_vla_ros.files import shared
 from dysl_vla_ros.records.summary import summarise
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import RuntimeSettings, SafetySettings, SkippingSettings, build
@@ -156,3 +158,11 @@ def test_that_no_full_depth_run_succeeded_is_told(checkpoint, capsys):
     with printed_log():
         assert len(simulated_runs(checkpoint, 4, SimulatedRuns(("reach",), seeds=1, jobs=1))) == 1
     assert "warning: full depth failed in all of them" in capsys.readouterr().err
+
+
+def test_runs_to_calibrate_on_are_played_in_one_process_though_no_thresholds_are_there_yet(tmp_path):
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(shared("checkpoints/reference"), checkpoint)
+    (checkpoint / "dysl" / "calibration.json").unlink()
+    (run,) = simulated_runs(checkpoint, 1, SimulatedRuns(("reach",), seeds=1, jobs=1))
+    assert len(run.observations) == len(run.chunks) > 0

@@ -161,7 +161,8 @@ def full_depth_runs(settings: EvaluationSettings, jobs: int = 2) -> tuple[list[F
     Returns:
         The runs to calibrate on, and how many of those that were played failed.
     """
-    played = list(_in_parts(_record_part, settings, jobs))
+    base = Runtime.load_base(Path(settings.checkpoint)) if jobs == 1 else None  # adapters have no part in it
+    played = list(_in_parts(_record_part, settings, jobs, base))
     succeeded = [run for run, success in played if success]
     return succeeded or [run for run, _ in played], len(played) - len(succeeded)
 
