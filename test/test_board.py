@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dysl_vla_ros.commands.main import main
 from dysl_vla_ros.errors import CheckpointError, DataError
-from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
+from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, full_depth_runs
 from dysl_vla_ros.evaluation.evaluate import evaluate
 from dysl_vla_ros.interfaces import ActionSpec
 from dysl_vla_ros.policies.checkpoint import read_config
@@ -31,6 +31,7 @@ from dysl_vla_ros.simulation.tasks import (
     EASY,
     TASK_SETS,
     TASKS,
+    chosen_on,
     names_of,
     task_named,
 )
@@ -298,7 +299,16 @@ def test_nothing_is_learned_or_chosen_from_what_is_held_out(recorded, tmp_path, 
     ):
         assert main(line) == 2, line
         assert "held out, for evaluations alone" in capsys.readouterr().err
+    with pytest.raises(DataError, match="held out, for evaluations alone"):
+        full_depth_runs(EvaluationSettings(checkpoint="checkpoints/reference", tasks=BOARD_HELD_OUT), 1)
     assert names_of([*BOARD_HELD_OUT, EASY[0]]) == "board-held-out, reach"
+
+
+def test_what_is_shown_on_chains_held_out_is_chosen_on_those_set_aside_of_their_length():
+    chosen = chosen_on([EASY[0], *(task for task in BOARD_HELD_OUT if task.chain.hops == 3)])
+    assert chosen == [EASY[0], *(task for task in BOARD_SET_ASIDE if task.chain.hops == 3)]
+    assert chosen_on(BOARD_HELD_OUT) == list(BOARD_SET_ASIDE)
+    assert chosen_on([*BOARD, *EASY]) == [*BOARD, *EASY]
 
 
 def test_a_base_learns_the_words_of_new_tasks_and_keeps_its_own(tmp_path, recorded):

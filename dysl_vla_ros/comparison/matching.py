@@ -15,6 +15,7 @@ from dysl_vla_ros.evaluation.closed_loop import full_depth_runs
 from dysl_vla_ros.runs.full_depth import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.simulation.seeds import CALIBRATION_SEEDS
+from dysl_vla_ros.simulation.tasks import chosen_on
 
 LOG = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ class Matching:
                 seeds=comparison.calibration_seeds,
                 checkpoint=comparison.options.checkpoint,
                 adapters=comparison.options.adapters,
-                tasks=tuple(comparison.tasks[tasks]),
+                tasks=tuple(chosen_on(comparison.tasks[tasks])),
                 condition="plain",  # methods are set up without knowing what they will meet
             )
             LOG.info("setting methods up on full-depth runs, %d of each %s task ...", settings.seeds, tasks)

@@ -25,7 +25,7 @@ from dysl_vla_ros.runs.full_depth import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import ControlSettings, RuntimeSettings, SafetySettings, SkippingSettings
 from dysl_vla_ros.simulation.scene import STEPS_PER_TICK, Scene
-from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, EVALUATION_SEED, SIMULATION_STEP, Task
+from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, EVALUATION_SEED, SIMULATION_STEP, Task, require_learnable
 
 LONGEST_DELAY = 10.0  # s
 # The simulated arm's limits, as config/simulated_arm.yaml has them for the node.
@@ -160,7 +160,11 @@ def full_depth_runs(settings: EvaluationSettings, jobs: int = 2) -> tuple[list[F
 
     Returns:
         The runs to calibrate on, and how many of those that were played failed.
+
+    Raises:
+        DataError: a task is held out.
     """
+    require_learnable(settings.tasks)
     base = Runtime.load_base(Path(settings.checkpoint)) if jobs == 1 else None  # adapters have no part in it
     played = list(_in_parts(_record_part, settings, jobs, base))
     succeeded = [run for run, success in played if success]

@@ -242,6 +242,16 @@ def require_learnable(tasks: Sequence[Task]) -> None:
         raise DataError(f"{names_of(held_out)}: held out, for evaluations alone; nothing is learned or chosen from it")
 
 
+def chosen_on(tasks: Sequence[Task]) -> list[Task]:
+    """Return the tasks on which is chosen what ``tasks`` show: in place of those held out, those set aside.
+
+    Of the board's chains those that are as long as one that is held out.
+    """
+    lengths = {task.chain.hops for task in tasks if task in BOARD_HELD_OUT and task.chain}
+    in_place = [task for task in BOARD_SET_ASIDE if task.chain and task.chain.hops in lengths]
+    return list(dict.fromkeys([*(task for task in tasks if task not in BOARD_HELD_OUT), *in_place]))
+
+
 def names_of(tasks: Sequence[Task]) -> str:
     """Return the names of tasks for a message; one name for a set that is there as a whole."""
     whole = [name for name, own in TASK_SETS.items() if all(task in tasks for task in own)]
