@@ -12,8 +12,7 @@ from typing import Any
 from dysl_vla_ros.control.freshness import Freshness, arrival_limit
 from dysl_vla_ros.control.joints import Joints
 from dysl_vla_ros.control.jumps import POSE, PlausibleValues
-from dysl_vla_ros.control.pairing import Pairing, Verdict, within
-from dysl_vla_ros.control.streams import Heard
+from dysl_vla_ros.control.pairing import Heard, Pairing, Verdict, within
 from dysl_vla_ros.interfaces import PolicyDescription
 from dysl_vla_ros.readings import seconds
 from dysl_vla_ros.settings import SafetySettings
