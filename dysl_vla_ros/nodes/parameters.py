@@ -17,7 +17,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from dysl_vla_ros.control.workspace import empty_axes
+from dysl_vla_ros.control.limits import empty_axes
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.rclpy_private import given_parameters
 from dysl_vla_ros.readings import instruction_fault
