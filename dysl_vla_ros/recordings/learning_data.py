@@ -22,9 +22,8 @@ from dysl_vla_ros.recordings.full_depth import full_depth_runs
 from dysl_vla_ros.recordings.instructions import instruction_judge
 from dysl_vla_ros.recordings.notes import reading_notes
 from dysl_vla_ros.recordings.source import Choice, open_source, require_moments
-from dysl_vla_ros.runs.drawing import draw_evenly
-from dysl_vla_ros.runs.full_depth import FullDepthRun
-from dysl_vla_ros.runs.splitting import split_episodes
+from dysl_vla_ros.runs.full_depth import FullDepthRun, split_episodes
+from dysl_vla_ros.runs.training_data import draw_evenly
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import SafetySettings
 
