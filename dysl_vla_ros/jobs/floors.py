@@ -18,10 +18,9 @@ from dysl_vla_ros.floors.baselines import BaselineTable, fitting, read_tables
 from dysl_vla_ros.floors.plots import write_floors_picture
 from dysl_vla_ros.floors.records import comparable
 from dysl_vla_ros.floors.training import PARAMETER_FILE, PARAMETERS, Progress, combinations, train_floor
-from dysl_vla_ros.jobs.distill import HELD_OUT, THREADS
+from dysl_vla_ros.jobs.distill import HELD_OUT, THREADS, record_teacher
 from dysl_vla_ros.jobs.learning_data import open_data, paths_of
 from dysl_vla_ros.jobs.settings import AnyPath, Data, FloorSettings
-from dysl_vla_ros.jobs.teacher import record_teacher
 from dysl_vla_ros.policies.interface import VlaPolicy
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.recordings.corrections import Corrections

@@ -6,9 +6,9 @@ from dysl_vla_ros.distillation.chosen_layers import STATIC_LAYERS
 from dysl_vla_ros.distillation.static_choice import StaticChoice, choose_static
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable, write_json
+from dysl_vla_ros.jobs.distill import record_teacher
 from dysl_vla_ros.jobs.learning_data import folder_of, opened, recordings_entry
 from dysl_vla_ros.jobs.settings import AnyPath, CalibrateSettings, Data
-from dysl_vla_ros.jobs.teacher import record_teacher
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.runs.training_data import TrainingData
 from dysl_vla_ros.runtime.devices import device_named
