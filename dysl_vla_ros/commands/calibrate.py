@@ -18,7 +18,7 @@ from dysl_vla_ros.simulation.seeds import calibration_seeds
 from dysl_vla_ros.simulation.tasks import tasks_named
 
 if TYPE_CHECKING:
-    from dysl_vla_ros.jobs.thresholds import Thresholds
+    from dysl_vla_ros.jobs.calibrate import Thresholds
 
 OF_CHOICE = ("static_ratio", "static_layers", "static", "observations")
 OF_SEARCH = ("actions_per_inference", "target_layers")
@@ -89,12 +89,12 @@ def run(arguments: argparse.Namespace) -> int:
     checkpoint, adapters, settings = arguments.checkpoint, arguments.adapters or "", settings_from(vars(arguments))
     options = settings.data.recordings.as_options()
     if has_adapters(folder_of(checkpoint, adapters)):
-        from dysl_vla_ros.jobs.thresholds import search_thresholds
+        from dysl_vla_ros.jobs.calibrate import search_thresholds
 
         found = search_thresholds(checkpoint, arguments.data, adapters, settings)
         print_thresholds(found, checkpoint, arguments.data, options)
         return 0
-    from dysl_vla_ros.jobs.static_layers import choose_layers
+    from dysl_vla_ros.jobs.calibrate import choose_layers
 
     choice = choose_layers(checkpoint, arguments.data, adapters, settings)
     for name, error in choice.floor_errors.items():

@@ -155,7 +155,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = calibrate.settings_from(vars(arguments))
     options = settings.data.recordings.as_options()
     if arguments.calibrate:
-        from dysl_vla_ros.jobs.thresholds import search_thresholds
+        from dysl_vla_ros.jobs.calibrate import search_thresholds
 
         print(f"written: {made.folder}; now its thresholds, as `dysl_vla calibrate` searches them", flush=True)
         found = search_thresholds(checkpoint, made.data, adapters, settings)
