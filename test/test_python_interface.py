@@ -93,8 +93,8 @@ def test_settings_that_make_no_sense_are_refused_all_faults_at_once(make, said: 
 
 
 def test_what_the_user_says_of_a_recording_is_typed_as_it_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    from dysl_vla_ros.commands.data_options import recording_choice
     from dysl_vla_ros.commands.main import build_parser
-    from dysl_vla_ros.commands.recording_options import recording_choice
 
     words = ["--topic", "image:=/a b", "--instruction", "push it", "--stamps", "received", "--frame", "base_link:=base"]
     parser = build_parser({"replay": importlib.import_module("dysl_vla_ros.commands.main").VERBS["replay"]}, "replay")

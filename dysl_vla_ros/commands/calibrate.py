@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dysl_vla_ros.bags.folder import is_bag
-from dysl_vla_ros.commands.argument_checks import require_data, require_device, require_numbers, require_policy
-from dysl_vla_ros.commands.data_options import SIMULATED_RUNS, add_data_arguments, data_settings
-from dysl_vla_ros.commands.idle_options import warn_of_idle_options
-from dysl_vla_ros.commands.recording_options import behind
+from dysl_vla_ros.commands.argument_checks import (
+    require_data,
+    require_device,
+    require_numbers,
+    require_policy,
+    warn_of_idle_options,
+)
+from dysl_vla_ros.commands.data_options import SIMULATED_RUNS, add_data_arguments, behind, data_settings
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.jobs.learning_data import WHAT, folder_of, has_adapters, refuse_recording_options
 from dysl_vla_ros.jobs.settings import CalibrateSettings

@@ -6,11 +6,15 @@ import shlex
 from pathlib import Path
 
 from dysl_vla_ros.bags.folder import is_bag
-from dysl_vla_ros.commands.argument_checks import require_data, require_numbers, require_policy, require_there
-from dysl_vla_ros.commands.data_options import data_settings
+from dysl_vla_ros.commands.argument_checks import (
+    require_data,
+    require_numbers,
+    require_policy,
+    require_there,
+    warn_of_idle_options,
+)
+from dysl_vla_ros.commands.data_options import add_recording_arguments, data_settings
 from dysl_vla_ros.commands.distill import add_compile_argument, add_module_arguments
-from dysl_vla_ros.commands.idle_options import warn_of_idle_options
-from dysl_vla_ros.commands.recording_options import add_recording_arguments
 from dysl_vla_ros.distillation.settings import LEAST_SIZES, DistillationSettings, ModuleSettings
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.jobs.learning_data import WHAT

@@ -1,9 +1,9 @@
 """Whether the inputs allow motion, and what an observation is made of: one judge for the node and for recordings.
 
 Puts together what is known of each source by itself (:mod:`~dysl_vla_ros.control.freshness`,
-:mod:`~dysl_vla_ros.control.joints`), of what may be believed (:mod:`~dysl_vla_ros.control.plausibility`) and of what belongs
-together (:mod:`~dysl_vla_ros.control.pairing`). Whoever hears messages tells it of each: the node with its clocks, a
-recording with the times in it.
+:mod:`~dysl_vla_ros.control.joints`), of what may be believed (:mod:`~dysl_vla_ros.control.plausibility`) and of what
+belongs together (:mod:`~dysl_vla_ros.control.pairing`). Whoever hears messages tells it of each: the node with its
+clocks, a recording with the times in it.
 """
 
 from collections.abc import Collection, Mapping, Sequence

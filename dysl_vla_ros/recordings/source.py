@@ -1,4 +1,4 @@
-"""From an open bag to its moments: topics found, the recorded run read, the streams joined, and what is to be said of it.
+"""From an open bag to its moments: topics found, the recorded run read, the streams joined; what is said of it.
 
 What a reader of figures must know of the recording behind them (losses, what was left out, what the user said of it),
 every command that reads recordings says in the same words (:func:`reading_notes`).
