@@ -18,8 +18,8 @@ from dysl_vla_ros.distillation.activations import Activations, inputs_of, record
 from dysl_vla_ros.distillation.chosen_layers import read_choice
 from dysl_vla_ros.distillation.initial_weights import InitialWeights, new_modules, trained_modules
 from dysl_vla_ros.distillation.resume import Resume
+from dysl_vla_ros.distillation.stage_report import verdicts
 from dysl_vla_ros.distillation.stages import Distillation
-from dysl_vla_ros.distillation.verdict import verdicts
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable
 from dysl_vla_ros.jobs.learning_data import folder_of, open_data, paths_of
