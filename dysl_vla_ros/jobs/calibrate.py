@@ -166,5 +166,5 @@ def _full_depth_runs(
     from dysl_vla_ros.evaluation.calibration_runs import SimulatedRuns, simulated_runs
 
     refuse_recording_options(settings.data)
-    played = SimulatedRuns(settings.data.tasks, settings.seeds, settings.jobs)
+    played = SimulatedRuns(settings.data.tasks, settings.seeds, settings.jobs, settings.device)
     return simulated_runs(Path(checkpoint), settings.actions_per_inference, played)
