@@ -158,7 +158,6 @@ def test_training_goes_on_from_the_bases_weights_with_its_words_and_statistics(
         (["--layers=5"], "--layers 5: the base's 3 are kept, leave it out"),
         (["--width=32", "--heads=2"], "--width 32: the base's 16 is kept, leave it out"),
         (["--teacher", "elsewhere"], "--base and --teacher go apart"),
-        (["--tasks", "push"], "was not trained on push; name its own tasks by --tasks"),
     ],
 )
 def test_a_base_that_does_not_fit_is_refused(recorded, checkpoint, tmp_path, capsys, more, said):

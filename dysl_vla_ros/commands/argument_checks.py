@@ -14,7 +14,7 @@ from dysl_vla_ros.errors import BagError, DataError, SettingError
 from dysl_vla_ros.jobs.learning_data import DataSettings, kind_of
 from dysl_vla_ros.policies.checkpoint import read_config
 from dysl_vla_ros.settings import ModelSettings, build
-from dysl_vla_ros.simulation.tasks import tasks_named
+from dysl_vla_ros.simulation.tasks import require_learnable, tasks_named
 
 
 def require_policy(checkpoint: Path, adapters: str | Path | None = None) -> None:
@@ -59,7 +59,7 @@ def require_data(paths: Sequence[Path], settings: DataSettings) -> None:
     Raises:
         DataError: neither, a mixture, or an unknown task.
     """
-    tasks_named(settings.tasks)
+    require_learnable(tasks_named(settings.tasks))
     kind_of(paths, settings)
 
 

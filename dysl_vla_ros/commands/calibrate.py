@@ -19,7 +19,7 @@ from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.jobs.learning_data import WHAT, folder_of, has_adapters, refuse_recording_options
 from dysl_vla_ros.jobs.settings import CalibrateSettings
 from dysl_vla_ros.simulation.seeds import calibration_seeds
-from dysl_vla_ros.simulation.tasks import tasks_named
+from dysl_vla_ros.simulation.tasks import require_learnable, tasks_named
 
 if TYPE_CHECKING:
     from dysl_vla_ros.jobs.calibrate import Thresholds
@@ -123,7 +123,7 @@ def check_thresholds(given: Mapping[str, Any]) -> None:
     if not 0.0 < given["target_layers"] <= 1.0:
         raise DataError(f"--target-layers is a share, above 0 and at most 1, not {given['target_layers']}")
     calibration_seeds(given["seeds"])
-    tasks_named(given["tasks"])
+    require_learnable(tasks_named(given["tasks"]))
 
 
 def print_thresholds(found: "Thresholds", checkpoint: Path, data: Sequence[Path], options: str) -> None:

@@ -16,7 +16,9 @@ SIMULATED_RUNS = ("seeds", "jobs")  # options of the full-depth runs that are pl
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what says how the data is read, and what is played where no bag is there to hold anything out of."""
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"simulator: of {TASK_CHOICES} (default: all)")
+    parser.add_argument(
+        "--tasks", nargs="+", metavar="TASK", help=f"simulator: of {TASK_CHOICES} (default: easy, hard)"
+    )
     parser.add_argument("--seeds", type=int, default=2, help="simulator: full-depth runs a task for the thresholds")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="simulator: processes that play the runs")
     add_recording_arguments(parser)

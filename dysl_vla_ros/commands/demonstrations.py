@@ -8,13 +8,13 @@ from dysl_vla_ros.commands.argument_checks import require_policy
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable
 from dysl_vla_ros.simulation.seeds import DEMONSTRATION_SEEDS
-from dysl_vla_ros.simulation.tasks import TASK_CHOICES, tasks_named
+from dysl_vla_ros.simulation.tasks import TASK_CHOICES, require_learnable, tasks_named
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("folder", type=Path, help="where episodes are written; what is there already is kept")
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"of {TASK_CHOICES} (default: all)")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"of {TASK_CHOICES} (default: easy, hard)")
     parser.add_argument(
         "--episodes", type=int, default=68,
         help="successful episodes a task; of the experts' own the last 4 are for validation",
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     """Refuse numbers that make no sense, and what is not there or cannot be written to."""
-    tasks_named(arguments.tasks)
+    require_learnable(tasks_named(arguments.tasks))
     if arguments.episodes < 1 or arguments.jobs < 1:
         raise DataError("--episodes and --jobs must be at least 1")
     if arguments.episodes > len(DEMONSTRATION_SEEDS):

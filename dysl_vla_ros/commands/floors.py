@@ -64,7 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="draw the methods (m = 1) of these table.json, which `dysl_vla evaluate --methods` wrote, into floors.png",
     )  # fmt: skip
     parser.add_argument("--max-ticks", type=int, default=200, help="closed loop: ticks before an episode is lost")
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"simulator: of {TASK_CHOICES} (default: all)")
+    parser.add_argument(
+        "--tasks", nargs="+", metavar="TASK", help=f"simulator: of {TASK_CHOICES} (default: easy, hard)"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="closed loop: processes")
     add_recording_arguments(parser)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable
 from dysl_vla_ros.policies.checkpoint import read_config
-from dysl_vla_ros.simulation.tasks import tasks_named
+from dysl_vla_ros.simulation.tasks import require_learnable, tasks_named
 from dysl_vla_ros.training import options
 from dysl_vla_ros.training.dataset import episode_paths
 
@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def check(arguments: argparse.Namespace) -> None:
     """Refuse what cannot be trained with or is not there."""
     settings, tasks = options.settings_from(vars(arguments)), tasks_named(arguments.tasks)
+    require_learnable(tasks)
     if arguments.processes < 0:
         raise DataError("--processes must be at least 1")
     origins = {role: folder for role in ("teacher", "base") if (folder := getattr(settings, role))}

@@ -9,7 +9,7 @@ from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, full_depth_r
 from dysl_vla_ros.runs.full_depth import FullDepthRun
 from dysl_vla_ros.settings import RuntimeSettings
 from dysl_vla_ros.simulation.seeds import calibration_seeds
-from dysl_vla_ros.simulation.tasks import tasks_named
+from dysl_vla_ros.simulation.tasks import require_learnable, tasks_named
 
 LOG = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ LOG = logging.getLogger(__name__)
 class SimulatedRuns:
     """Which runs are played."""
 
-    tasks: tuple[str, ...] = ()  # names; (): all
+    tasks: tuple[str, ...] = ()  # names; (): easy and hard
     seeds: int = 2  # runs a task
     jobs: int = os.cpu_count() or 1  # processes that play them
     device: str = "cpu"  # where the policy computes in each
@@ -29,7 +29,7 @@ def simulated_runs(checkpoint: Path, m: int, settings: SimulatedRuns | None = No
 
     Raises:
         CheckpointError: it is none.
-        DataError: an unknown task, or more seeds than there are calibration scenes.
+        DataError: an unknown task or one that is held out, or more seeds than there are calibration scenes.
         SettingError: the device is not there.
     """
     settings = settings or SimulatedRuns()
@@ -42,6 +42,7 @@ def simulated_runs(checkpoint: Path, m: int, settings: SimulatedRuns | None = No
         tasks=tuple(tasks_named(settings.tasks)),
         device=settings.device,
     )
+    require_learnable(evaluation.tasks)
     LOG.info("playing %d full-depth runs of %d tasks ...", settings.seeds, len(evaluation.tasks))
     runs, failed = full_depth_runs(evaluation, settings.jobs)
     if failed == len(evaluation.tasks) * len(seeds):

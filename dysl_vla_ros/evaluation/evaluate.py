@@ -16,7 +16,7 @@ from dysl_vla_ros.records.summary import summarise
 from dysl_vla_ros.records.trace import EpisodeRecord
 from dysl_vla_ros.runtime.devices import device_named
 from dysl_vla_ros.runtime.step import Runtime
-from dysl_vla_ros.simulation.tasks import TASKS, Task
+from dysl_vla_ros.simulation.tasks import TASKS, Task, names_of
 
 LOG = logging.getLogger(__name__)
 
@@ -95,9 +95,9 @@ def trained_tasks(policy: VlaPolicy, checkpoint: str) -> list[Task]:
     chosen = [task for task in TASKS.values() if task.instruction in policy.instructions]
     if not chosen:
         raise DataError(f"{checkpoint} was trained on no task of the simulator; name some by --tasks")
-    left_out = [task.name for task in TASKS.values() if task not in chosen]
+    left_out = [task for task in TASKS.values() if task not in chosen]
     if left_out:
-        LOG.info("the policy was not trained on %s: left out (--tasks names tasks)", ", ".join(left_out))
+        LOG.info("the policy was not trained on %s: left out (--tasks names tasks)", names_of(left_out))
     return chosen
 
 

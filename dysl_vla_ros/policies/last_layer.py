@@ -35,7 +35,7 @@ class LastLayer(LlamaDecoderLayer):
         cos, sin = position_embeddings
         query = _rotated(query, cos[:, None, -self.read :], sin[:, None, -self.read :])
         key = _rotated(key, cos[:, None], sin[:, None])
-        mask = attention_mask.to(query.dtype)  # training runs in bfloat16
+        mask = attention_mask[:, :, -self.read :].to(query.dtype)  # training runs in bfloat16
         attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         read = hidden_states[:, -self.read :] + attention.o_proj(attended.transpose(1, 2).flatten(2))
         read = read + self.mlp(self.post_attention_layernorm(read))

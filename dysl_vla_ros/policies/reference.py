@@ -1,7 +1,8 @@
 """The reference policy: a small VLA of 24 Llama decoder layers, trained in this project.
 
 Tokens, in this order: patches of the fixed camera, patches of the wrist camera, words of the instruction (padded),
-proprioception, action queries. Attention goes both ways; padding is masked. The head reads the action queries, and
+proprioception, action queries. Attention goes both ways, but that in the layout ``causal`` patches attend to patches
+alone, as in decoders that read images before words; padding is masked. The head reads the action queries, and
 training the token of proprioception: the last layer changes no others. Checked with transformers 5.20 to 5.24, whose
 ``LlamaDecoderLayer`` runs unchanged in front of it.
 """
@@ -39,6 +40,7 @@ QUERIES = 2
 LARGEST_SIZE = 4096  # of a model's sides: a damaged number must not become an allocation
 LARGEST_STATISTIC, SMALLEST_DEVIATION = 1e6, 1e-9  # of proprioception, in its units: what float32 can compute with
 RESTORE = "train again or restore the file"
+LAYOUTS = ("open", "causal")
 STEM_STRIDE = 24  # px of a camera picture that become one token, each way
 
 
@@ -60,6 +62,7 @@ class ReferenceConfig:
     proprioception: ProprioceptionSpec = ProprioceptionSpec(
         ("ee.x", "ee.y", "ee.z", "gripper.opening"), ("m", "m", "m", "1"), "base"
     )
+    layout: str = LAYOUTS[0]  # "open": every token attends to every other; "causal": patches to patches alone
 
     @staticmethod
     def from_json(values: Any, source: Path) -> "ReferenceConfig":
@@ -68,6 +71,8 @@ class ReferenceConfig:
         Raises:
             CheckpointError: a field is missing, unknown, of the wrong type, or has a value that no model has; names it.
         """
+        if isinstance(values, dict):
+            values = {"layout": LAYOUTS[0], **values}
         config: ReferenceConfig = build_from(ReferenceConfig, values, "model", source, RESTORE)
         if faults := [*config.faults(), *action_faults(config.action, "model.action")]:
             raise CheckpointError(f"{source}: {'; '.join(faults)}; {RESTORE}")
@@ -87,6 +92,8 @@ class ReferenceConfig:
         ]
         names = ("vocabulary", "instructions", "cameras")
         found += [f"model.{name} is empty" for name in names if not getattr(self, name)]
+        if self.layout not in LAYOUTS:
+            found.append(f"model.layout is {self.layout!r:.40}, expected {' or '.join(LAYOUTS)}")
         if not found and self.width % (2 * self.heads):
             found.append(f"model.width is {self.width}, no even number for each of the {self.heads} model.heads")
         wanted = len(self.proprioception.names)
@@ -110,8 +117,11 @@ class ReferenceConfig:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for ``config.json``."""
-        return asdict(self)
+        """Return plain values for ``config.json``; the layout of before there were two is not named, as then."""
+        values = asdict(self)
+        if self.layout == LAYOUTS[0]:
+            del values["layout"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -119,7 +129,7 @@ class ReferenceContext:
     """What the layers need beside the hidden state."""
 
     token_mask: Tensor  # (B, T) bool, false at padding words
-    attention_mask: Tensor  # (B, 1, 1, T): 0, or -1e4 at padding; added, so that every attention kernel takes it
+    attention_mask: Tensor  # (B, 1, 1 or T, T): 0, or -1e4 where not attended to; added: every kernel takes it
     position_embeddings: tuple[Tensor, Tensor]  # rotary cos, sin: (1, T, D / heads)
 
 
@@ -199,6 +209,10 @@ class ReferenceNetwork(nn.Module):
         mask = torch.ones(len(words), self.tokens, dtype=torch.bool, device=words.device)
         mask[:, self.words_at : self.proprioception_at] = words != PADDING
         attention = (~mask[:, None, None, :]).to(hidden.dtype) * -1e4
+        if config.layout == "causal":
+            apart = hidden.new_zeros(self.tokens, self.tokens)
+            apart[: self.words_at, self.words_at :] = -1e4
+            attention = torch.minimum(attention, apart)  # (B, 1, T, T)
         return hidden, ReferenceContext(mask, attention, (self.rotary_cos, self.rotary_sin))
 
     def run_layer(self, index: int, hidden: Tensor, context: ReferenceContext) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dysl_vla_ros.simulation.board import DISC_COLOURS, DISC_RADIUS, DOT_RADIUS, BoardLayout
 from dysl_vla_ros.simulation.tasks import Colour
 
 Vectors = NDArray[np.floating[Any]]
@@ -22,6 +23,7 @@ OFF_THE_WAY = 0.085  # m of a marker from the puck's straight way to another: pu
 PUCK_FREE = 0.10  # m from the puck to each marker: success, within 0.05, must be worked for
 BLOCK_PLACES = ((-0.36, -0.26), (0.26, 0.36))  # m: x, one block on each side of where hand and puck go
 BLOCK_DEPTHS = (0.58, 0.82)  # m: y
+DISC_HEIGHT, DOT_HEIGHT = 0.002, 0.004  # m above the table: a dot is seen on its disc
 BLOCK_COLOURS: tuple[Colour, ...] = ((0.9, 0.8, 0.1), (0.55, 0.2, 0.7), (0.9, 0.5, 0.1), (0.2, 0.7, 0.75))
 
 
@@ -29,9 +31,9 @@ BLOCK_COLOURS: tuple[Colour, ...] = ((0.9, 0.8, 0.1), (0.55, 0.2, 0.7), (0.9, 0.
 class Decoration:
     """One thing that is drawn."""
 
-    shape: Literal["ball", "block"]
+    shape: Literal["ball", "block", "disc"]
     position: tuple[float, float, float]  # m, centre
-    half_size: float  # m: radius, or half an edge
+    half_size: float  # m: radius, or half an edge; a disc is flat
     colour: Colour
 
 
@@ -71,4 +73,14 @@ def distractors(seed: int) -> tuple[Decoration, ...]:
             BLOCK_COLOURS[colour],
         )
         for places, colour in zip(BLOCK_PLACES, colours, strict=False)
+    )
+
+
+def board(layout: BoardLayout) -> tuple[Decoration, ...]:
+    """Return a board's discs with their dots."""
+    colours = list(DISC_COLOURS.values())
+    return tuple(
+        Decoration("disc", (float(x), float(y), height), radius, colours[colour])
+        for (x, y), own, shown in zip(layout.places, layout.colours, layout.colours[layout.following], strict=True)
+        for height, radius, colour in ((DISC_HEIGHT, DISC_RADIUS, own), (DOT_HEIGHT, DOT_RADIUS, shown))
     )

@@ -4,6 +4,10 @@ One file an episode, written whole or not at all, so that an interrupted run goe
 ``FOLDER/TASK/SEED.npz`` with ``image`` (T, 96, 96, 3), ``wrist_image`` (T, 96, 96, 3), ``proprioception`` (T, 4),
 ``action`` (T, 4: the expert's, clean), ``scene`` (T, 6: object and goal position), ``disturbed`` () and ``instruction``
 (): one of the task's trained ones, drawn by the seed.
+
+Those of the board (``board.py``) have also ``places`` (9, 2: of its discs, m), ``discs`` (9, 2: column and row of their
+centres in ``image``), ``colours`` and ``following`` (T, 9: of the layout) and ``minds_goal`` (T: false while the hand
+fetches the puck): what it takes to ask the same image for another chain.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +21,12 @@ from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable, write_atomically
 from dysl_vla_ros.interfaces import FloatArray, Observation
 from dysl_vla_ros.parent_process import process_pool
+from dysl_vla_ros.simulation.board import first_demonstration, shown_at
 from dysl_vla_ros.simulation.experts import Expert
 from dysl_vla_ros.simulation.pushes import Pushes
 from dysl_vla_ros.simulation.scene import Scene
 from dysl_vla_ros.simulation.seeds import DEMONSTRATION_SEEDS
-from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, EXPERT_SPEED, Task, task_named
+from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, EXPERT_SPEED, Task, require_learnable, task_named
 
 MAX_TICKS = 250
 TICKS_AFTER_SUCCESS = 4
@@ -42,6 +47,8 @@ class Disturbance:
         return EXPERT_SPEED * (self._random.normal(0.0, self._sigma, 3) + push)
 
 
+BOARD_ARRAYS = ("colours", "following", "minds_goal")  # a row a tick
+
 Arrays = dict[str, np.ndarray]
 Drive = Callable[[Observation, FloatArray], FloatArray]
 """Gives the action (4,) that is played at a tick, of what is seen and of the expert's own action."""
@@ -57,8 +64,14 @@ def record_episode(scene: Scene, seed: int, disturbed: bool, drive: Drive | None
     said = texts[int(np.random.default_rng((seed, 4)).integers(len(texts)))]
     expert, disturbance = Expert(scene), Disturbance(seed) if disturbed else None
     rows: list[tuple[np.ndarray, ...]] = []
+    chain, layout = scene.task.chain, scene.board
+    boards: list[tuple[np.ndarray, ...]] = []
     left = TICKS_AFTER_SUCCESS
-    for _ in range(MAX_TICKS):
+    for tick in range(MAX_TICKS):
+        if chain and layout:
+            board = shown_at(layout, chain, seed, tick)
+            scene.show_board(board)
+            boards.append((board.colours, board.following, np.array(expert.minds_goal())))
         seen, action = scene.observe(), expert.act()
         position = np.concatenate([scene.object_position, scene.goal_position])
         rows.append((seen.images["image"], seen.images["wrist_image"], seen.proprioception, action, position))
@@ -71,22 +84,33 @@ def record_episode(scene: Scene, seed: int, disturbed: bool, drive: Drive | None
             break
     if not scene.success:
         return None
-    names = ("image", "wrist_image", "proprioception", "action", "scene")
-    arrays = {name: np.stack(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+    arrays = _columns(("image", "wrist_image", "proprioception", "action", "scene"), rows)
+    if layout:
+        arrays |= _columns(BOARD_ARRAYS, boards)
+        arrays["places"] = layout.places
+        arrays["discs"] = scene.pixels(np.column_stack([layout.places, np.zeros(len(layout.places))]))
     return arrays | {"disturbed": np.array(disturbed), "instruction": np.array(said)}
+
+
+def _columns(names: Sequence[str], rows: Sequence[tuple[np.ndarray, ...]]) -> Arrays:
+    return {name: np.stack(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
 
 
 def record_task(name: str, folder: Path, episodes: int, first: int | None = None) -> str:
     """Record until ``episodes`` successful ones of this task lie in ``folder``; return one line on what was done.
 
-    Scenes are those for demonstrations, from ``first`` up; None: all of them.
+    Scenes are those for demonstrations, from ``first`` up; None: all of them, of the board those of the chain.
 
     Raises:
-        DataError: the seeds for demonstrations have run out.
+        DataError: the seeds for demonstrations have run out, or the task is held out.
     """
-    with closing(Scene(task_named(name))) as scene:
+    task = task_named(name)
+    require_learnable([task])
+    if first is None:
+        first = first_demonstration(task.chain) if task.chain else 0
+    with closing(Scene(task)) as scene:
         failures = record_until(
-            episodes, folder, scene, "", DEMONSTRATION_SEEDS[first or 0 :],
+            episodes, folder, scene, "", DEMONSTRATION_SEEDS[first:],
             lambda seed: record_episode(scene, seed, disturbed=seed % 2 == 1),
         )  # fmt: skip
     return f"{name}: {episodes} episodes, {failures} failures dropped"

@@ -9,15 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dysl_vla_ros.interfaces import FloatArray, Observation
+from dysl_vla_ros.simulation.board import NEAR, STAY, BoardLayout, board_layout, puck_place
 from dysl_vla_ros.simulation.decorations import (
     GOAL_HIGH,
     GOAL_LOW,
     MARKER_RADIUS,
     Decoration,
+    board,
     distractors,
     marker_positions,
 )
-from dysl_vla_ros.simulation.rendering import SceneRenderer, prepare_model
+from dysl_vla_ros.simulation.rendering import BOARD, TABLE, SceneRenderer, prepare_model
 from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, FULL_SPEED, SIMULATION_STEP, Task, task_named
 
 CAMERAS = ("image", "wrist_image")
@@ -55,15 +57,18 @@ class Scene:
         self.task = task if isinstance(task, Task) else task_named(task)
         self._env = ENV_CLS_MAP[self.task.environment]()
         self._env.max_path_length = 1_000_000  # the caller decides when an episode ends
-        if self.task.markers:  # what the expert is told of the goal is clipped to this space
-            self._env.goal_space = Box(np.array([*GOAL_LOW, 0.0]), np.array([*GOAL_HIGH, 0.1]), dtype=np.float64)
+        low, high = ((-0.2, 0.6), (0.2, 0.95)) if self.task.chain else (GOAL_LOW, GOAL_HIGH)
+        if self.task.markers or self.task.chain:  # what the expert is told of the goal is clipped to this space
+            self._env.goal_space = Box(np.array([*low, 0.0]), np.array([*high, 0.1]), dtype=np.float64)
         self._env._partially_observable = False  # the scripted expert must see the goal
         del self._env.sawyer_observation_space  # cached with the goal hidden
         self._env._set_task_called = True
         self._env.seeded_rand_vec, self._env._freeze_rand_vec = True, False
         prepare_model(self._env.model, None if self.task.markers else self.task.marker)
         self.decorations: tuple[Decoration, ...] = ()
-        self._renderer = SceneRenderer(self._env.model, self._env.data)
+        self.board: BoardLayout | None = None  # of a task with a chain, from the reset on
+        self._steps_there = 0  # of the puck at the chain's goal
+        self._renderer = SceneRenderer(self._env.model, self._env.data, BOARD if self.task.chain else TABLE)
         self.joint_names = tuple(self._env.model.joint(i).name for i in range(ARM_JOINTS))
         self._action = np.zeros(4, dtype=np.float32)
         self.success = False
@@ -76,6 +81,8 @@ class Scene:
         self.state, _ = self._env.reset()
         if self.task.markers:
             self._lay_out_markers(seed)
+        if self.task.chain:
+            self._lay_out_board(seed)
         self.success = False
         self.simulated_time = 0.0
         self.hold(np.zeros(3), 0.5)
@@ -91,6 +98,21 @@ class Scene:
         goal = next(place for ball, place in zip(balls, places, strict=True) if ball.colour == self.task.marker)
         self._env._target_pos = goal
         self.state[-3:] = goal
+
+    def _lay_out_board(self, seed: int) -> None:
+        """Put the puck between robot and board; the disc at the chain's end is the goal."""
+        height = self._env._get_pos_objects()[2]
+        self._env._set_obj_xyz(np.append(puck_place(seed), height))
+        layout = board_layout(seed)
+        self.show_board(layout)
+        assert self.task.chain
+        self._env._target_pos = np.append(layout.goal(self.task.chain), height)
+        self.state = self._env._get_obs()
+        self._steps_there = 0
+
+    def show_board(self, layout: BoardLayout) -> None:
+        """Draw a board; the goal stays where it is."""
+        self.board, self.decorations = layout, board(layout)
 
     def hold(self, velocity: NDArray[np.floating], gripper_opening: float) -> None:
         """Set what :meth:`advance` does: end-effector velocity (3,) in m/s, each axis at most 0.8, and the gripper.
@@ -109,8 +131,14 @@ class Scene:
         """Advance time by ``steps`` of 12.5 ms; success once reached stays."""
         for _ in range(steps):
             self.state, _, _, _, info = self._env.step(self._action)
-            self.success = self.success or bool(info["success"])
+            self.success = self.success or (self._stays() if self.task.chain else bool(info["success"]))
             self.simulated_time += SIMULATION_STEP
+
+    def _stays(self) -> bool:
+        """Tell whether the puck has been at the chain's goal for long enough by this step."""
+        away = np.linalg.norm(self.object_position[:2] - self.goal_position[:2])
+        self._steps_there = self._steps_there + 1 if away < NEAR else 0
+        return self._steps_there * SIMULATION_STEP >= STAY
 
     def observe(self) -> SceneObservation:
         """Look through both cameras and read the robot's state."""
@@ -126,6 +154,10 @@ class Scene:
         for name, position in self._env._target_site_config:  # a step's mj_forward puts the sites back
             self._env.data.site(name).xpos = position
         return self._renderer.render(camera, width, height, self.decorations)
+
+    def pixels(self, points: NDArray[np.floating]) -> FloatArray:
+        """Return where points (N, 3), m, are in the fixed camera's image of 96 px: (N, 2), column and row."""
+        return self._renderer.pixels(points, IMAGE_SIZE)
 
     def close(self) -> None:
         """Give the renderer's memory back; the scene is of no use afterwards."""

@@ -1,13 +1,16 @@
 """The simulated tasks: which Meta-World environment, how it is asked for in words, which goal markers are shown.
 
-Two sets. EASY: one motion, the goal in sight. HARD: long or exact ones, and a scene with three markers in which only
-the instruction says where the puck goes. A set's name stands for its tasks wherever tasks are named.
+EASY: one motion, the goal in sight. HARD: long or exact ones, and a scene with three markers in which only the
+instruction says where the puck goes. BOARD: the instruction also sets how many steps it takes to find the goal
+(``board.py``): its chains from which everybody learns, those set aside and those held out are a set each. A set's name
+stands for its tasks wherever tasks are named.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.simulation.board import CHAINS, Chain, kind_of
 from dysl_vla_ros.simulation.seeds import TEST_SEEDS
 
 CONTROL_PERIOD = 0.05  # s between two actions of the policy
@@ -33,6 +36,7 @@ class Task:
     held_out: tuple[str, ...]  # never trained, for measuring whether words or sentences were learnt
     marker: Colour | None = None  # colour of the goal, shown where nothing else says where it is
     markers: tuple[Colour, ...] = ()  # all that are laid out at random; other instructions would ask for the others
+    chain: Chain | None = None  # of the board, which is laid out then
     sampling_weight: float = 1.0  # in training
 
     @property
@@ -189,9 +193,37 @@ HARD = (
     *(_push_to(name) for name in COLOURS),
 )
 
-TASKS: dict[str, Task] = {task.name: task for task in (*EASY, *HARD)}
-TASK_SETS: dict[str, tuple[Task, ...]] = {"easy": EASY, "hard": HARD}
-TASK_CHOICES = f"{', '.join(TASKS)} and the sets {', '.join(TASK_SETS)}"  # for the help of `--tasks`
+
+def _along(chain: Chain) -> Task:
+    """The task of the board that one chain asks for."""
+    goal = chain.words if chain.hops else f"to {chain.words}"
+    return Task(
+        f"board-{chain.colour}-{chain.hops}",
+        "push-v3",
+        "SawyerPushV3Policy",
+        (f"push the puck {goal}", f"slide the puck {goal}", f"move the puck {goal}"),
+        (f"bring the puck {goal}", f"pull the puck {goal}"),
+        chain=chain,
+    )
+
+
+BOARD, BOARD_SET_ASIDE, BOARD_HELD_OUT = (
+    tuple(_along(chain) for chain in CHAINS if kind_of(chain) == kind) for kind in ("trained", "set_aside", "held_out")
+)
+
+TASK_SETS: dict[str, tuple[Task, ...]] = {
+    "easy": EASY,
+    "hard": HARD,
+    "board": BOARD,
+    "board-set-aside": BOARD_SET_ASIDE,
+    "board-held-out": BOARD_HELD_OUT,
+}
+TASKS: dict[str, Task] = {task.name: task for tasks in TASK_SETS.values() for task in tasks}
+DEFAULT_SETS = ("easy", "hard")  # where none are named
+TASK_CHOICES = (  # for the help of `--tasks`
+    f"{', '.join(task.name for task in (*EASY, *HARD))}, board-COLOUR-HOPS (board-red-2) and the sets "
+    f"{', '.join(TASK_SETS)}"
+)
 
 
 def set_of(task: Task) -> str:
@@ -199,10 +231,30 @@ def set_of(task: Task) -> str:
     return next(name for name, tasks in TASK_SETS.items() if task in tasks)
 
 
+def require_learnable(tasks: Sequence[Task]) -> None:
+    """Refuse tasks that nobody learns or chooses from.
+
+    Raises:
+        DataError: which.
+    """
+    held_out = [task for task in tasks if task in BOARD_HELD_OUT]
+    if held_out:
+        raise DataError(f"{names_of(held_out)}: held out, for evaluations alone; nothing is learned or chosen from it")
+
+
+def names_of(tasks: Sequence[Task]) -> str:
+    """Return the names of tasks for a message; one name for a set that is there as a whole."""
+    whole = [name for name, own in TASK_SETS.items() if all(task in tasks for task in own)]
+    return ", ".join([*whole, *(task.name for task in tasks if set_of(task) not in whole)])
+
+
 def siblings(task: Task) -> list[Task]:
-    """Return the other tasks whose instructions are valid in a task's scene: they lay out the same markers."""
-    layout = (task.environment, task.markers)
-    return [own for own in TASKS.values() if task.markers and own != task and (own.environment, own.markers) == layout]
+    """Return the other tasks whose instructions are valid in a task's scene: they lay out the same goals."""
+    if not (task.markers or task.chain):
+        return []
+    layout = (task.environment, task.markers, task.chain is None)
+    tasks = (own for own in TASKS.values() if own != task)
+    return [own for own in tasks if (own.environment, own.markers, own.chain is None) == layout]
 
 
 def task_named(name: str) -> Task:
@@ -212,18 +264,18 @@ def task_named(name: str) -> Task:
         DataError: there is none; the message lists those there are.
     """
     if name not in TASKS:
-        raise DataError(f"unknown task '{name}'; there are {', '.join(TASKS)}")
+        raise DataError(f"unknown task '{name}'; there are {TASK_CHOICES}")
     return TASKS[name]
 
 
 def tasks_named(names: Sequence[str] | None) -> list[Task]:
-    """Return the named tasks, each once, in the order named; a set's name stands for its tasks; none named: all.
+    """Return the named tasks, each once, in the order named; a set's name stands for its tasks; none named: easy, hard.
 
     Raises:
         DataError: a name is neither a task's nor a set's; the message lists those there are.
     """
     chosen: dict[str, Task] = {}
-    for name in names or TASK_SETS:
+    for name in names or DEFAULT_SETS:
         if name not in TASKS and name not in TASK_SETS:
             raise DataError(f"unknown task '{name}'; there are {TASK_CHOICES}")
         chosen |= {task.name: task for task in TASK_SETS.get(name) or (TASKS[name],)}

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +15,8 @@ from torch.nn import functional
 from dysl_vla_ros.policies.reference import PADDING, ReferenceConfig, encode_words
 from dysl_vla_ros.training.augmentation import mishear, move, vary
 from dysl_vla_ros.training.dataset import CAMERAS, Episodes
+
+Autocast = Callable[[], AbstractContextManager[None]]
 
 SCENE_CENTRE, SCENE_SCALE = (0.0, 0.7, 0.1), 0.1  # m: how object and goal positions are normalised
 
@@ -96,21 +100,25 @@ def as_pictures(pictures: NDArray[np.uint8], size: int, device: torch.device) ->
     return own if own.shape[-1] == size else functional.interpolate(own, (size, size), mode="area")
 
 
-class BatchesAhead:
+T = TypeVar("T")
+
+
+class BatchesAhead(Generic[T]):
     """Draws the batch of each step; beside a GPU, which leaves the CPU idle, one step ahead."""
 
-    def __init__(self, batches: Batches, count: int, seed: Callable[[int], tuple[int, ...]]) -> None:
-        self._batches, self._count, self._seed = batches, count, seed
-        self._thread = None if batches.device.type == "cpu" else ThreadPoolExecutor(1)
-        self._next: tuple[int, Future[Batch]] | None = None
+    def __init__(self, draw: Callable[[int], T], device: torch.device) -> None:
+        """Draw by ``draw``, which takes a step, for a run on ``device``."""
+        self._draw = draw
+        self._thread = None if device.type == "cpu" else ThreadPoolExecutor(1)
+        self._next: tuple[int, Future[T]] | None = None
 
-    def take(self, step: int) -> Batch:
+    def take(self, step: int) -> T:
         """Return the batch of a step."""
         if self._thread is None:
-            return self._batches.drawn(self._count, self._seed(step))
+            return self._draw(step)
         ready = self._next if self._next and self._next[0] == step else self._begin(self._thread, step)
         self._next = self._begin(self._thread, step + 1)
         return ready[1].result()
 
-    def _begin(self, thread: ThreadPoolExecutor, step: int) -> tuple[int, "Future[Batch]"]:
-        return step, thread.submit(self._batches.drawn, self._count, self._seed(step))
+    def _begin(self, thread: ThreadPoolExecutor, step: int) -> tuple[int, "Future[T]"]:
+        return step, thread.submit(self._draw, step)

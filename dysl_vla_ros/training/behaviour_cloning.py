@@ -19,16 +19,17 @@ from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable
 from dysl_vla_ros.interfaces import ActionSpec
 from dysl_vla_ros.policies.action_statistics import action_faults
-from dysl_vla_ros.policies.reference import ReferenceConfig
+from dysl_vla_ros.policies.reference import LAYOUTS, ReferenceConfig
 from dysl_vla_ros.runtime.devices import cpu_has_bfloat16
 from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, Task
 from dysl_vla_ros.training.batches import Batches, BatchesAhead
+from dysl_vla_ros.training.board_lessons import BoardBatches
 from dysl_vla_ros.training.dataset import Episodes, load_episodes
 from dysl_vla_ros.training.keeper import STATE, Keeper, claim
 from dysl_vla_ros.training.options import TrainingSettings
 from dysl_vla_ros.training.state import TrainingState
 from dysl_vla_ros.training.student import Student
-from dysl_vla_ros.training.teacher import CHUNKS, load_origin, teacher_chunks
+from dysl_vla_ros.training.teacher import CHUNKS, load_origin, teacher_chunks, with_tasks
 
 
 def configure_model(episodes: Episodes, settings: TrainingSettings) -> ReferenceConfig:
@@ -56,6 +57,7 @@ def configure_model(episodes: Episodes, settings: TrainingSettings) -> Reference
         width=settings.width,
         heads=settings.heads,
         feed_forward=settings.feed_forward,
+        layout=settings.layout or LAYOUTS[0],
         cameras={"image": 96, "wrist_image": settings.wrist_pixels},
     )
 
@@ -95,12 +97,16 @@ def train(data: Path, output: Path, tasks: list[Task], settings: TrainingSetting
     accelerator = make_accelerator()
     leads = accelerator.is_main_process
     with claim(output) if leads else nullcontext():
-        episodes = load_episodes(data, tasks, quiet=not leads)
+        board_tasks = [task for task in tasks if task.chain]
+        own_tasks = [task for task in tasks if not task.chain] or board_tasks
+        episodes = load_episodes(data, own_tasks, quiet=not leads)
         origin = load_origin(tasks, settings, accelerator.device)
-        teacher, config = origin.teacher, origin.config or configure_model(episodes, settings)
+        teacher, config = origin.teacher, origin.config or with_tasks(configure_model(episodes, settings), tasks)
+        if board_tasks and config.layout != "causal":
+            raise DataError(f"{board_tasks[0].name} is learned in the layout causal: add --layout causal")
         identity = config.to_json() | origin.hashes
         torch.manual_seed(settings.seed)
-        student = Student(config)
+        student = Student(config, board=bool(board_tasks))
         weights = origin.first_weights()
         if weights:
             student.network.load_state_dict(weights)
@@ -111,18 +117,28 @@ def train(data: Path, output: Path, tasks: list[Task], settings: TrainingSetting
         accelerator.wait_for_everyone()  # all have read the state before the first of them can write the next
         if settings.compile:
             state.student.network.compile_layers()
-        share = settings.batch_size // accelerator.num_processes
+        share, device = settings.batch_size // accelerator.num_processes, accelerator.device
         process = accelerator.process_index
-        ahead = BatchesAhead(
-            Batches(episodes, config, accelerator.device, targets), share, lambda step: (settings.seed, step, process)
-        )
+        batches = Batches(episodes, config, device, targets)
+        ahead = BatchesAhead(lambda step: batches.drawn(share, (settings.seed, step, process)), device)
+        boards = None
+        if board_tasks:
+            lessons = BoardBatches(data, board_tasks, config, device, quiet=not leads)
+            images = max(1, settings.board_images // accelerator.num_processes)
+            boards = BatchesAhead(lambda step: lessons.drawn(images, (settings.seed, step, process)), device)
         keeper = None
         if leads:
-            validation = Batches(load_episodes(data, tasks, validation=True, quiet=True), config, accelerator.device)
+            validation = Batches(load_episodes(data, own_tasks, validation=True, quiet=True), config, device)
             keeper = Keeper(state, output, settings, validation, len(episodes), identity)
+            if board_tasks:
+                keeper.board = BoardBatches(data, board_tasks, config, device, validation=True, quiet=True)
         progress = tqdm(total=settings.steps, initial=state.step, unit="step", disable=not leads, mininterval=5.0)
         while state.step < settings.steps:
             loss, error = state.student.loss(ahead.take(state.step), accelerator.autocast)
+            if boards:
+                random = np.random.default_rng((settings.seed, state.step, process, 2))
+                asked, error = state.student.board_loss(boards.take(state.step), accelerator.autocast, random)
+                loss = loss + asked
             accelerator.backward(loss)
             average_gradients(state.parameters, accelerator)
             state.update(learning_rate(state.step, settings))

@@ -14,9 +14,10 @@ from tqdm import tqdm
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.interfaces import Observation
 from dysl_vla_ros.runs.training_data import draw_evenly
-from dysl_vla_ros.simulation.tasks import Task
+from dysl_vla_ros.simulation.tasks import Task, require_learnable
 
-VALIDATION_EPISODES = 4  # the last ones of each task
+VALIDATION_EPISODES = 4  # the last ones of each task; of the board, where tasks are many, ...
+BOARD_VALIDATION_EPISODES = 1  # ... the last one
 CORRECTED = "corrected-"  # begins the names of episodes in which a policy took turns; none is for validation
 CAMERAS = ("image", "wrist_image")
 ARRAYS = ("proprioception", "action", "scene")
@@ -68,17 +69,14 @@ def load_episodes(folder: Path, tasks: Sequence[Task], *, validation: bool = Fal
     """Open the episodes that ``dysl_vla demonstrations`` wrote.
 
     Raises:
-        DataError: a task has none, or a file is damaged.
+        DataError: a task has none or is held out, or a file is damaged.
     """
+    require_learnable(tasks)
     columns: dict[str, list[np.ndarray]] = {name: [] for name in (*CAMERAS, *ARRAYS, "task", "episode", "end")}
     instructions: list[str] = []
     total = 0
     for number, task in enumerate(tasks):
-        paths = episode_paths(folder, task)
-        if validation:
-            paths = paths[-VALIDATION_EPISODES:]
-        else:
-            paths = paths[:-VALIDATION_EPISODES] + sorted((folder / task.name).glob(f"{CORRECTED}*.npz"))
+        paths = demonstration_paths(folder, task, validation=validation)
         for path in tqdm(paths, desc=f"reading {task.name}", unit="episode", disable=quiet, leave=False):
             try:
                 episode = mapped(path, (*CAMERAS, *ARRAYS, "instruction"))  # their sizes are right, then
@@ -106,6 +104,23 @@ def load_episodes(folder: Path, tasks: Sequence[Task], *, validation: bool = Fal
     )
 
 
+def demonstration_paths(folder: Path, task: Task, *, validation: bool = False) -> list[Path]:
+    """Return the files of a task's episodes to learn from, corrected ones last, or of those for ``validation``.
+
+    Raises:
+        DataError: as :func:`episode_paths`.
+    """
+    paths, kept = episode_paths(folder, task), validation_episodes(task)
+    if validation:
+        return paths[-kept:]
+    return paths[:-kept] + sorted((folder / task.name).glob(f"{CORRECTED}*.npz"))
+
+
+def validation_episodes(task: Task) -> int:
+    """Return how many of a task's episodes, its last ones, are not learned from."""
+    return BOARD_VALIDATION_EPISODES if task.chain else VALIDATION_EPISODES
+
+
 def episode_paths(folder: Path, task: Task) -> list[Path]:
     """Return the files of a task's episodes, in the order of their seeds.
 
@@ -113,9 +128,9 @@ def episode_paths(folder: Path, task: Task) -> list[Path]:
         DataError: there are none, or too few to keep some for validation.
     """
     paths = sorted((folder / task.name).glob("[0-9]*.npz"))
-    if len(paths) <= VALIDATION_EPISODES:
+    if len(paths) <= validation_episodes(task):
         raise DataError(
-            f"{folder / task.name} has {len(paths)} episodes, more than {VALIDATION_EPISODES} are needed; "
+            f"{folder / task.name} has {len(paths)} episodes, more than {validation_episodes(task)} are needed; "
             f"run `dysl_vla demonstrations {folder} --tasks {task.name}`"
         )
     return paths

@@ -14,13 +14,14 @@ from tqdm import tqdm
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.policies.checkpoint import read_config, total_training
 from dysl_vla_ros.policies.reference import save_reference
-from dysl_vla_ros.training.batches import Batches
+from dysl_vla_ros.training.batches import Autocast, Batches
+from dysl_vla_ros.training.board_lessons import BoardBatches, right_discs
 from dysl_vla_ros.training.options import TrainingSettings
 from dysl_vla_ros.training.state import TrainingState
-from dysl_vla_ros.training.student import Autocast
 
 STATE = "training-state.safetensors"
 VALIDATION_FRAMES, PARTS = 512, 8
+BOARD_IMAGES = 48  # of validation, each asked for 8 chains
 
 
 @contextmanager
@@ -59,6 +60,7 @@ class Keeper:
         """Keep ``state`` in ``output``; ``identity``: what it belongs to, with a teacher's or base's hash if any."""
         self._state, self._output, self._settings, self._validation = state, output, settings, validation
         self._frames = frames
+        self.board: BoardBatches | None = None  # of validation, where the board is learned
         self._earlier = earlier_training(Path(settings.base)) if settings.base else {}
         self._identity, self._seconds_before = identity, state.seconds
         self._started = self._saved = time.monotonic()
@@ -83,7 +85,7 @@ class Keeper:
         with torch.no_grad():
             parts = (self._validation.plain(part) for part in np.array_split(chosen, PARTS))
             errors = [float(student.loss(part, autocast)[1]) for part in parts]
-        record = {
+        record: dict[str, Any] = {
             "steps": state.step,
             "batch_size": settings.batch_size,
             "frames": self._frames,
@@ -92,6 +94,11 @@ class Keeper:
             "parameters": sum(parameter.numel() for parameter in student.network.parameters()),
             "seconds": round(state.seconds),
         }
+        if self.board and student.board:
+            counts = right_discs(student.network, student.board, self.board.drawn(BOARD_IMAGES, (0,), plain=True))
+            shares = {str(hops): round(right / max(1, of), 4) for hops, (right, of) in counts.items()}
+            tqdm.write(f"step {state.step}: right disc by hops {shares}")
+            record["right_discs"] = shares
         record |= {role: self._identity[role] for role in ("teacher", "base") if role in self._identity}
         record |= self._earlier
         minutes = (time.monotonic() - self._started) / 60

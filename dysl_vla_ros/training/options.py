@@ -30,11 +30,15 @@ class TrainingSettings:
     width: int = _option(160, "of the hidden state")
     heads: int = _option(5, "of attention")
     feed_forward: int = _option(384, "width inside a layer")
+    board_images: int = _option(24, "images of the board a step, over all processes; each is asked for 8 chains")
+    layout: str = _option("", "open or causal: what patches attend to (default: the base's, without one open)")
     wrist_pixels: int = _option(72, "edge of the wrist camera's picture as the policy takes it; a multiple of 24")
     teacher: str = _option(
         "", "checkpoint to learn from in place of the experts; sizes and first weights are its, but for --layers"
     )
-    base: str = _option("", "checkpoint whose weights are gone on from; sizes, words and statistics are its")
+    base: str = _option(
+        "", "checkpoint whose weights are gone on from; sizes and statistics are its; words new to it are added"
+    )
     seed: int = _option(0, "of weights and batches")
     save_seconds: float = _option(45.0, "between two saves of the whole state, which a killed run goes on from")
     checkpoint_steps: int = _option(500, "between two validations, each of which writes the checkpoint folder")
@@ -48,7 +52,7 @@ class TrainingSettings:
         """
         least = {
             "steps": 1, "batch_size": 1, "horizon": 1, "layers": 2, "heads": 1, "width": 1, "wrist_pixels": 24,
-            "save_seconds": 0, "checkpoint_steps": 1,
+            "board_images": 1, "save_seconds": 0, "checkpoint_steps": 1,
         }  # fmt: skip
         faults = [
             f"--{name.replace('_', '-')} must be at least {low}, not {getattr(self, name)}"
@@ -59,6 +63,8 @@ class TrainingSettings:
             faults.append(f"--width {self.width} must be a multiple of twice --heads {self.heads}")
         if self.wrist_pixels % 24:
             faults.append(f"--wrist-pixels must be a multiple of 24, not {self.wrist_pixels}")
+        if self.layout not in ("", "open", "causal"):
+            faults.append(f"--layout must be open or causal, not {self.layout}")
         if self.base and self.teacher:
             faults.append("--base and --teacher go apart: a student begins with its teacher's weights")
         if faults:
@@ -69,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of a training run."""
     parser.add_argument("data", type=Path, help="folder that `dysl_vla demonstrations` wrote")
     parser.add_argument("output", type=Path, help="checkpoint folder; an unfinished one is trained on")
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"of {TASK_CHOICES} (default: all)")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"of {TASK_CHOICES} (default: easy, hard)")
     for own in fields(TrainingSettings):
         flag, text = own.name.replace("_", "-"), own.metadata["help"]
         if own.type is bool:

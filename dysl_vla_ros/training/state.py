@@ -81,6 +81,7 @@ class TrainingState:
 
     def averaged(self) -> Student:
         """Return a copy of the student with the averaged weights."""
-        student = Student(self.student.network.config).to(self.parameters[0].device)
+        board = self.student.board is not None
+        student = Student(self.student.network.config, board=board).to(self.parameters[0].device)
         student.load_state_dict(self.student.state_dict() | dict(zip(self.names, self.average, strict=True)))
         return student.eval()

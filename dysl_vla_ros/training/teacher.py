@@ -31,6 +31,7 @@ from dysl_vla_ros.training.dataset import Episodes
 from dysl_vla_ros.training.options import TrainingSettings
 
 CHUNKS = "teacher-chunks.safetensors"
+WORDS = "words.weight"
 LAYERS = "layers."  # what the names of the stack's tensors begin with
 PART = 64  # frames of one pass of the teacher, whatever the number of processes: bits depend on it
 
@@ -47,18 +48,23 @@ def load_teacher(checkpoint: Path, device: torch.device | None = None) -> Refere
     return policy
 
 
-def load_base(checkpoint: Path, tasks: Sequence[Task]) -> ReferencePolicy:
-    """Load the policy whose weights are gone on from.
+def with_tasks(config: ReferenceConfig, tasks: Sequence[Task]) -> ReferenceConfig:
+    """Return a configuration with the instructions of tasks that it does not know, and their words, behind its own."""
+    texts = [text for task in tasks for text in task.instructions]
+    words = sorted({word for text in texts for word in text.split()} - {*config.vocabulary})
+    instructions = [task.instruction for task in tasks if task.instruction not in config.instructions]
+    return replace(
+        config,
+        vocabulary=(*config.vocabulary, *words),
+        instructions=(*config.instructions, *instructions),
+    )
 
-    Raises:
-        CheckpointError: it is damaged or missing.
-        DataError: it is of another family, or knows other tasks.
-    """
-    policy = _load(checkpoint, "base")
-    unknown = [task.name for task in tasks if task.instruction not in policy.config.instructions]
-    if unknown:
-        raise DataError(f"--base {checkpoint} was not trained on {', '.join(unknown)}; name its own tasks by --tasks")
-    return policy
+
+def with_words(state: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Return a network's state with embeddings of ``count`` words, new ones drawn from torch's global generator."""
+    known = state[WORDS]
+    drawn = torch.randn(count - len(known), known.shape[1], dtype=known.dtype) * known[2:].std()
+    return state | {WORDS: torch.cat([known, drawn])}
 
 
 class Origin(NamedTuple):
@@ -76,8 +82,8 @@ class Origin(NamedTuple):
 
     def first_weights(self) -> dict[str, Tensor] | None:
         """Return the state that the student's network begins with; None: it is drawn."""
-        if self.base:
-            return dict(self.base.network.state_dict())
+        if self.base and self.config:
+            return with_words(dict(self.base.network.state_dict()), len(self.config.vocabulary) + 2)
         if self.teacher and self.config:
             return fewer_layers(self.teacher.network.state_dict(), self.teacher.config.layers, self.config.layers)
         return None
@@ -96,8 +102,9 @@ def load_origin(tasks: Sequence[Task], settings: TrainingSettings, device: torch
             raise DataError(f"--layers {settings.layers}: a student has 2 to {teacher.config.layers}, its teacher's")
         return Origin(teacher, None, config_of(teacher.config, settings, "teacher", layers=settings.layers))
     if settings.base:
-        base = load_base(Path(settings.base), tasks)
-        return Origin(None, base, config_of(base.config, settings, "base"))
+        base = _load(Path(settings.base), "base")
+        config = with_tasks(config_of(base.config, settings, "base"), tasks)
+        return Origin(None, base, replace(config, layout=settings.layout or config.layout))
     return Origin(None, None, None)
 
 
