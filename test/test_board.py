@@ -301,7 +301,7 @@ def test_nothing_is_learned_or_chosen_from_what_is_held_out(recorded, tmp_path, 
         assert "held out, for evaluations alone" in capsys.readouterr().err
     with pytest.raises(DataError, match="held out, for evaluations alone"):
         full_depth_runs(EvaluationSettings(checkpoint="checkpoints/reference", tasks=BOARD_HELD_OUT), 1)
-    assert names_of([*BOARD_HELD_OUT, EASY[0]]) == "board-held-out, reach"
+    assert names_of([*BOARD_HELD_OUT, EASY[0]]) == "reach, board-held-out"
 
 
 def test_what_is_shown_on_chains_held_out_is_chosen_on_those_set_aside_of_their_length():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from dysl_vla_ros.commands.printed_log import printed_log
+from dysl_vla_ros.commands.main import printed_log
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.evaluation.calibration_runs import SimulatedRuns, simulated_runs
 from dysl_vla_ros.evaluation.closed_loop import (

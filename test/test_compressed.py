@@ -13,7 +13,7 @@ cv2 = pytest.importorskip("cv2")
 from dysl_vla_ros.errors import ObservationError  # noqa: E402
 from dysl_vla_ros.readings import check, needs_conversion, picture  # noqa: E402
 from dysl_vla_ros.readings.images import MAX_PIXELS  # noqa: E402
-from dysl_vla_ros.worker.frames import SLOT  # noqa: E402
+from dysl_vla_ros.worker.messages import SLOT  # noqa: E402
 
 
 def scene(height: int = 24, width: int = 32) -> np.ndarray:

@@ -11,8 +11,7 @@ pytest.importorskip("cv2")
 
 from dysl_vla_ros.errors import ObservationError
 from dysl_vla_ros.readings import check, needs_conversion, picture
-from dysl_vla_ros.readings.conversions import CONVERSIONS
-from dysl_vla_ros.readings.opencv import cv_bridge_conversion
+from dysl_vla_ros.readings.images import CONVERSIONS, cv_bridge_conversion
 
 BAYER = sorted(name for name in CONVERSIONS if name.startswith("bayer"))
 PACKED = {"uyvy": "UYVY", "yuv422": "UYVY", "yuyv": "YUYV", "yuv422_yuy2": "YUYV"}
@@ -201,7 +200,7 @@ def test_any_fields_are_converted_or_refused_and_check_says_which(encoding, heig
 def test_cv_bridge_and_opencv_give_the_same_picture(encoding, monkeypatch):
     if cv_bridge_conversion() is None:
         pytest.skip("cv_bridge cannot be imported: it comes with a ROS distribution, not from a package registry")
-    from dysl_vla_ros.readings import conversions
+    from dysl_vla_ros.readings import images
 
     if encoding.startswith("bayer"):
         wide = encoding.endswith("16")
@@ -210,7 +209,7 @@ def test_cv_bridge_and_opencv_give_the_same_picture(encoding, monkeypatch):
     else:
         message = yuv_image(*planes(12, 16, encoding, 0), encoding, padding=3)
     with_bridge = picture(message).astype(int)
-    monkeypatch.setattr(conversions, "cv_bridge_conversion", lambda: None)
+    monkeypatch.setattr(images, "cv_bridge_conversion", lambda: None)
     without = picture(message).astype(int)
     assert np.abs(with_bridge - without).max() <= 1, "other releases of OpenCV round differently, no more than that"
 

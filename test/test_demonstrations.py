@@ -11,7 +11,7 @@ import pytest
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.interfaces import ActionSpec
 from dysl_vla_ros.policies.registry import load_policy
-from dysl_vla_ros.runs.drawing import draw_evenly
+from dysl_vla_ros.runs.training_data import draw_evenly
 from dysl_vla_ros.simulation.demonstrations import record_task
 from dysl_vla_ros.simulation.tasks import TASKS
 from dysl_vla_ros.training.behaviour_cloning import learning_rate, train

@@ -31,7 +31,7 @@ from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.interfaces import Observation
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.runs.full_depth import FullDepthRun
-from dysl_vla_ros.runtime import precision
+from dysl_vla_ros.runtime import devices
 from dysl_vla_ros.runtime.folder import DyslFolder
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
@@ -133,7 +133,7 @@ def test_frozen_layers_are_trained_through_in_bfloat16_exactly_where_the_cpu_has
     has, policy, data, modules, monkeypatch
 ):
     """Where it does not, bfloat16 is worked out step by step: five times fewer steps a second were measured."""
-    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: has)
+    monkeypatch.setattr(devices, "cpu_has_bfloat16", lambda: has)
     seen = set()
     projections = [module for module in policy.network.layers[4].modules() if isinstance(module, torch.nn.Linear)]
     hooks = [own.register_forward_hook(lambda _, __, out: seen.add(out.dtype)) for own in projections]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dysl_vla_ros.errors import ObservationError
-from dysl_vla_ros.worker.frames import SLOT, FrameSlots, memory_file
+from dysl_vla_ros.worker.messages import SLOT, FrameSlots, memory_file
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from dysl_vla_ros.distillation.settings import fitting_sizes
 from dysl_vla_ros.skipping.importance import spread_static, static_count
-from dysl_vla_ros.skipping.module_sizes import fitting_sizes
 from dysl_vla_ros.skipping.modules import NORM_EPSILON, BlockPool, DyslModules, SkipAdapter
 from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.streams import Stream

@@ -44,7 +44,7 @@ class Storm:
     """Requests of one service at a rate, none of which waits for the answer to the one before."""
 
     def __init__(self, rig: Rig, kind: type, service: str) -> None:
-        from dysl_vla_ros.nodes.service_queue import DEEP
+        from dysl_vla_ros.nodes.lifecycle_services import DEEP
 
         rig.state()  # by now the node knows this peer's clients, and this one once it answers
         self._client = rig.peer.node.create_client(kind, service, qos_profile=DEEP)

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from dysl_vla_ros.bags.folder import is_bag
 from dysl_vla_ros.commands.main import available_verbs, build_parser, main
 from dysl_vla_ros.distillation.resume import STATE, WEIGHTS, Resume
+from dysl_vla_ros.distillation.stage_report import BETTER, HARMED, USEFUL_FLOOR, verdicts
 from dysl_vla_ros.distillation.stages import Distillation
-from dysl_vla_ros.distillation.verdict import BETTER, HARMED, USEFUL_FLOOR, verdicts
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import sha256
 from dysl_vla_ros.recordings.full_depth import full_depth_runs, observations

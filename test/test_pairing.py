@@ -12,8 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from dysl_vla_ros.control.input_judge import InputJudge
-from dysl_vla_ros.control.pairing import IMAGES_KEPT, Pairing, Verdict, patience
-from dysl_vla_ros.control.streams import Heard
+from dysl_vla_ros.control.pairing import IMAGES_KEPT, Heard, Pairing, Verdict, patience
 from dysl_vla_ros.settings import SafetySettings
 
 SAFETY = SafetySettings()  # arrival 0.3 s, stamp 0.5 s, camera skew 0.1 s

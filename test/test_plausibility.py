@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dysl_vla_ros.control.joints import Joints
-from dysl_vla_ros.control.jumps import SETTLING, Jumps, PlausibleValues
 from dysl_vla_ros.control.plausibility import (
     JITTER,
     LONGEST_GAP,
@@ -19,6 +18,9 @@ from dysl_vla_ros.control.plausibility import (
     MAX_TURN,
     MAX_TURNING,
     NORM_TOLERANCE,
+    SETTLING,
+    Jumps,
+    PlausibleValues,
     joint_jump,
     pose_jump,
 )

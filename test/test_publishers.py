@@ -6,8 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dysl_vla_ros.control.publisher_marks import PublisherMarks
-from dysl_vla_ros.control.publishers import LEAST_WINDOW, Publishers, doubled_text, watch_window
+from dysl_vla_ros.control.publishers import LEAST_WINDOW, PublisherMarks, Publishers, doubled_text, watch_window
 from dysl_vla_ros.settings import SafetySettings
 
 WINDOW = 2.5
@@ -117,7 +116,7 @@ def test_where_nothing_tells_whose_a_message_is_there_is_no_mark():
 def test_a_gid_is_the_same_whatever_its_padding():
     from types import SimpleNamespace
 
-    from dysl_vla_ros.control.publisher_marks import gid_of
+    from dysl_vla_ros.control.publishers import gid_of
 
     info = {"publisher_gid": {"implementation_identifier": "rmw", "data": b"\x01\x00\x02\x00"}}
     end = SimpleNamespace(endpoint_gid=[1, 0, 2] + [0] * 13)

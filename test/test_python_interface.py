@@ -93,8 +93,8 @@ def test_settings_that_make_no_sense_are_refused_all_faults_at_once(make, said: 
 
 
 def test_what_the_user_says_of_a_recording_is_typed_as_it_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    from dysl_vla_ros.commands.data_options import recording_choice
     from dysl_vla_ros.commands.main import build_parser
-    from dysl_vla_ros.commands.recording_options import recording_choice
 
     words = ["--topic", "image:=/a b", "--instruction", "push it", "--stamps", "received", "--frame", "base_link:=base"]
     parser = build_parser({"replay": importlib.import_module("dysl_vla_ros.commands.main").VERBS["replay"]}, "replay")
@@ -104,19 +104,27 @@ def test_what_the_user_says_of_a_recording_is_typed_as_it_is_read(capsys: pytest
 
 
 @pytest.mark.parametrize(
-    "words", [["calibrate", "BASE", "BAG"], ["distill", "BASE", "BAG"], ["tune", "BAG", "--checkpoint", "BASE"]]
+    "words",
+    [
+        ["calibrate", "BASE", "BAG"],
+        ["distill", "BASE", "BAG"],
+        ["tune", "BAG", "--checkpoint", "BASE"],
+        ["floors", "BASE", "BAG"],
+    ],
 )
 def test_a_device_that_is_not_there_is_refused_before_any_work(words, bag, tmp_path, capsys) -> None:
     checkpoint = make_tiny_checkpoint(tmp_path / "base")
     (checkpoint / "dysl").mkdir()
     (checkpoint / "dysl" / "static_layers.json").write_text("{}")
     line = [{"BASE": str(checkpoint), "BAG": str(bag)}.get(word, word) for word in words]
-    line += ["--target-ms", "5", "--out", str(tmp_path / "out")] if words[0] == "tune" else []
+    line += ["--target-ms", "5"] if words[0] == "tune" else []
+    line += ["--out", str(tmp_path / "out")] if words[0] in ("tune", "floors") else []
     assert main([*line, "--device", ABSENT]) == 2
     assert f"--device is '{ABSENT}', this machine has cpu" in capsys.readouterr().err
     assert main([*line, "--device", "gpu"]) == 2
     assert "--device must be cpu, cuda or cuda:N" in capsys.readouterr().err
     assert sorted(path.name for path in (checkpoint / "dysl").iterdir()) == ["static_layers.json"]
+    assert not (tmp_path / "out").exists()
     with pytest.raises(SettingError, match="this machine has cpu"):
         dysl_vla_ros.load(checkpoint, device=ABSENT)
 

@@ -12,8 +12,7 @@ from dysl_vla_ros.bags.reader import BagReader
 from dysl_vla_ros.errors import BagError
 from dysl_vla_ros.interfaces import ActionSpec, PolicyDescription, ProprioceptionSpec
 from dysl_vla_ros.recordings.corrections import RECEIVED, Corrections
-from dysl_vla_ros.recordings.notes import reading_notes
-from dysl_vla_ros.recordings.source import Choice, open_source, require_moments
+from dysl_vla_ros.recordings.source import Choice, open_source, reading_notes, require_moments
 from dysl_vla_ros.settings import SafetySettings
 from recorded_bag import BEGIN, PERIOD, BagWriter
 

@@ -16,7 +16,7 @@ from dysl_vla_ros.commands.main import main
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.policies.reference import ReferenceNetwork, save_reference
 from dysl_vla_ros.policies.registry import load_policy
-from dysl_vla_ros.runs.drawing import draw_evenly
+from dysl_vla_ros.runs.training_data import draw_evenly
 from dysl_vla_ros.simulation.tasks import TASKS
 from dysl_vla_ros.skipping.stack import full_result
 from dysl_vla_ros.skipping.streams import no_bridge

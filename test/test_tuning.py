@@ -20,8 +20,7 @@ from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.interfaces import ActionSpec
 from dysl_vla_ros.params_file import read_params_file
 from dysl_vla_ros.recordings.full_depth import full_depth_runs
-from dysl_vla_ros.runs.full_depth import FullDepthRun
-from dysl_vla_ros.runs.splitting import Part, split_episodes, split_runs, thin_out
+from dysl_vla_ros.runs.full_depth import FullDepthRun, Part, split_episodes, split_runs, thin_out
 from dysl_vla_ros.runtime.folder import DyslFolder
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import FULL_DEPTH, GuidanceSettings, RuntimeSettings, SkippingSettings

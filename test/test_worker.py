@@ -21,8 +21,7 @@ from dysl_vla_ros.interfaces import THE_INSTRUCTION, THE_MODEL, THE_OBSERVATION,
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import ModelSettings, RuntimeSettings
 from dysl_vla_ros.worker.client import StepReply, StepRequest, WorkerClient, WorkerSpec
-from dysl_vla_ros.worker.frames import memory_file
-from dysl_vla_ros.worker.messages import PROTOCOL, Hello, Load, encode, receive
+from dysl_vla_ros.worker.messages import PROTOCOL, Hello, Load, encode, memory_file, receive
 from dysl_vla_ros.worker.process import compute_threads
 from faulty_worker import FaultyWorker
 from harness import ProcessId, descendants, is_alive, wait_until

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dysl_vla_ros.control.limits import Limiter
-from dysl_vla_ros.control.workspace import Place, box, empty_axes, kept_inside, unsuitable_policy
+from dysl_vla_ros.control.limits import Limiter, Place, box, empty_axes, kept_inside, unsuitable_policy
 from dysl_vla_ros.interfaces import ActionSpec, ProprioceptionSpec
 from dysl_vla_ros.settings import ControlSettings, SafetySettings
 

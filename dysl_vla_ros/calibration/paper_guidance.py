@@ -14,8 +14,7 @@ from dysl_vla_ros.calibration.threshold_search import (
     choose,
     replay,
 )
-from dysl_vla_ros.runs.full_depth import FullDepthRun
-from dysl_vla_ros.runs.splitting import thin_out
+from dysl_vla_ros.runs.full_depth import FullDepthRun, thin_out
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import GuidanceSettings
 

@@ -1,10 +1,12 @@
-"""Refusals that the verbs share. Nothing here imports torch or the simulator: a wrong path is said at once.
+"""Refusals that the verbs share, and options that do nothing. No torch, no simulator: both are said at once.
 
-Each looks at what costs nothing to look at; what needs every byte (hashes, damage, whether two folders belong
+Each refusal looks at what costs nothing to look at; what needs every byte (hashes, damage, whether two folders belong
 together) is refused where it is loaded.
 """
 
-from collections.abc import Mapping, Sequence
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +92,35 @@ def require_numbers(given: Mapping[str, Any], **least: float) -> None:
     ]
     if faults:
         raise DataError("; ".join(faults))
+
+
+def idle_options(
+    given: Mapping[str, Any], add_arguments: Callable[[argparse.ArgumentParser], None], names: Sequence[str]
+) -> list[str]:
+    """Return those of some options that were given another value than their default, as they are typed.
+
+    Args:
+        given: name of an argument -> its value.
+        add_arguments: the verb's, which declared them.
+        names: of the options, as in ``given``.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    add_arguments(parser)
+    return [f"--{name.replace('_', '-')}" for name in names if given[name] != parser.get_default(name)]
+
+
+def warn_of_idle_options(
+    given: Mapping[str, Any],
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    *groups: tuple[bool, Sequence[str], str],
+) -> None:
+    """Say which options do nothing.
+
+    Args:
+        given: name of an argument -> its value.
+        add_arguments: the verb's.
+        groups: whether this holds for the command line, the options that then do nothing, and why.
+    """
+    for holds, names, why in groups:
+        if holds and (found := idle_options(given, add_arguments, names)):
+            print(f"warning: without effect: {', '.join(found)}: {why}", file=sys.stderr)

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dysl_vla_ros.bags.folder import is_bag
-from dysl_vla_ros.commands.argument_checks import require_data, require_device, require_numbers, require_policy
-from dysl_vla_ros.commands.data_options import SIMULATED_RUNS, add_data_arguments, data_settings
-from dysl_vla_ros.commands.idle_options import warn_of_idle_options
-from dysl_vla_ros.commands.recording_options import behind
+from dysl_vla_ros.commands.argument_checks import (
+    require_data,
+    require_device,
+    require_numbers,
+    require_policy,
+    warn_of_idle_options,
+)
+from dysl_vla_ros.commands.data_options import SIMULATED_RUNS, add_data_arguments, behind, data_settings
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.jobs.learning_data import WHAT, folder_of, has_adapters, refuse_recording_options
 from dysl_vla_ros.jobs.settings import CalibrateSettings
@@ -18,7 +22,7 @@ from dysl_vla_ros.simulation.seeds import calibration_seeds
 from dysl_vla_ros.simulation.tasks import require_learnable, tasks_named
 
 if TYPE_CHECKING:
-    from dysl_vla_ros.jobs.thresholds import Thresholds
+    from dysl_vla_ros.jobs.calibrate import Thresholds
 
 OF_CHOICE = ("static_ratio", "static_layers", "static", "observations")
 OF_SEARCH = ("actions_per_inference", "target_layers")
@@ -89,12 +93,12 @@ def run(arguments: argparse.Namespace) -> int:
     checkpoint, adapters, settings = arguments.checkpoint, arguments.adapters or "", settings_from(vars(arguments))
     options = settings.data.recordings.as_options()
     if has_adapters(folder_of(checkpoint, adapters)):
-        from dysl_vla_ros.jobs.thresholds import search_thresholds
+        from dysl_vla_ros.jobs.calibrate import search_thresholds
 
         found = search_thresholds(checkpoint, arguments.data, adapters, settings)
         print_thresholds(found, checkpoint, arguments.data, options)
         return 0
-    from dysl_vla_ros.jobs.static_layers import choose_layers
+    from dysl_vla_ros.jobs.calibrate import choose_layers
 
     choice = choose_layers(checkpoint, arguments.data, adapters, settings)
     for name, error in choice.floor_errors.items():

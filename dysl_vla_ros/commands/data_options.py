@@ -1,12 +1,14 @@
-"""What ``calibrate``, ``distill`` and ``floors`` learn from: the options that say where it is and how it is read."""
+"""Where data is and how it is read: the options of every verb that reads recordings or learns from data."""
 
 import argparse
 import os
 from collections.abc import Mapping
 from typing import Any
 
-from dysl_vla_ros.commands.recording_options import add_recording_arguments, recording_choice
 from dysl_vla_ros.jobs.settings import DataSettings
+from dysl_vla_ros.recordings.corrections import HEADER, STAMPS, Corrections, frame_names
+from dysl_vla_ros.recordings.source import Choice
+from dysl_vla_ros.recordings.topics import remaps
 from dysl_vla_ros.simulation.tasks import TASK_CHOICES
 
 SIMULATED_RUNS = ("seeds", "jobs")  # options of the full-depth runs that are played for the thresholds
@@ -29,3 +31,49 @@ def data_settings(given: Mapping[str, Any]) -> DataSettings:
         BagError: ``--topic`` or ``--frame`` has another form.
     """
     return DataSettings(tuple(given["tasks"] or ()), recording_choice(given))
+
+
+def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare how bags are read; nothing of it is guessed."""
+    options = parser.add_argument_group("recordings", "what a bag does not say by itself")
+    options.add_argument(
+        "--topic",
+        action="append",
+        default=[],
+        metavar="INPUT:=TOPIC",
+        help="which topic serves an input, such as image:=/camera/color/image_raw",
+    )
+    options.add_argument("--instruction", default="", metavar="TEXT", help="in place of what the bag says")
+    options.add_argument(
+        "--stamps",
+        choices=STAMPS,
+        default=HEADER,
+        help="stamps of pictures, poses and joints: as recorded in their headers, or when each message was received, "
+        "for drivers that left them 0 (default: header)",
+    )
+    options.add_argument(
+        "--frame",
+        action="append",
+        default=[],
+        metavar="FOUND:=WANTED",
+        help="what the policy calls the frame that recorded poses and twists are in, such as base_link:=base; the same "
+        "frame by another name, nothing is transformed",
+    )
+
+
+def recording_choice(given: Mapping[str, Any]) -> Choice:
+    """Return how bags are to be read; ``given``: name of an argument -> its value.
+
+    Raises:
+        BagError: ``--topic`` or ``--frame`` has another form.
+    """
+    return Choice(
+        remaps(given["topic"]),
+        given["instruction"].strip(),
+        corrections=Corrections(given["stamps"], frame_names(given["frame"])),
+    )
+
+
+def behind(options: str) -> str:
+    """Return options as they stand behind a command, with a space in front; "" where there are none."""
+    return f" {options}" if options else ""

@@ -8,11 +8,15 @@ from typing import Any
 
 from dysl_vla_ros.bags.folder import is_bag
 from dysl_vla_ros.commands import calibrate
-from dysl_vla_ros.commands.argument_checks import require_data, require_device, require_numbers, require_policy
+from dysl_vla_ros.commands.argument_checks import (
+    require_data,
+    require_device,
+    require_numbers,
+    require_policy,
+    warn_of_idle_options,
+)
 from dysl_vla_ros.commands.calibrate import add_device_argument, add_threshold_arguments
-from dysl_vla_ros.commands.data_options import SIMULATED_RUNS, data_settings
-from dysl_vla_ros.commands.idle_options import warn_of_idle_options
-from dysl_vla_ros.commands.recording_options import behind
+from dysl_vla_ros.commands.data_options import SIMULATED_RUNS, behind, data_settings
 from dysl_vla_ros.control.chunk_time import require_actions
 from dysl_vla_ros.distillation.chosen_layers import require_choice
 from dysl_vla_ros.distillation.settings import DistillationSettings, ModuleSettings
@@ -155,7 +159,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = calibrate.settings_from(vars(arguments))
     options = settings.data.recordings.as_options()
     if arguments.calibrate:
-        from dysl_vla_ros.jobs.thresholds import search_thresholds
+        from dysl_vla_ros.jobs.calibrate import search_thresholds
 
         print(f"written: {made.folder}; now its thresholds, as `dysl_vla calibrate` searches them", flush=True)
         found = search_thresholds(checkpoint, made.data, adapters, settings)

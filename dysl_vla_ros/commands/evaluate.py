@@ -6,7 +6,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from dysl_vla_ros.commands import method_comparison
-from dysl_vla_ros.commands.argument_checks import require_numbers, require_policy
+from dysl_vla_ros.commands.argument_checks import require_device, require_numbers, require_policy
+from dysl_vla_ros.commands.calibrate import add_device_argument
 from dysl_vla_ros.evaluation.conditions import CONDITION_CHOICES, condition_named
 from dysl_vla_ros.params_file import read_params_file
 from dysl_vla_ros.settings import ControlSettings, RuntimeSettings, SkippingSettings, build
@@ -45,12 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="bound on the jump where chunks meet (control.max_linear_seam); 0: none")  # fmt: skip
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes of one thread each")
     parser.add_argument("--json", type=Path, help="also write the summary to this file (not with --methods)")
+    add_device_argument(parser)
     method_comparison.add_arguments(parser)
 
 
 def check(arguments: argparse.Namespace) -> None:
     """Refuse what does not go together, what is not there, and settings out of range."""
     require_numbers(vars(arguments), seeds=1, jobs=1, max_ticks=1, delay=0)
+    require_device(arguments.device)
     method_comparison.check(arguments)
     require_policy(arguments.checkpoint, arguments.adapters)
     runtime_settings(arguments.params, arguments.threshold, arguments.actions_per_inference, arguments.full_depth)
@@ -80,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         tasks=tuple(tasks_named(arguments.tasks)) if arguments.tasks else (),
         condition=arguments.condition,
         deployed=read_params_file(arguments.params).control if arguments.params else None,
+        device=arguments.device,
     )
     if arguments.methods:
         return method_comparison.run(arguments, settings)

@@ -6,11 +6,17 @@ import shlex
 from pathlib import Path
 
 from dysl_vla_ros.bags.folder import is_bag
-from dysl_vla_ros.commands.argument_checks import require_data, require_numbers, require_policy, require_there
-from dysl_vla_ros.commands.data_options import data_settings
+from dysl_vla_ros.commands.argument_checks import (
+    require_data,
+    require_device,
+    require_numbers,
+    require_policy,
+    require_there,
+    warn_of_idle_options,
+)
+from dysl_vla_ros.commands.calibrate import add_device_argument
+from dysl_vla_ros.commands.data_options import add_recording_arguments, data_settings
 from dysl_vla_ros.commands.distill import add_compile_argument, add_module_arguments
-from dysl_vla_ros.commands.idle_options import warn_of_idle_options
-from dysl_vla_ros.commands.recording_options import add_recording_arguments
 from dysl_vla_ros.distillation.settings import LEAST_SIZES, DistillationSettings, ModuleSettings
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.jobs.learning_data import WHAT
@@ -47,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
     add_module_arguments(parser)
     add_compile_argument(parser)
+    add_device_argument(parser)
     parser.add_argument(
         "--evaluate", type=int, default=0, metavar="N",
         help="also play N scenes a task at each floor and at full depth, in closed loop (calibration scenes: no table "
@@ -68,6 +75,7 @@ def check(arguments: argparse.Namespace) -> None:
     """Refuse numbers that make no sense, all at once, and what is not there."""
     ones = dict.fromkeys(("hidden_steps", "action_steps", "batch_size", "jobs", "max_ticks"), 1)
     require_numbers(vars(arguments), observations=2, **ones, evaluate=0)
+    require_device(arguments.device)
     ModuleSettings(**{name: getattr(arguments, name) for name in LEAST_SIZES})
     closed_loop = ("jobs", "max_ticks")
     warn_of_idle_options(
@@ -105,6 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
         evaluate=arguments.evaluate,
         max_ticks=arguments.max_ticks,
         jobs=arguments.jobs,
+        device=arguments.device,
         beside=tuple(arguments.beside or ()),
         data=data_settings(vars(arguments)),
     )

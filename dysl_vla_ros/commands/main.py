@@ -11,14 +11,15 @@ import contextlib
 import importlib
 import importlib.util
 import io
+import logging
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from dysl_vla_ros import __version__
-from dysl_vla_ros.commands.printed_log import printed_log
 from dysl_vla_ros.errors import DyslVlaError
 from dysl_vla_ros.files import DISK_FAULTS, FREE_SPACE
 from dysl_vla_ros.ros_environment import environment_fault
@@ -169,3 +170,26 @@ def _forget_output() -> None:
 
 if __name__ == "__main__":  # for another Python, the worker's: PYTHON -m dysl_vla_ros.commands.main doctor
     sys.exit(main())
+
+
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print; an output that is full or gone is met by who prints, as with every other line."""
+        if record.levelno >= logging.WARNING:
+            print(f"warning: {record.getMessage()}", file=sys.stderr, flush=True)
+        else:
+            print(record.getMessage(), flush=True)
+
+
+@contextmanager
+def printed_log() -> Iterator[None]:
+    """Print what is logged below ``dysl_vla_ros`` meanwhile."""
+    logger, lines = logging.getLogger("dysl_vla_ros"), _Lines(logging.INFO)
+    before = logger.level
+    logger.addHandler(lines)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(lines)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from dysl_vla_ros.commands.argument_checks import require_bag, require_policy, require_there
-from dysl_vla_ros.commands.recording_options import add_recording_arguments, recording_choice
+from dysl_vla_ros.commands.data_options import add_recording_arguments, recording_choice
 from dysl_vla_ros.errors import SettingError
 
 CRITERIA_FAILED = 1

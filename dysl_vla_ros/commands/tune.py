@@ -10,7 +10,7 @@ from typing import Any
 from dysl_vla_ros.bags.folder import is_bag
 from dysl_vla_ros.commands.argument_checks import require_device, require_policy
 from dysl_vla_ros.commands.calibrate import add_device_argument
-from dysl_vla_ros.commands.recording_options import add_recording_arguments, recording_choice
+from dysl_vla_ros.commands.data_options import add_recording_arguments, recording_choice
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.jobs.settings import TuneSettings
 from dysl_vla_ros.params_file import read_params_file

@@ -15,6 +15,7 @@ from dysl_vla_ros.comparison.table import table_of
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
 from dysl_vla_ros.evaluation.evaluate import fitted
 from dysl_vla_ros.files import write_json
+from dysl_vla_ros.runtime.devices import device_named
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,11 @@ def compare(
     Raises:
         CheckpointError: a folder is missing, damaged, or does not belong to the checkpoint.
         DataError: an unknown method, or one that lacks something; ``out`` holds a run with other settings.
-        SettingError: settings contradict what the policy gives.
+        SettingError: the device is not there, or settings contradict what the policy gives.
         ObservationError: the policy knows no word of a task's instruction.
     """
-    library, out = Library(), Path(out)
+    device_named(settings.evaluation.device, "--device")
+    library, out = Library(settings.evaluation.device), Path(out)
     evaluation = replace(settings.evaluation, checkpoint=str(checkpoint))
     evaluation = fitted(evaluation, library.policy(str(checkpoint)))
     comparison = Comparison(

@@ -131,6 +131,7 @@ class Comparison:
                 for name, folder in folders.items() if folder
                 for file in (WEIGHTS, CALIBRATION)
             },
+            **({} if evaluation.device == "cpu" else {"device": evaluation.device}),  # runs before there was one go on
         }  # fmt: skip
 
     def jobs(self, stage: int) -> Iterator[Job]:

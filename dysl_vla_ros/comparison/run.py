@@ -47,7 +47,7 @@ def play(comparison: Comparison, out: Path, jobs: int, library: Library | None =
         CheckpointError: a folder cannot be loaded.
         ObservationError: the policy knows no word of a task's instruction.
     """
-    library = library or Library()
+    library = library or Library(comparison.evaluation.device)
     comparison.check(library)
     folder = RunFolder(out)
     folder.claim(comparison.identity())
@@ -143,7 +143,7 @@ def _begin(comparison: Comparison, out: Path) -> None:
     """Make this process's player; the process leaves Ctrl-C to its parent."""
     global _player
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _player = _Player(comparison, out, Library())
+    _player = _Player(comparison, out, Library(comparison.evaluation.device))
 
 
 def _play_there(job: Job, groups: Groups) -> None:

@@ -4,6 +4,9 @@ Time is counted, never guessed: an action lasts ``control.rate * time_step`` tic
 number of actions played since its observation was taken; those before that place are dropped. An action counts as
 played at its first tick. Where a chunk is used up before the next one comes, the arm slows down. No clock, no ROS, no
 threads: node, demonstration and evaluation use this same class.
+
+What was played and guidance has not seen yet waits in :class:`PlayedActions`: each action once, and where the arm stood
+still between them.
 """
 
 import math
@@ -14,9 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dysl_vla_ros.control.chunk_time import actions_during, require_playable, ticks_per_action
-from dysl_vla_ros.control.limits import Limiter
-from dysl_vla_ros.control.played import PlayedActions
-from dysl_vla_ros.control.workspace import Place
+from dysl_vla_ros.control.limits import Limiter, Place
 from dysl_vla_ros.errors import NonFiniteActionError
 from dysl_vla_ros.interfaces import ActionChunk, ActionSpec, FloatArray
 from dysl_vla_ros.settings import ControlSettings, SafetySettings
@@ -272,3 +273,47 @@ class Commander:
         self._last = None
         self.image_stamp = None
 
+
+class PlayedActions:
+    """Collects actions until they are taken.
+
+    Attributes:
+        count: actions since ``clear``, those taken included.
+    """
+
+    def __init__(self, dimensions: int) -> None:
+        """Collect actions of ``dimensions`` values."""
+        self._dimensions = dimensions
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything: a new episode."""
+        self._actions: list[FloatArray] = []
+        self._gaps: list[int] = []
+        self._gap_before_next = False
+        self.count = 0
+
+    def add(self, action: FloatArray) -> None:
+        """Note that ``action`` (A,) is played, as the policy gave it."""
+        if self._gap_before_next:
+            self._gaps.append(len(self._actions))
+        self._gap_before_next = False
+        self._actions.append(action.copy())
+        self.count += 1
+
+    def interrupt(self) -> None:
+        """Note that the arm stood still, by an underrun or a stop; before the first action of all it is no gap."""
+        self._gap_before_next = self.count > 0
+
+    def take(self) -> tuple[FloatArray, tuple[int, ...]]:
+        """Hand over, once, the actions since the last call.
+
+        Returns:
+            Actions (n, A), n may be 0, and the places i, ascending in 0 .. n - 1, of those before which the arm stood
+            still: no difference is to be taken across them.
+        """
+        actions, gaps = self._actions, tuple(self._gaps)
+        self._actions, self._gaps = [], []
+        if not actions:
+            return np.zeros((0, self._dimensions), np.float32), ()
+        return np.stack(actions), gaps

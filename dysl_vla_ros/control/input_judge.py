@@ -1,9 +1,9 @@
 """Whether the inputs allow motion, and what an observation is made of: one judge for the node and for recordings.
 
 Puts together what is known of each source by itself (:mod:`~dysl_vla_ros.control.freshness`,
-:mod:`~dysl_vla_ros.control.joints`), of what may be believed (:mod:`~dysl_vla_ros.control.jumps`) and of what belongs
-together (:mod:`~dysl_vla_ros.control.pairing`). Whoever hears messages tells it of each: the node with its clocks, a
-recording with the times in it.
+:mod:`~dysl_vla_ros.control.joints`), of what may be believed (:mod:`~dysl_vla_ros.control.plausibility`) and of what
+belongs together (:mod:`~dysl_vla_ros.control.pairing`). Whoever hears messages tells it of each: the node with its
+clocks, a recording with the times in it.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -11,9 +11,8 @@ from typing import Any
 
 from dysl_vla_ros.control.freshness import Freshness, arrival_limit
 from dysl_vla_ros.control.joints import Joints
-from dysl_vla_ros.control.jumps import POSE, PlausibleValues
-from dysl_vla_ros.control.pairing import Pairing, Verdict, within
-from dysl_vla_ros.control.streams import Heard
+from dysl_vla_ros.control.pairing import Heard, Pairing, Verdict, within
+from dysl_vla_ros.control.plausibility import POSE, PlausibleValues
 from dysl_vla_ros.interfaces import PolicyDescription
 from dysl_vla_ros.readings import seconds
 from dysl_vla_ros.settings import SafetySettings

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dysl_vla_ros.control.freshness import Freshness
-from dysl_vla_ros.control.jumps import Jumps
-from dysl_vla_ros.control.plausibility import check_joints, joint_jump
+from dysl_vla_ros.control.plausibility import Jumps, check_joints, joint_jump
 from dysl_vla_ros.errors import ObservationError
 from dysl_vla_ros.readings import joint_values, seconds
 from dysl_vla_ros.settings import SafetySettings

@@ -1,25 +1,84 @@
-"""What bounds every command: scale, ramp-in, speed, seams between chunks, acceleration, gripper. numpy only.
+"""What bounds every command: scale, ramp-in, speed, seams between chunks, acceleration, workspace, gripper. numpy only.
 
 Order: ``action_scale`` and ramp-in make the motion smaller, then the speed limit shortens it, then a new chunk is
-joined to the command before (``seam``), then the acceleration limit bounds the change from one tick to the next;
-directions are kept by shortening vectors, not single axes. Last, the workspace box clips single axes (``workspace``).
-A speed limit that is lowered during motion, and a wall of the box, hold at once, also where that brakes harder than the
-other limits allow. Where nothing is there to play it shrinks to zero within the acceleration limit (``brake``); a
-stop is a zero twist at once.
+joined to the command before (:class:`SeamBlend`), then the acceleration limit bounds the change from one tick to the
+next; directions are kept by shortening vectors, not single axes. Last, the workspace box clips single axes
+(:func:`kept_inside`). A speed limit that is lowered during motion, and a wall of the box, hold at once, also where that
+brakes harder than the other limits allow. Where nothing is there to play it shrinks to zero within the acceleration
+limit (``brake``); a stop is a zero twist at once.
+
+Two chunks answer two pictures: where the second takes over, its action may differ from what is being commanded. The
+first command of a chunk therefore differs from the command before by no more than a bound; what is left of the
+difference is an offset on the chunk's own commands, which shrinks by as much from tick to tick until it is gone. So the
+arm follows the new chunk's shape at once and its values soon, and there is never a step above the bound that the policy
+did not ask for within one chunk.
 
 The gripper is not blended at a seam: its action is a position to go to, mostly open or closed, and a half-way one would
 be a loosened grasp that no chunk asked for. ``safety.max_gripper_speed`` alone says how fast it gets there.
+
+The workspace box: motion that would leave it is clipped, motion back into it never. Each axis by itself, so that the
+arm slides along a wall. The room that is left is judged from the position last measured, over the time since that
+measurement and the coming tick: an arm that nears a wall slows down in front of it. Only the end effector's own point
+is kept inside, no link, tool or held object. Not a safety-rated function.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dysl_vla_ros.control.seam import ROUNDING, SeamBlend, Vector, shortened
-from dysl_vla_ros.control.workspace import Place, kept_inside
 from dysl_vla_ros.errors import NonFiniteActionError
-from dysl_vla_ros.interfaces import ActionSpec, FloatArray
+from dysl_vla_ros.interfaces import ActionSpec, FloatArray, ProprioceptionSpec
 from dysl_vla_ros.settings import ControlSettings, SafetySettings
+
+Vector = NDArray[np.float64]
+ROUNDING = 1e-12  # relative; a vector that was shortened to its limit is not reported as above it
+POSITION = ("ee.x", "ee.y", "ee.z")
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where the end effector was."""
+
+    position: Vector  # (3,) m, in the frame of the actions
+    age: float  # s since it was measured
+
+
+class SeamBlend:
+    """The offset of one part of the motion, translation or rotation."""
+
+    def __init__(self) -> None:
+        """Begin without an offset."""
+        self._offset: Vector = np.zeros(3)
+
+    def blend(self, wanted: Vector, before: Vector, bound: float, joint: bool) -> Vector:
+        """Return what to command for one tick: ``wanted`` itself, the same object, where nothing is left to join.
+
+        Args:
+            wanted: (3,) velocity by the chunk.
+            before: (3,) velocity commanded in the tick before; zero where the arm stood still.
+            bound: longest change at a joint, and of the offset in a tick, in the unit of ``wanted``; 0: none.
+            joint: this is the first tick of a chunk, or the first after standing still.
+        """
+        if bound == 0.0:
+            self._offset = np.zeros(3)
+            return wanted
+        difference = wanted - before if joint else -self._offset
+        allowed = shortened(difference, bound)
+        if allowed is difference:
+            self._offset = np.zeros(3)
+            return wanted
+        self._offset = allowed - difference
+        return wanted + self._offset
+
+
+def shortened(vector: Vector, longest: float) -> Vector:
+    """Return ``vector`` itself, or one of its direction and the length ``longest`` where it is longer."""
+    largest = float(np.max(np.abs(vector), initial=0.0))
+    if largest == 0.0:
+        return vector
+    length = largest * float(np.linalg.norm(vector / largest))  # this way it overflows for no finite action
+    return vector if length <= longest * (1.0 + ROUNDING) else (vector / largest) * (longest / (length / largest))
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,3 +237,67 @@ class _Part:
     def commanded(self, velocity: Vector) -> None:
         """Say what was commanded in place of what ``limit`` returned."""
         self._before = velocity
+
+
+def kept_inside(
+    velocity: Vector, place: Place | None, tick: float, safety: SafetySettings
+) -> tuple[Vector, tuple[str, ...]]:
+    """Clip one tick of motion.
+
+    Args:
+        velocity: (3,) m/s.
+        place: where the end effector was last; None: unknown, and nothing moves.
+        tick: s that the velocity will hold.
+        safety: the box.
+
+    Returns:
+        (3,) m/s, ``velocity`` itself where nothing is clipped, and the names of the walls that acted.
+    """
+    if not safety.workspace_box:
+        return velocity, ()
+    if place is None:
+        return np.zeros(3), ("safety.workspace_box",)
+    clipped, acted = velocity.copy(), []
+    time = place.age + tick
+    for axis, (low, high) in enumerate(box(safety)):
+        slowest = -max(place.position[axis] - low, 0.0) / time
+        fastest = max(high - place.position[axis], 0.0) / time
+        if velocity[axis] < slowest * (1.0 + ROUNDING):
+            clipped[axis] = slowest
+            acted.append(f"safety.workspace_min_{'xyz'[axis]}")
+        elif velocity[axis] > fastest * (1.0 + ROUNDING):
+            clipped[axis] = fastest
+            acted.append(f"safety.workspace_max_{'xyz'[axis]}")
+    return (clipped, tuple(acted)) if acted else (velocity, ())
+
+
+def box(safety: SafetySettings) -> tuple[tuple[float, float], ...]:
+    """Return (low, high) in m for x, y, z."""
+    return tuple((getattr(safety, f"workspace_min_{axis}"), getattr(safety, f"workspace_max_{axis}")) for axis in "xyz")
+
+
+def empty_axes(safety: SafetySettings) -> str:
+    """Return what is wrong with the box itself, "" where every axis has room."""
+    faults = [
+        f"safety.workspace_min_{axis} is {low:g} m and safety.workspace_max_{axis} {high:g} m: the first must be below"
+        for axis, (low, high) in zip("xyz", box(safety), strict=True)
+        if low >= high
+    ]
+    return "; ".join(faults) + (" (set both at once with set_parameters_atomically)" if faults else "")
+
+
+def unsuitable_policy(safety: SafetySettings, proprioception: ProprioceptionSpec, action: ActionSpec) -> str:
+    """Return why the box cannot be enabled with a policy, "" where it can or is not."""
+    if not safety.workspace_box:
+        return ""
+    if absent := [name for name in POSITION if name not in proprioception.names]:
+        return (
+            f"safety.workspace_box needs the end effector's position; the policy does not declare {', '.join(absent)}, "
+            f"its proprioception is {', '.join(proprioception.names) or 'nothing'}: leave it false"
+        )
+    if proprioception.frame != action.frame:
+        return (
+            f"safety.workspace_box needs position and actions in one frame; the policy has {proprioception.frame!r} "
+            f"and {action.frame!r}: leave it false"
+        )
+    return ""

@@ -12,20 +12,73 @@ It is waited for within :func:`patience` after the image's arrival, and no longe
 passed the image's. A free-running source costs no wait; a camera that is sent behind the first one costs what it lies
 behind. A verdict depends on messages and times of arrival alone, never on when it is asked for, so that the node and a
 recording of what it heard give the same ones. No clock of its own: every time is given, in seconds.
+
+:class:`Stream` has what was heard of one source: which message is nearest to a moment, and whether another is due.
 """
 
 import collections
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from dysl_vla_ros.control.streams import Heard, Stream
 from dysl_vla_ros.settings import SafetySettings
 
+GAPS_KEPT = 5  # between stamps, that a source's rhythm is known by
+DUE_AFTER = 0.7  # of a period since its newest stamp, the next message of a source is due: stamps jitter
 IMAGES_KEPT = 8  # of each camera while a partner is awaited; more would be gigabytes with large pictures
 VALUES_KEPT = 200  # messages of proprioception: one at 1 kHz is found again 0.2 s later
 VAIN_WAITS = 2  # in a row, after which proprioception is not waited for until it bears an image's stamp in time again
 ROUNDING = 1e-6  # s; stamps as floats are 0.24 us apart
+
+
+class Heard(NamedTuple):
+    """A message that was accepted."""
+
+    stamp: float  # s, ROS clock
+    arrival: float  # s, steady clock
+    item: Any  # what it was heard as
+
+
+@dataclass
+class Stream:
+    """The messages of one source that may still be needed: ``kept`` of them at most."""
+
+    kept: int
+    messages: "collections.OrderedDict[float, Heard]" = field(default_factory=collections.OrderedDict)  # by stamp
+    newest: float | None = None  # s, stamp
+    gaps: "collections.deque[float]" = field(default_factory=lambda: collections.deque(maxlen=GAPS_KEPT))
+    vain: int = 0  # images in a row that waited for a message of their stamp, and none came
+
+    def add(self, message: Heard) -> None:
+        """Take a message; the stamps of a source advance."""
+        if self.newest is not None:
+            self.gaps.append(message.stamp - self.newest)
+        self.newest = message.stamp
+        self.messages[message.stamp] = message
+        if len(self.messages) > self.kept:
+            self.messages.popitem(last=False)  # a plain dict looks for its first entry among those deleted
+
+    def passed(self, stamp: float) -> bool:
+        """Whether nothing nearer to that stamp can come any more."""
+        return self.newest is not None and self.newest >= stamp
+
+    def due(self, stamp: float) -> bool:
+        """Whether a message of that stamp is to be expected. A short gap is the period: in long ones some were lost."""
+        if self.newest is None or not self.gaps:
+            return True
+        period = sorted(self.gaps)[len(self.gaps) // 4]
+        return self.newest + DUE_AFTER * period <= stamp
+
+    def nearest(self, stamp: float) -> Heard | None:
+        """Return the message whose stamp lies nearest, the older one of two; None where there is none."""
+        return min(self.messages.values(), key=lambda message: abs(message.stamp - stamp), default=None)
+
+    def forget_before(self, stamp: float) -> None:
+        """Drop what cannot be the nearest to that stamp or a later one."""
+        older = [known for known in self.messages if known <= stamp]
+        for known in older[:-1]:
+            del self.messages[known]
 
 
 @dataclass(frozen=True, eq=False)

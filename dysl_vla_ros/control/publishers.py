@@ -4,10 +4,16 @@ Two cameras on one topic, joint_state_publisher's zeros beside the real joints, 
 the messages that arrive, not what the graph shows: it remembers a dead publisher for about 20 s. A source is *doubled*
 once messages of two publishers have come to and fro, and no longer when all but one of them were silent for
 :func:`watch_window`. A driver that ends and starts again never is: the old publisher does not come back.
+
+Which publisher sent a message is in what rclpy says beside it, the dictionary that a second parameter receives.
+Kilted's rclpy (9.1.2) gives the publisher's gid. Jazzy's (7.1.6) does not; both give the number under which a
+publisher sent it, counted by each publisher for itself from 1. One publisher's numbers only rise, so numbers that go to
+and fro are those of two. Checked with rmw_fastrtps_cpp; a middleware that gives neither leaves publishers untold.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from dysl_vla_ros.settings import SafetySettings
 
@@ -16,6 +22,7 @@ from dysl_vla_ros.settings import SafetySettings
 RETURNS = 3
 LEAST_WINDOW = 2.5  # s: one message a second beside a camera is found
 WINDOW = 4.0  # arrival limits: a source that may be silent for longer may be so slow
+PADDING = b"\0"  # the same gid may be padded to another length in the graph
 
 
 def watch_window(safety: SafetySettings) -> float:
@@ -91,3 +98,59 @@ def doubled_fix(topic: str, joints: bool = False) -> str:
     if topic == "/clock":
         return "end all but one of them, or play the bag without --clock"
     return "stop one of them (no bag beside a running driver), or remap its topic"
+
+
+class PublisherMarks:
+    """Tells the publishers of one subscription apart. Not thread-safe: to be used in its callback alone."""
+
+    def __init__(self) -> None:
+        self._strands = Strands()
+
+    def of(self, info: Mapping[str, Any], arrival: float, window: float) -> Hashable:
+        """Return a mark that all messages of a publisher share: its gid (bytes) or a number of ours; None: untold.
+
+        Args:
+            info: rclpy's, of one message.
+            arrival: s, steady clock.
+            window: s after which a publisher without a message is forgotten where numbers must do; inf: never.
+        """
+        gid = info.get("publisher_gid")
+        if gid:
+            return bytes(gid["data"]).rstrip(PADDING)
+        number = info.get("publication_sequence_number")
+        return None if number is None else self._strands.of(number, arrival, window)
+
+
+def is_gid(mark: Hashable) -> bool:
+    """Tell whether a mark is certain and can be found in the graph."""
+    return isinstance(mark, bytes)
+
+
+def gid_of(endpoint: Any) -> bytes:
+    """Return the mark of a publisher in the graph (a ``TopicEndpointInfo``)."""
+    return bytes(endpoint.endpoint_gid).rstrip(PADDING)
+
+
+class Strands:
+    """Sorts a stream of numbers into strands that rise, one a publisher."""
+
+    def __init__(self) -> None:
+        self._newest: dict[int, tuple[int, float]] = {}  # strand: number, arrival
+        self._begun = 0
+
+    def of(self, number: int, arrival: float, window: float) -> int:
+        """Return the strand of a number: of those that it continues the one that it follows most closely, then soonest.
+
+        Args:
+            number: above the one before it of the same publisher.
+            arrival: s, steady clock.
+            window: s after which a strand without a new number has ended.
+        """
+        self._newest = {strand: last for strand, last in self._newest.items() if arrival - last[1] <= window}
+        continued = [(number - last, -then, strand) for strand, (last, then) in self._newest.items() if last < number]
+        if continued:
+            strand = min(continued)[2]
+        else:
+            strand, self._begun = self._begun, self._begun + 1
+        self._newest[strand] = (number, arrival)
+        return strand

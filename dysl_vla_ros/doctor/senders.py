@@ -4,8 +4,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dysl_vla_ros.control.publisher_marks import PublisherMarks, gid_of, is_gid
-from dysl_vla_ros.control.publishers import Publishers
+from dysl_vla_ros.control.publishers import PublisherMarks, Publishers, gid_of, is_gid
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ class SimulatedRuns:
     tasks: tuple[str, ...] = ()  # names; (): easy and hard
     seeds: int = 2  # runs a task
     jobs: int = os.cpu_count() or 1  # processes that play them
+    device: str = "cpu"  # where the policy computes in each
 
 
 def simulated_runs(checkpoint: Path, m: int, settings: SimulatedRuns | None = None) -> list[FullDepthRun]:
@@ -29,6 +30,7 @@ def simulated_runs(checkpoint: Path, m: int, settings: SimulatedRuns | None = No
     Raises:
         CheckpointError: it is none.
         DataError: an unknown task or one that is held out, or more seeds than there are calibration scenes.
+        SettingError: the device is not there.
     """
     settings = settings or SimulatedRuns()
     seeds = calibration_seeds(settings.seeds)
@@ -38,6 +40,7 @@ def simulated_runs(checkpoint: Path, m: int, settings: SimulatedRuns | None = No
         seeds=len(seeds),
         checkpoint=str(checkpoint),
         tasks=tuple(tasks_named(settings.tasks)),
+        device=settings.device,
     )
     LOG.info("playing %d full-depth runs of %d tasks ...", settings.seeds, len(evaluation.tasks))
     runs, failed = full_depth_runs(evaluation, settings.jobs)

@@ -52,6 +52,7 @@ class EvaluationSettings:
     tasks: tuple[Task, ...] = ()
     condition: str = "plain"  # a name in ``conditions.CONDITIONS``
     deployed: ControlSettings | None = None  # of the node that is to run it: what it would refuse is refused
+    device: str = "cpu"  # where the policy computes: "cuda", "cuda:N"
 
     def __post_init__(self) -> None:
         """Refuse a delay or a condition that is none, and tasks that the condition cannot be had with."""
@@ -165,7 +166,8 @@ def full_depth_runs(settings: EvaluationSettings, jobs: int = 2) -> tuple[list[F
         DataError: a task is held out.
     """
     require_learnable(settings.tasks)
-    base = Runtime.load_base(Path(settings.checkpoint)) if jobs == 1 else None  # adapters have no part in it
+    # adapters have no part in it
+    base = Runtime.load_base(Path(settings.checkpoint), settings.device) if jobs == 1 else None
     played = list(_in_parts(_record_part, settings, jobs, base))
     succeeded = [run for run, success in played if success]
     return succeeded or [run for run, _ in played], len(played) - len(succeeded)
@@ -178,7 +180,7 @@ def _in_parts(
     half = max(1, (settings.seeds + 1) // 2)
     parts = [(task, numbers[start : start + half]) for task in settings.tasks for start in range(0, len(numbers), half)]
     if jobs == 1:
-        runtime = runtime or Runtime.load(settings.checkpoint, settings.adapters)
+        runtime = runtime or Runtime.load(settings.checkpoint, settings.adapters, settings.device)
         for task, seeds in parts:
             yield from play(settings, task, list(seeds), runtime)
         return
@@ -192,15 +194,17 @@ def _in_parts(
 
 
 @cache
-def _loaded(checkpoint: str, adapters: str | None) -> Runtime:
+def _loaded(checkpoint: str, adapters: str | None, device: str) -> Runtime:
     """Load a policy once in a process of the pool, which ends with it; ``adapters`` None: the base alone."""
-    return Runtime.load_base(Path(checkpoint)) if adapters is None else Runtime.load(checkpoint, adapters)
+    if adapters is None:
+        return Runtime.load_base(Path(checkpoint), device)
+    return Runtime.load(checkpoint, adapters, device)
 
 
 def _play_part(
     settings: EvaluationSettings, task: Task, seeds: Sequence[int], runtime: Runtime | None = None
 ) -> list[EpisodeRecord]:
-    runtime = runtime or _loaded(settings.checkpoint, settings.adapters)
+    runtime = runtime or _loaded(settings.checkpoint, settings.adapters, settings.device)
     with closing(Scene(task)) as scene:
         return [play_episode(runtime, scene, seed, settings) for seed in seeds]
 
@@ -208,7 +212,7 @@ def _play_part(
 def _record_part(
     settings: EvaluationSettings, task: Task, seeds: Sequence[int], runtime: Runtime | None = None
 ) -> list[tuple[FullDepthRun, bool]]:
-    runtime = runtime or _loaded(settings.checkpoint, None)  # adapters have no part in it
+    runtime = runtime or _loaded(settings.checkpoint, None, settings.device)  # adapters have no part in it
     full_depth = replace(settings, runtime=replace(settings.runtime, skipping=SkippingSettings(rule="full")))
     runs = []
     with closing(Scene(task)) as scene:

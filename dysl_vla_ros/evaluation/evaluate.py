@@ -14,6 +14,7 @@ from dysl_vla_ros.evaluation.conditions import Condition, condition_named
 from dysl_vla_ros.policies.interface import VlaPolicy
 from dysl_vla_ros.records.summary import summarise
 from dysl_vla_ros.records.trace import EpisodeRecord
+from dysl_vla_ros.runtime.devices import device_named
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.simulation.tasks import TASKS, Task, names_of
 
@@ -40,18 +41,20 @@ def evaluate(checkpoint: str | Path, settings: EvaluationSettings | None = None,
         checkpoint: folder of the base checkpoint.
         settings: how episodes are played (None: the defaults): ``tasks`` (none: all that the policy was trained on),
             ``seeds`` scenes a task, what of the layers is skipped (``runtime``), at most ``max_ticks`` of 50 ms an
-            episode, ``delay`` in s.
+            episode, ``delay`` in s, the ``device`` that the policy computes on, in every process.
         jobs: processes of one thread each, which import the calling program again (it must stand under ``if __name__ ==
             "__main__"``) and load the policy each; 1: in this one.
 
     Raises:
         CheckpointError: the checkpoint or the DySL folder is missing, damaged, or they do not belong together.
         DataError: no task is named, and the policy was trained on none.
-        SettingError: the condition cannot be had with a task, or settings contradict what the policy gives.
+        SettingError: the device is not there, the condition cannot be had with a task, or settings contradict what the
+            policy gives.
         ObservationError: the policy knows no word of a task's instruction.
     """
     settings = settings or EvaluationSettings()
-    runtime = Runtime.load(str(checkpoint), settings.adapters)
+    device_named(settings.device, "--device")
+    runtime = Runtime.load(str(checkpoint), settings.adapters, settings.device)
     settings = fitted(replace(settings, checkpoint=str(checkpoint)), runtime.policy)
     episodes: list[EpisodeRecord] = []
     with tqdm(total=len(settings.tasks) * settings.seeds, unit="episode") as bar:

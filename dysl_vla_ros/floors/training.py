@@ -100,7 +100,7 @@ def train_floor(
     own_sizes = sizes | {"queries": sizes["queries"] if floor.adapter == "pooled" else 0}
     torch.manual_seed(settings.seed)
     initial = new_modules(partition, policy, own_sizes, floor.choices[0])
-    job = Distillation(partition, initial.modules, data, settings, held_out)
+    job = Distillation(partition, initial.modules.to(policy.device), data, settings, held_out)
     plan = [asdict(settings), own_sizes, list(floor.static), policy.weights_hash]
     resume = Resume(folder, plan, data.actions)
     records = stage_report.run_stages(stage_report.stages_of(job)[:2], resume, initial.modules)

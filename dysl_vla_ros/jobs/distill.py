@@ -1,11 +1,12 @@
 """Adapters and controllers for a frozen policy: from paths to a DySL folder, in the order of execution.
 
-The folder has no thresholds; :mod:`dysl_vla_ros.jobs.calibrate` searches them.
+The folder has no thresholds; :mod:`dysl_vla_ros.jobs.calibrate` searches them. What is trained on is what the teacher,
+the same policy with every layer run, does (:func:`record_teacher`).
 """
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,16 @@ from typing import Any
 import torch
 
 from dysl_vla_ros.distillation import stage_report
-from dysl_vla_ros.distillation.activations import inputs_of
+from dysl_vla_ros.distillation.activations import Activations, inputs_of, record_activations
 from dysl_vla_ros.distillation.chosen_layers import read_choice
 from dysl_vla_ros.distillation.initial_weights import InitialWeights, new_modules, trained_modules
 from dysl_vla_ros.distillation.resume import Resume
+from dysl_vla_ros.distillation.stage_report import verdicts
 from dysl_vla_ros.distillation.stages import Distillation
-from dysl_vla_ros.distillation.verdict import verdicts
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable
 from dysl_vla_ros.jobs.learning_data import folder_of, open_data, paths_of
 from dysl_vla_ros.jobs.settings import AnyPath, Data, DistillSettings
-from dysl_vla_ros.jobs.teacher import record_teacher
 from dysl_vla_ros.policies.interface import VlaPolicy
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.runs.training_data import TrainingData
@@ -112,3 +112,47 @@ def _new_modules(settings: DistillSettings, folder: Path, policy: VlaPolicy) -> 
             f"{folder}: all layers were chosen as static, so there is nothing to skip; calibrate with fewer"
         )
     return new_modules(partition, policy, settings.modules.sizes(policy.streams[0].width), choice.choice)
+
+
+def record_teacher(
+    policy: VlaPolicy,
+    data: TrainingData,
+    count: int,
+    layers: Sequence[int] | None = None,
+    *,
+    held_out: bool = False,
+    variants: int = 0,
+    seed: int = 0,
+    folder: Path | None = None,
+    label: str = "teacher at full depth",
+) -> Activations:
+    """Run the teacher over data: frames from everywhere, or whole episodes where its decoding has a memory.
+
+    Args:
+        policy: the teacher.
+        data: what it sees.
+        count: frames that are wanted.
+        layers: see ``record_activations``.
+        held_out: of the frames that nothing is learned from.
+        variants: of each frame, beside it.
+        seed: of the variants.
+        folder: see ``record_activations``.
+        label: of the progress bar.
+
+    Raises:
+        DataError: too few frames; variants, which would break the order of an episode, for a policy with a memory.
+    """
+    if policy.initial_state() is None:
+        seen = data.held_out_observations(count) if held_out else data.observations(count)
+        if variants:
+            from dysl_vla_ros.training.augmentation import with_variants
+
+            seen, count = with_variants(seen, variants, seed), count * (1 + variants)
+        return record_activations(policy, seen, count, layers, folder=folder, label=label)
+    if variants:
+        raise DataError(
+            f"--variants {variants}: the {policy.family} policy decodes with a memory and learns from whole episodes, "
+            "whose order variants would break; give --variants 0"
+        )
+    seen, begins = data.in_order(count, held_out=held_out)
+    return record_activations(policy, seen, len(begins), layers, begins=begins, folder=folder, label=label)

@@ -18,13 +18,13 @@ from dysl_vla_ros.floors.baselines import BaselineTable, fitting, read_tables
 from dysl_vla_ros.floors.plots import write_floors_picture
 from dysl_vla_ros.floors.records import comparable
 from dysl_vla_ros.floors.training import PARAMETER_FILE, PARAMETERS, Progress, combinations, train_floor
-from dysl_vla_ros.jobs.distill import HELD_OUT, THREADS
+from dysl_vla_ros.jobs.distill import HELD_OUT, THREADS, record_teacher
 from dysl_vla_ros.jobs.learning_data import open_data, paths_of
 from dysl_vla_ros.jobs.settings import AnyPath, Data, FloorSettings
-from dysl_vla_ros.jobs.teacher import record_teacher
 from dysl_vla_ros.policies.interface import VlaPolicy
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.recordings.corrections import Corrections
+from dysl_vla_ros.runtime.devices import device_named
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import AT_FLOOR, FULL_DEPTH, RuntimeSettings
 from dysl_vla_ros.simulation.seeds import calibration_seeds
@@ -63,15 +63,16 @@ def train_floors(
 
     Raises:
         CheckpointError: the checkpoint is missing or damaged.
-        SettingError, DataError: a number of static layers leaves nothing to skip, a table cannot be drawn, the data
-            cannot serve, or ``out`` holds floors made with other settings.
+        SettingError, DataError: the device is not there, a number of static layers leaves nothing to skip, a table
+            cannot be drawn, the data cannot serve, or ``out`` holds floors made with other settings.
         BagError: a bag cannot serve the policy.
     """
     settings = settings or FloorSettings()
     stages = replace(settings.stages, floor_share=1.0)
     tables = read_tables(settings.beside)
+    device = device_named(settings.device, "--device")
     torch.set_num_threads(THREADS)
-    out, paths, policy = Path(out), paths_of(data), load_policy(Path(checkpoint))
+    out, paths, policy = Path(out), paths_of(data), load_policy(Path(checkpoint), device)
     layers, sizes = len(policy.layers), settings.modules.sizes(policy.streams[0].width)
     for count in settings.static_layers:
         if check_count(layers, count) == layers:
@@ -102,6 +103,7 @@ def _plan(
         "instruction": read.instruction, "observations": settings.observations, "sizes": sizes,
         "settings": asdict(stages),
     }  # fmt: skip
+    plan |= {} if settings.device == "cpu" else {"device": settings.device}  # results before there was one go on
     return plan | ({} if read.corrections == Corrections() else asdict(read.corrections))
 
 
@@ -160,6 +162,7 @@ def _play(checkpoint: str, out: Path, settings: FloorSettings, progress: Progres
             checkpoint=checkpoint,
             adapters=str(out / folder),
             tasks=tasks,
+            device=settings.device,
         )
         episodes = play_episodes(evaluation, settings.jobs)
         bar = tqdm(episodes, desc=label, total=len(tasks) * len(seeds), unit="episode")

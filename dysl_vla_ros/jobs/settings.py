@@ -65,6 +65,7 @@ class FloorSettings:
     evaluate: int = 0  # scenes a task that are played at each floor and at full depth; 0: none
     max_ticks: int = 200  # control ticks of 50 ms before an episode is lost
     jobs: int = os.cpu_count() or 1  # processes that play
+    device: str = "cpu"  # trained and played on: "cuda", "cuda:N"
     beside: tuple[Path, ...] = ()  # table.json of comparisons, whose methods are drawn beside the floors
     data: DataSettings = field(default_factory=DataSettings)
 

@@ -18,7 +18,7 @@ from dysl_vla_ros.jobs.learning_data import paths_of
 from dysl_vla_ros.jobs.settings import AnyPath, Data, TuneSettings
 from dysl_vla_ros.params_file import read_params_file
 from dysl_vla_ros.recordings.full_depth import full_depth_runs
-from dysl_vla_ros.runs.splitting import split_runs, thin_out
+from dysl_vla_ros.runs.full_depth import split_runs, thin_out
 from dysl_vla_ros.runtime.devices import device_named
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import RuntimeSettings

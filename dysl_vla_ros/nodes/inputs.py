@@ -20,8 +20,8 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64, String
 
 from dysl_vla_ros.control.input_judge import JOINTS, OPENING, InputJudge
-from dysl_vla_ros.control.jumps import POSE
-from dysl_vla_ros.control.workspace import POSITION, Place
+from dysl_vla_ros.control.limits import POSITION, Place
+from dysl_vla_ros.control.plausibility import POSE
 from dysl_vla_ros.errors import ObservationError, SettingError
 from dysl_vla_ros.interfaces import Observation, PolicyDescription, ProprioceptionSpec
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode

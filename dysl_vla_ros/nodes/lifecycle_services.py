@@ -11,9 +11,12 @@ from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import ChangeState, GetAvailableStates, GetAvailableTransitions, GetState
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from dysl_vla_ros.nodes.service_queue import DEEP
 from dysl_vla_ros.rclpy_private import StateMachine, description
+
+# rclpy's default is 10: what comes in at once beyond that is dropped, and its client waits for ever.
+DEEP = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
 
 
 class LifecycleServices:

@@ -9,16 +9,18 @@ frozen object that is replaced and never changed, so that no control tick sees h
 import dataclasses
 import difflib
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from dysl_vla_ros.control.workspace import empty_axes
+from dysl_vla_ros.control.limits import empty_axes
 from dysl_vla_ros.errors import SettingError
+from dysl_vla_ros.params_file import misfit, read_sections
 from dysl_vla_ros.rclpy_private import given_parameters
 from dysl_vla_ros.readings import instruction_fault
 from dysl_vla_ros.settings import (
@@ -39,6 +41,7 @@ INSTRUCTION = "control.instruction"
 # groups that a cross-check looks at
 CONTRADICTING = frozenset({ControlSettings.group, SafetySettings.group, SkippingSettings.group})
 WHEN_FIXED = "fixed while the node is configured; deactivate and cleanup first"
+ROS_ARGUMENTS, END_OF_ROS_ARGUMENTS, FILE = "--ros-args", "--", "--params-file"
 
 
 @dataclass(frozen=True)
@@ -221,3 +224,27 @@ def value_fault(name: str, value: Any) -> str:
 def _nearest(name: str) -> str:
     near = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else f"; the groups are {', '.join(group.group for group in GROUPS)}"
+
+
+def without_effect(arguments: Sequence[str], full_name: str) -> list[str]:
+    """Say for each parameter file of a command line that nothing of it is for the node of that full name."""
+    warnings = []
+    for file in _given(arguments):
+        try:
+            path = Path(file)
+            fault = misfit(path, read_sections(path), full_name)
+        except SettingError as error:  # rcl has taken it: say what cannot be told
+            fault = f"{error}; what it gives the node is not known"
+        if fault:
+            warnings.append(f"{FILE} {fault}")
+    return warnings
+
+
+def _given(arguments: Sequence[str]) -> Iterator[str]:
+    """Return what follows each ``--params-file`` between ``--ros-args`` and ``--``."""
+    within, before = False, ""
+    for argument in arguments:
+        if within and before == FILE:
+            yield argument
+        within = argument == ROS_ARGUMENTS or within and argument != END_OF_ROS_ARGUMENTS
+        before = argument

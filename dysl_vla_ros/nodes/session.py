@@ -6,7 +6,7 @@ from typing import Any
 
 from dysl_vla_ros.control.chunk_time import require_playable
 from dysl_vla_ros.control.commander import Commander
-from dysl_vla_ros.control.workspace import unsuitable_policy
+from dysl_vla_ros.control.limits import unsuitable_policy
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.interfaces import PolicyDescription
 from dysl_vla_ros.nodes.control_loop import ControlLoop

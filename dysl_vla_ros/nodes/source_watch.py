@@ -15,8 +15,15 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
-from dysl_vla_ros.control.publisher_marks import PublisherMarks, gid_of, is_gid
-from dysl_vla_ros.control.publishers import Publishers, doubled_fix, doubled_text, watch_window
+from dysl_vla_ros.control.publishers import (
+    PublisherMarks,
+    Publishers,
+    doubled_fix,
+    doubled_text,
+    gid_of,
+    is_gid,
+    watch_window,
+)
 from dysl_vla_ros.nodes.graph_watch import named, owner
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode
 from dysl_vla_ros.settings import SafetySettings

@@ -33,13 +33,12 @@ from dysl_vla_ros.nodes.console import Console
 from dysl_vla_ros.nodes.diagnostics import Diagnostics
 from dysl_vla_ros.nodes.executor import PatientExecutor, lanes
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode, describe, spin, transition
+from dysl_vla_ros.nodes.lifecycle_services import DEEP
 from dysl_vla_ros.nodes.namesake import living_namesake
 from dysl_vla_ros.nodes.outputs import RELIABLE
-from dysl_vla_ros.nodes.parameter_files import without_effect
-from dysl_vla_ros.nodes.parameters import INSTRUCTION, NodeParameters, Settings
+from dysl_vla_ros.nodes.parameters import INSTRUCTION, NodeParameters, Settings, without_effect
 from dysl_vla_ros.nodes.program import REFUSED, run_program
 from dysl_vla_ros.nodes.python_log import on_ros_log
-from dysl_vla_ros.nodes.service_queue import DEEP
 from dysl_vla_ros.nodes.session import Session
 from dysl_vla_ros.nodes.stop_request import StopRequest
 from dysl_vla_ros.settings import RENAMED, old_names

@@ -5,8 +5,8 @@ by the same code.
 """
 
 from dysl_vla_ros.readings.images import ENCODINGS, MAX_PIXELS, MAX_SIDE
+from dysl_vla_ros.readings.images import opencv as require_opencv
 from dysl_vla_ros.readings.instructions import MAX_INSTRUCTION, instruction_fault, instruction_hash
-from dysl_vla_ros.readings.opencv import opencv as require_opencv
 from dysl_vla_ros.readings.pictures import check, needs_conversion, picture
 from dysl_vla_ros.readings.proprioception import joint_values, opening_value, pose_values
 from dysl_vla_ros.readings.stamps import nanoseconds, seconds

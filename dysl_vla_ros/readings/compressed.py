@@ -15,9 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dysl_vla_ros.errors import ObservationError
-from dysl_vla_ros.readings.conversions import CONVERSIONS, SMALLEST_MOSAIC, demosaic, high_bytes
-from dysl_vla_ros.readings.images import ENCODINGS, check_size, grey_to_rgb
-from dysl_vla_ros.readings.opencv import opencv
+from dysl_vla_ros.readings.images import (
+    CONVERSIONS,
+    ENCODINGS,
+    SMALLEST_MOSAIC,
+    check_size,
+    demosaic,
+    grey_to_rgb,
+    high_bytes,
+    opencv,
+)
 
 PNG_START, PNG_FRAME = b"\x89PNG\r\n\x1a\n", 12  # a chunk's length, type and checksum, in bytes
 JPEG_START = b"\xff\xd8\xff"

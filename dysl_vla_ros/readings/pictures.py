@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from dysl_vla_ros.errors import ObservationError
 from dysl_vla_ros.readings.compressed import check_compressed, decode
-from dysl_vla_ros.readings.conversions import CONVERSIONS, check_conversion, convert
-from dysl_vla_ros.readings.images import ENCODINGS, image_to_rgb
+from dysl_vla_ros.readings.images import CONVERSIONS, ENCODINGS, check_conversion, convert, image_to_rgb
 
 
 def picture(message: Any) -> NDArray[np.uint8]:

@@ -11,10 +11,8 @@ from dysl_vla_ros.bags.reader import BagReader
 from dysl_vla_ros.control.chunk_time import require_actions
 from dysl_vla_ros.errors import NonFiniteActionError, ObservationError
 from dysl_vla_ros.interfaces import FloatArray, Observation, PolicyDescription
-from dysl_vla_ros.recordings.instructions import instruction_judge
-from dysl_vla_ros.recordings.notes import reading_notes
 from dysl_vla_ros.recordings.playback import Player
-from dysl_vla_ros.recordings.source import Choice, open_source, require_moments
+from dysl_vla_ros.recordings.source import Choice, instruction_judge, open_source, reading_notes, require_moments
 from dysl_vla_ros.runs.full_depth import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import FULL_DEPTH, SafetySettings

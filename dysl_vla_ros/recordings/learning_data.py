@@ -19,12 +19,9 @@ from tqdm import tqdm
 from dysl_vla_ros.bags.reader import BagReader
 from dysl_vla_ros.interfaces import Observation, PolicyDescription
 from dysl_vla_ros.recordings.full_depth import full_depth_runs
-from dysl_vla_ros.recordings.instructions import instruction_judge
-from dysl_vla_ros.recordings.notes import reading_notes
-from dysl_vla_ros.recordings.source import Choice, open_source, require_moments
-from dysl_vla_ros.runs.drawing import draw_evenly
-from dysl_vla_ros.runs.full_depth import FullDepthRun
-from dysl_vla_ros.runs.splitting import split_episodes
+from dysl_vla_ros.recordings.source import Choice, instruction_judge, open_source, reading_notes, require_moments
+from dysl_vla_ros.runs.full_depth import FullDepthRun, split_episodes
+from dysl_vla_ros.runs.training_data import draw_evenly
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import SafetySettings
 

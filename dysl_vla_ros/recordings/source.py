@@ -1,11 +1,16 @@
-"""From an open bag to its moments: topics found, the recorded run read, the streams joined."""
+"""From an open bag to its moments: topics found, the recorded run read, the streams joined; what is said of it.
 
+What a reader of figures must know of the recording behind them (losses, what was left out, what the user said of it),
+every command that reads recordings says in the same words (:func:`reading_notes`).
+"""
+
+import functools
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dysl_vla_ros.errors import BagError
+from dysl_vla_ros.errors import BagError, InstructionError
 from dysl_vla_ros.interfaces import PolicyDescription
 from dysl_vla_ros.readings import instruction_fault
 from dysl_vla_ros.recordings.corrections import HEADER, Corrections
@@ -27,7 +32,7 @@ class Choice:
         actions_between: action time steps between two frames that are used; 0: any number.
         corrections: what the user says of stamps and frames.
         unreadable: says why the policy cannot read an instruction, "" where it can
-            (:func:`~dysl_vla_ros.recordings.instructions.instruction_judge`).
+            (:func:`instruction_judge`).
         chosen: further choice among the frames, by their number.
     """
 
@@ -130,3 +135,50 @@ def _first_message(reader: Any, topic: str) -> Any:
         return next((entry.message for entry in reader.messages([topic])), None)
     except BagError:
         return None
+
+
+def damage_of(reader: Any, source: Source) -> list[str]:
+    """Return what of a bag was lost, messages that could not be read among it, once it was gone through."""
+    unreadable = source.moments.unreadable
+    lost = [f"{unreadable} messages could not be read: their bytes are damaged"] if unreadable else []
+    return [*reader.damage, *lost]
+
+
+def reading_notes(reader: Any, source: Source) -> list[str]:
+    """Return what is to be said of a bag that was gone through, in sentences; nothing where everything served."""
+    moments, damage = source.moments, damage_of(reader, source)
+    whole = reader.damage[len(reader.damage) - len(reader.set_backs) :]  # of these nothing is lost
+    notes = [f"{text}." if text in whole else f"The bag is damaged: {text}." for text in damage]
+    notes += [f"{_capital(text)}." for text in moments.corrector.notes()]
+    left_out = moments.left_out_instructions.values()
+    notes += [f"{_capital(str(own))} ({own.frames} frames).".replace("\n", " ") for own in left_out]
+    others = [own for key, own in moments.refused.items() if not key.startswith("instruction: ")]
+    if refused := sum(own.count for own in others):
+        worst = max(others, key=lambda own: own.count)
+        those = "all of them" if worst.count == refused else f"{worst.count} of them"
+        notes.append(f"{refused} messages or frames could not serve, {those}: {worst.example}.")
+    return notes + [f"{_capital(text)}." for text in moments.corrector.fixes()]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def instruction_judge(policy: Any) -> Callable[[str], str]:
+    """Return a function that says why ``policy`` cannot read an instruction, in its own words; "" where it can.
+
+    Args:
+        policy: a :class:`~dysl_vla_ros.policies.interface.VlaPolicy`.
+    """
+
+    @functools.cache
+    def judge(text: str) -> str:
+        if fault := instruction_fault(text):
+            return fault
+        try:
+            policy.check_instruction(text)
+        except InstructionError as error:
+            return str(error)
+        return ""
+
+    return judge

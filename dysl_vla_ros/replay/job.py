@@ -21,10 +21,16 @@ from dysl_vla_ros.files import require_writable, sha256
 from dysl_vla_ros.interfaces import StepResult
 from dysl_vla_ros.recordings.corrections import RECEIVED, Corrections
 from dysl_vla_ros.recordings.history import SOURCES
-from dysl_vla_ros.recordings.instructions import instruction_judge
 from dysl_vla_ros.recordings.moments import Moment, Moments
-from dysl_vla_ros.recordings.notes import damage_of, reading_notes
-from dysl_vla_ros.recordings.source import Choice, Source, open_source, require_moments
+from dysl_vla_ros.recordings.source import (
+    Choice,
+    Source,
+    damage_of,
+    instruction_judge,
+    open_source,
+    reading_notes,
+    require_moments,
+)
 from dysl_vla_ros.records.machine import processor
 from dysl_vla_ros.replay import against as others
 from dysl_vla_ros.replay.parameters import ReplayParameters, read_parameters

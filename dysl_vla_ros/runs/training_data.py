@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dysl_vla_ros.interfaces import Observation
 
 
@@ -29,3 +32,17 @@ class TrainingData(Protocol):
     def told(self) -> dict[str, Any]:
         """Return where it comes from and what the user said of it, as plain values for result files; {}: nothing."""
         ...
+
+
+def draw_evenly(kinds: NDArray[Any], count: int, seed: int = 0) -> NDArray[np.int64]:
+    """Draw up to ``count`` places in ``kinds`` (N,), as many of each kind as of any other while it lasts.
+
+    Kinds are numbers or texts. Drawn over all frames alike, a task that is done soon would hardly be learned from.
+    """
+    drawn = np.random.default_rng(seed).permutation(len(kinds))
+    own_kinds = kinds[drawn]
+    turns = np.empty(len(drawn), dtype=np.int64)
+    for kind in np.unique(own_kinds):
+        own = own_kinds == kind
+        turns[own] = np.arange(own.sum())
+    return drawn[np.argsort(turns, kind="stable")][:count]

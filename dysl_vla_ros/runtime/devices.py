@@ -1,4 +1,6 @@
-"""Where a policy computes, and in which numbers: by the names that settings have."""
+"""Where a policy computes, and in which numbers: by the names that settings have, and by what is quick there."""
+
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -24,3 +26,13 @@ def device_named(name: str, option: str = "model.device") -> torch.device:
 def dtype_named(name: str) -> torch.dtype | None:
     """Return what ``model.dtype`` stands for; None: the checkpoint's own."""
     return DTYPES[name] if name else None
+
+
+def cpu_has_bfloat16() -> bool:
+    """Tell whether matrix products in bfloat16 have instructions of their own here (AVX-512 and later)."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def quick_on_cpu() -> AbstractContextManager[None]:
+    """Return the autocast in which frozen layers run while something is trained through them on a CPU."""
+    return torch.autocast("cpu", torch.bfloat16) if cpu_has_bfloat16() else nullcontext()

@@ -110,14 +110,15 @@ class Runtime:
         return cls(policy, dysl, noise)
 
     @classmethod
-    def load_base(cls, checkpoint: Path) -> "Runtime":
+    def load_base(cls, checkpoint: Path, device: str = "cpu") -> "Runtime":
         """Load a base checkpoint alone, whatever lies beside it: every layer runs, in one thread.
 
         Raises:
             CheckpointError: it is missing or damaged.
+            SettingError: the device is not there.
         """
         torch.set_num_threads(1)
-        return cls(load_policy(checkpoint), None)
+        return cls(load_policy(checkpoint, device_named(device)), None)
 
     @property
     def description(self) -> PolicyDescription:

@@ -254,8 +254,11 @@ def chosen_on(tasks: Sequence[Task]) -> list[Task]:
 
 def names_of(tasks: Sequence[Task]) -> str:
     """Return the names of tasks for a message; one name for a set that is there as a whole."""
-    whole = [name for name, own in TASK_SETS.items() if all(task in tasks for task in own)]
-    return ", ".join([*whole, *(task.name for task in tasks if set_of(task) not in whole)])
+    names: list[str] = []
+    for name, own in TASK_SETS.items():
+        there = [task.name for task in own if task in tasks]
+        names += [name] if len(there) == len(own) else there
+    return ", ".join(names)
 
 
 def siblings(task: Task) -> list[Task]:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.interfaces import Observation
-from dysl_vla_ros.runs.drawing import draw_evenly
+from dysl_vla_ros.runs.training_data import draw_evenly
 from dysl_vla_ros.simulation.tasks import Task, require_learnable
 
 VALIDATION_EPISODES = 4  # the last ones of each task; of the board, where tasks are many, ...

@@ -22,8 +22,19 @@ from dysl_vla_ros import __version__
 from dysl_vla_ros.errors import ObservationError, WorkerError, WorkerLostError
 from dysl_vla_ros.interfaces import THE_MODEL, FloatArray, Observation, PolicyDescription, StepResult
 from dysl_vla_ros.settings import ModelSettings, RuntimeSettings
-from dysl_vla_ros.worker.frames import FrameSlots, memory_file
-from dysl_vla_ros.worker.messages import PROTOCOL, Answer, Fault, Hello, Load, MessageError, Step, encode, receive
+from dysl_vla_ros.worker.messages import (
+    PROTOCOL,
+    Answer,
+    Fault,
+    FrameSlots,
+    Hello,
+    Load,
+    MessageError,
+    Step,
+    encode,
+    memory_file,
+    receive,
+)
 from dysl_vla_ros.worker.process import WorkerProcess, compute_threads
 
 REQUEST_LIMIT = 128 << 10  # bytes: what an empty socket takes without waiting (its buffer has 208 KiB)

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from dysl_vla_ros import __version__
 from dysl_vla_ros.errors import DyslVlaError, InstructionError, ObservationError
 from dysl_vla_ros.interfaces import THE_INSTRUCTION, THE_MODEL, THE_OBSERVATION, Observation
-from dysl_vla_ros.worker.frames import FrameSlots
-from dysl_vla_ros.worker.messages import PROTOCOL, Answer, Fault, Hello, Load, Step, encode, receive
+from dysl_vla_ros.worker.messages import PROTOCOL, Answer, Fault, FrameSlots, Hello, Load, Step, encode, receive
 
 if TYPE_CHECKING:
     from dysl_vla_ros.runtime.step import Runtime

@@ -64,9 +64,10 @@ class Prepared:
 
 
 class Library:
-    """Loads each folder once; methods share weights and have a runtime of their own."""
+    """Loads each folder once, on ``device``; methods share weights and have a runtime of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
+        self._device = device
         self._bases: dict[str, Runtime] = {}
         self._runtimes: dict[tuple[str, str], Runtime] = {}
 
@@ -75,9 +76,10 @@ class Library:
 
         Raises:
             CheckpointError: it is missing or damaged.
+            SettingError: the device is not there.
         """
         if checkpoint not in self._bases:
-            self._bases[checkpoint] = Runtime.load_base(Path(checkpoint))
+            self._bases[checkpoint] = Runtime.load_base(Path(checkpoint), self._device)
             self._bases[checkpoint].warm_up()
         return self._bases[checkpoint].policy
 
