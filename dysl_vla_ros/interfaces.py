@@ -30,12 +30,18 @@ class ProprioceptionSpec:
     frame: str = "base"
 
 
+END_EFFECTOR_DELTA, JOINT_POSITION, JOINT_VELOCITY = "end_effector_delta", "joint_position", "joint_velocity"
+KINDS = (END_EFFECTOR_DELTA, JOINT_POSITION, JOINT_VELOCITY)
+
+
 @dataclass(frozen=True)
 class ActionSpec:
-    """The actions that a policy declares.
+    """The actions that a policy declares: what each value means is said, never guessed.
 
-    An action is ``x, y, z`` (metres over ``time_step``), where ``has_rotation`` then a rotation vector (radians over
-    ``time_step``), last the gripper's opening (0 closed, 1 open; a target, no difference).
+    An ``end_effector_delta`` is ``x, y, z`` (metres over ``time_step``), where ``has_rotation`` then a rotation vector
+    (radians over ``time_step``), last the gripper's opening (0 closed, 1 open; a target, no difference): its names and
+    units follow from that. A ``joint_position`` is a target for each joint of ``names``, a ``joint_velocity`` a speed
+    (each unit a second), in ``units``; the gripper's value stands apart, a target in any kind.
     ``normalised = (action - center) / scale`` with the statistics of the policy's own training data.
     """
 
@@ -44,12 +50,46 @@ class ActionSpec:
     has_rotation: bool
     center: tuple[float, ...]  # (A,)
     scale: tuple[float, ...]  # (A,), all > 0
-    frame: str = "base"
+    frame: str = "base"  # of an end effector's motion
+    kind: str = END_EFFECTOR_DELTA
+    names: tuple[str, ...] = ()  # (A,)
+    units: tuple[str, ...] = ()  # (A,) see dysl_vla_ros.joint_units
+    gripper: str = ""  # the one of names that is the gripper's opening; "": none is
+    low: tuple[float, ...] = ()  # (A,) rad or m at the lower end of percent and range_100; () where no unit needs it
+    high: tuple[float, ...] = ()  # (A,) the same at the upper end
+
+    def __post_init__(self) -> None:
+        """Name the values of an end-effector delta."""
+        if self.kind == END_EFFECTOR_DELTA and not self.names:
+            turning = ("rx", "ry", "rz") if self.has_rotation else ()
+            object.__setattr__(self, "names", ("x", "y", "z", *turning, "gripper"))
+            object.__setattr__(self, "units", ("m",) * 3 + ("rad",) * len(turning) + ("1",))
+            object.__setattr__(self, "gripper", "gripper")
 
     @property
     def dimensions(self) -> int:
         """Number of values in one action: A."""
-        return 7 if self.has_rotation else 4
+        return len(self.names)
+
+    @property
+    def moves_joints(self) -> bool:
+        """Whether the actions are of joints, not of an end effector."""
+        return self.kind != END_EFFECTOR_DELTA
+
+    @property
+    def gripper_index(self) -> int | None:
+        """Place of the gripper's value; None: there is none."""
+        return self.names.index(self.gripper) if self.gripper else None
+
+    @property
+    def joint_indices(self) -> tuple[int, ...]:
+        """Places of the values that are no gripper's."""
+        return tuple(index for index, name in enumerate(self.names) if name != self.gripper)
+
+    @property
+    def joints(self) -> tuple[str, ...]:
+        """Names of the joints that are commanded, in the actions' order; () of an end effector."""
+        return tuple(self.names[index] for index in self.joint_indices) if self.moves_joints else ()
 
     def normalise(self, actions: FloatArray) -> FloatArray:
         """Map actions (n, A) in physical units to the policy's normalised units."""

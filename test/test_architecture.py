@@ -20,6 +20,7 @@ BASE = {
     "errors",
     "files",
     "interfaces",
+    "joint_units",
     "json_files",
     "params_file",
     "parent_process",

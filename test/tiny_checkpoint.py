@@ -17,10 +17,16 @@ from dysl_vla_ros.skipping.streams import Stream
 INSTRUCTION = "push the puck"
 
 
-def tiny_config(layers: int = 6, rotation: bool = False, joints: Mapping[str, str] | None = None) -> ReferenceConfig:
+def tiny_config(
+    layers: int = 6,
+    rotation: bool = False,
+    joints: Mapping[str, str] | None = None,
+    action: ActionSpec | None = None,
+) -> ReferenceConfig:
     """Return the configuration of the tiny policy.
 
-    ``rotation``: its actions turn the hand as well; ``joints``, name to unit, are declared beside pose and gripper.
+    ``rotation``: its actions turn the hand as well; ``joints``, name to unit, are declared beside pose and gripper;
+    ``action``: its actions, in place of end-effector deltas.
     """
     joints = joints or {}
     center, scale = (0.0, 0.0, 0.0, 0.25), (0.0125, 0.0125, 0.0125, 0.25)
@@ -29,7 +35,7 @@ def tiny_config(layers: int = 6, rotation: bool = False, joints: Mapping[str, st
         scale = (0.0125,) * 3 + (0.05,) * 3 + (0.25,)
     return ReferenceConfig(
         vocabulary=("push", "the", "puck", "open", "drawer"),
-        action=ActionSpec(8, 0.05, rotation, center, scale),
+        action=action or ActionSpec(8, 0.05, rotation, center, scale),
         proprioception=ProprioceptionSpec(
             ("ee.x", "ee.y", "ee.z", "gripper.opening", *joints), ("m", "m", "m", "1", *joints.values()), "base"
         ),
@@ -44,11 +50,17 @@ def tiny_config(layers: int = 6, rotation: bool = False, joints: Mapping[str, st
 
 
 def make_tiny_checkpoint(
-    folder: Path, layers: int = 6, seed: int = 0, rotation: bool = False, joints: Mapping[str, str] | None = None
+    folder: Path,
+    layers: int = 6,
+    seed: int = 0,
+    rotation: bool = False,
+    joints: Mapping[str, str] | None = None,
+    action: ActionSpec | None = None,
 ) -> Path:
-    """Write a tiny checkpoint into ``folder`` and return it; ``rotation``, ``joints``: see :func:`tiny_config`."""
+    """Write a tiny checkpoint into ``folder`` and return it; the rest: see :func:`tiny_config`."""
     torch.manual_seed(seed)
-    save_reference(ReferenceNetwork(tiny_config(layers, rotation, joints)), folder, {"data": "none: random weights"})
+    network = ReferenceNetwork(tiny_config(layers, rotation, joints, action))
+    save_reference(network, folder, {"data": "none: random weights"})
     return folder
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dysl_vla_ros.control.chunk_time import actions_during, require_playable, ticks_per_action
+from dysl_vla_ros.control.kinds import require_end_effector
 from dysl_vla_ros.control.limits import Limiter, Place
 from dysl_vla_ros.errors import NonFiniteActionError
 from dysl_vla_ros.interfaces import ActionChunk, ActionSpec, FloatArray
@@ -76,8 +77,9 @@ class Commander:
         """Make a commander for actions of this kind.
 
         Raises:
-            SettingError: see ``configure``.
+            SettingError: the actions are of joints; or see ``configure``.
         """
+        require_end_effector(action, "a twist")
         self._action = action
         self._limiter = Limiter(action)
         self._played = PlayedActions(action.dimensions)

@@ -7,18 +7,22 @@ may go, these say what cannot be an action at all. They are those of the setting
 
 import math
 
-from dysl_vla_ros.interfaces import ActionSpec
+import numpy as np
+
+from dysl_vla_ros.interfaces import END_EFFECTOR_DELTA, JOINT_POSITION, KINDS, ActionSpec
+from dysl_vla_ros.joint_units import GRIPPER_UNITS, JOINT_UNITS, METRES, SPEED_UNITS, UnitScale, range_faults
 
 LARGEST_LINEAR_SPEED = 5.0  # m/s
 LARGEST_ANGULAR_SPEED = 20.0  # rad/s
 LARGEST_OPENING = 2.0  # an opening goes from 0 to 1; statistics of a mean and a deviation reach beyond it
 TIME_STEPS = (0.001, 10.0)  # s
 LARGEST_HORIZON = 4096
+LARGEST_TURN, LARGEST_DISTANCE = 10.0 * math.pi, 10.0  # rad of a turning joint, m of a sliding one, from its zero
 AXES = ("x", "y", "z")
 
 
 def action_faults(spec: ActionSpec, where: str = "action") -> list[str]:
-    """Return what no end-effector delta action can be, each with its key; empty: nothing.
+    """Return what no action of its kind can be, each with its key; empty: nothing.
 
     Normalised actions lie from -1 to 1, so that centre and scale together are the largest motion of one time step.
 
@@ -32,16 +36,70 @@ def action_faults(spec: ActionSpec, where: str = "action") -> list[str]:
         faults.append(f"{where}.time_step is {spec.time_step:g} s, expected {shortest:g} to {longest:g}")
     if not 1 <= spec.horizon <= LARGEST_HORIZON:
         faults.append(f"{where}.horizon is {spec.horizon}, expected 1 to {LARGEST_HORIZON}")
+    faults += _meaning_faults(spec, where)
     sizes = {name: len(values) for name, values in (("center", spec.center), ("scale", spec.scale))}
+    why = "" if spec.moves_joints else f" where has_rotation is {spec.has_rotation}"
     faults += [
-        f"{where}.{name} has {size} values, expected {spec.dimensions} where has_rotation is {spec.has_rotation}"
+        f"{where}.{name} has {size} values, expected {spec.dimensions}{why}"
         for name, size in sizes.items()
         if size != spec.dimensions
     ]
     for name, values in (("center", spec.center), ("scale", spec.scale)):
         faults += [f"{where}.{name}[{i}] is {v}, not finite" for i, v in enumerate(values) if not math.isfinite(v)]
     faults += [f"{where}.scale[{i}] is {value}, must be above 0" for i, value in enumerate(spec.scale) if value <= 0.0]
-    return faults or _motion_faults(spec, where)
+    return faults or (_joint_faults(spec, where) if spec.moves_joints else _motion_faults(spec, where))
+
+
+def _meaning_faults(spec: ActionSpec, where: str) -> list[str]:
+    """Return what is wrong with kind, names, units and ranges."""
+    if spec.kind not in KINDS:
+        return [f"{where}.kind is {spec.kind!r:.40}, expected {', '.join(KINDS)}"]
+    if spec.kind == END_EFFECTOR_DELTA:
+        own = ActionSpec(spec.horizon, spec.time_step, spec.has_rotation, (), ())
+        parts = (("names", own.names, spec.names), ("units", own.units, spec.units))
+        faults = [
+            f"{where}.{key} is {list(found)}, expected {list(wanted)}"
+            for key, wanted, found in parts
+            if wanted != found
+        ]
+        return faults + [f"{where}.{key} is of joints alone" for key in ("low", "high") if getattr(spec, key)]
+    if not spec.names or "" in spec.names or len(set(spec.names)) < len(spec.names):
+        return [f"{where}.names is {list(spec.names)}, expected a name of its own for each value"]
+    if len(spec.units) != len(spec.names):
+        return [f"{where}.units has {len(spec.units)} values, {where}.names {len(spec.names)}"]
+    if spec.gripper and spec.gripper not in spec.names:
+        return [f"{where}.gripper is {spec.gripper!r:.40}, expected one of {where}.names or an empty text"]
+    faults = [f"{where}.has_rotation is of end effectors alone"] if spec.has_rotation else []
+    if not spec.joints:
+        faults.append(f"{where}.names has no joint beside the gripper")
+    known = JOINT_UNITS if spec.kind == JOINT_POSITION else SPEED_UNITS
+    for index, (name, unit) in enumerate(zip(spec.names, spec.units, strict=True)):
+        expected = GRIPPER_UNITS if name == spec.gripper else known
+        if unit not in expected:
+            faults.append(f"{where}.units[{index}] of {name} is {unit!r:.40}, expected {', '.join(expected)}")
+    return faults or range_faults(spec.names, spec.units, spec.low, spec.high, where, spec.gripper_index)
+
+
+def _joint_faults(spec: ActionSpec, where: str) -> list[str]:
+    """Return which statistics no joint's target or speed can have, in rad and m."""
+    scale = UnitScale(spec.units, spec.low, spec.high, spec.gripper_index)
+    center, reach = scale.to_si(np.array(spec.center)), np.abs(scale.factor) * np.array(spec.scale)
+    turning, sliding, unit = LARGEST_TURN, LARGEST_DISTANCE, ""
+    if spec.kind != JOINT_POSITION:
+        turning, sliding, unit = LARGEST_ANGULAR_SPEED, LARGEST_LINEAR_SPEED, "/s"
+    faults = []
+    for index, name in enumerate(spec.names):
+        slides = spec.units[index] == METRES
+        bound, named = (sliding, f"m{unit}") if slides else (turning, f"rad{unit}")
+        if name == spec.gripper:
+            bound, named = LARGEST_OPENING, "of its opening, from 0 to 1"
+        most = abs(center[index]) + reach[index]
+        if most > bound * (1 + 1e-6):
+            faults.append(
+                f"{where}.center[{index}] {spec.center[index]:g} and scale[{index}] {spec.scale[index]:g} in "
+                f"{spec.units[index]} come to {most:.3g} {named} of {name}; at most {bound:.4g} is taken"
+            )
+    return faults
 
 
 def _motion_faults(spec: ActionSpec, where: str) -> list[str]:

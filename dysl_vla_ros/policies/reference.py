@@ -25,6 +25,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMS
 from dysl_vla_ros.errors import CheckpointError, InstructionError, ObservationError
 from dysl_vla_ros.interfaces import ActionSpec, Observation, ProprioceptionSpec
 from dysl_vla_ros.json_files import build_from
+from dysl_vla_ros.policies.action_meaning import action_to_json, with_meaning
 from dysl_vla_ros.policies.action_statistics import action_faults
 from dysl_vla_ros.policies.checkpoint import read_config, read_tensors, write_checkpoint
 from dysl_vla_ros.policies.identity import base_hash
@@ -73,6 +74,7 @@ class ReferenceConfig:
         """
         if isinstance(values, dict):
             values = {"layout": LAYOUTS[0], **values}
+            values |= {"action": with_meaning(values["action"])} if "action" in values else {}
         config: ReferenceConfig = build_from(ReferenceConfig, values, "model", source, RESTORE)
         if faults := [*config.faults(), *action_faults(config.action, "model.action")]:
             raise CheckpointError(f"{source}: {'; '.join(faults)}; {RESTORE}")
@@ -117,8 +119,8 @@ class ReferenceConfig:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for ``config.json``; the layout of before there were two is not named, as then."""
-        values = asdict(self)
+        """Return plain values for ``config.json``; what files of before did not name is not named, as then."""
+        values = asdict(self) | {"action": action_to_json(self.action)}
         if self.layout == LAYOUTS[0]:
             del values["layout"]
         return values

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dysl_vla_ros.interfaces import Observation, Timings
+from dysl_vla_ros.interfaces import JOINT_VELOCITY, ActionSpec, Observation, Timings
 from dysl_vla_ros.policies.checkpoint import read_config
 from dysl_vla_ros.runtime.folder import CALIBRATION, WEIGHTS
 from dysl_vla_ros.runtime.step import Runtime
@@ -115,11 +115,10 @@ def facts(runtime: Runtime, checkpoint: Path, adapters: Path | None) -> dict[str
             "horizon": spec.horizon,
             "time_step": spec.time_step,
             "frame": spec.frame,
+            "kind": spec.kind,
             "values": [
                 {"name": name, "unit": unit, "center": center, "scale": scale}
-                for (name, unit), center, scale in zip(
-                    _action_values(spec.has_rotation), spec.center, spec.scale, strict=True
-                )
+                for (name, unit), center, scale in zip(_action_values(spec), spec.center, spec.scale, strict=True)
             ],
         },
         "training": dict(read_config(checkpoint).get("training", {})),
@@ -130,9 +129,12 @@ def facts(runtime: Runtime, checkpoint: Path, adapters: Path | None) -> dict[str
     return result
 
 
-def _action_values(has_rotation: bool) -> list[tuple[str, str]]:
+def _action_values(spec: ActionSpec) -> list[tuple[str, str]]:
+    if spec.moves_joints:
+        each = "/s" if spec.kind == JOINT_VELOCITY else ""
+        return [(name, unit + each * (name != spec.gripper)) for name, unit in zip(spec.names, spec.units, strict=True)]
     translation = [(name, "m") for name in ("x", "y", "z")]
-    rotation = [(f"rotation {name}", "rad") for name in ("x", "y", "z")] if has_rotation else []
+    rotation = [(f"rotation {name}", "rad") for name in ("x", "y", "z")] if spec.has_rotation else []
     return [*translation, *rotation, ("gripper opening", "1")]
 
 
