@@ -25,6 +25,7 @@ BASE = {
     "params_file",
     "parent_process",
     "readings",
+    "robot_contract",
     "ros_environment",
     "settings",
     "settings_table",

@@ -13,9 +13,6 @@ difference is an offset on the chunk's own commands, which shrinks by as much fr
 arm follows the new chunk's shape at once and its values soon, and there is never a step above the bound that the policy
 did not ask for within one chunk.
 
-The gripper is not blended at a seam: its action is a position to go to, mostly open or closed, and a half-way one would
-be a loosened grasp that no chunk asked for. ``safety.max_gripper_speed`` alone says how fast it gets there.
-
 The workspace box: motion that would leave it is clipped, motion back into it never. Each axis by itself, so that the
 arm slides along a wall. The room that is left is judged from the position last measured, over the time since that
 measurement and the coming tick: an arm that nears a wall slows down in front of it. Only the end effector's own point
@@ -27,6 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dysl_vla_ros.control.gripper import GripperLimiter
+from dysl_vla_ros.control.ramp import Ramp
 from dysl_vla_ros.errors import NonFiniteActionError
 from dysl_vla_ros.interfaces import ActionSpec, FloatArray, ProprioceptionSpec
 from dysl_vla_ros.settings import ControlSettings, SafetySettings
@@ -96,10 +95,10 @@ class Limiter:
 
     def __init__(self, action: ActionSpec) -> None:
         self._action = action
-        self._gripper: float | None = None
+        self._gripper = GripperLimiter()
+        self._ramp = Ramp()
         self._linear_part, self._angular_part = _Part("linear"), _Part("angular")
         self.rest()
-        self.ramp_again()
 
     def rest(self) -> None:
         """The arm was told to stand still for this tick: the next motion starts from rest."""
@@ -109,11 +108,11 @@ class Limiter:
 
     def ramp_again(self) -> None:
         """Ramp in from here. The last command stays known: only a zero twist (``rest``) brings the arm to rest."""
-        self._moving_for = 0.0  # s of commanded motion since the ramp began
+        self._ramp.again()
 
     def set_gripper(self, opening: float | None) -> None:
         """Say where the gripper is; None or not finite: unknown, the next command is not rate-limited."""
-        self._gripper = float(np.clip(opening, 0.0, 1.0)) if opening is not None and np.isfinite(opening) else None
+        self._gripper.set(opening)
 
     def limit(
         self,
@@ -139,7 +138,7 @@ class Limiter:
             raise NonFiniteActionError(f"the action {np.asarray(action).tolist()} is not finite and is not played")
         tick = 1.0 / control.rate  # s
         acted: list[str] = []
-        factor = self._factor(control, tick, acted)
+        factor = self._ramp.factor(control, acted)
         values = np.asarray(action, dtype=np.float64)
         velocity = factor * values[:-1] / self._action.time_step
         linear, angular = velocity[:3], velocity[3:] if self._action.has_rotation else np.zeros(3)
@@ -152,16 +151,9 @@ class Limiter:
             self._linear_part.commanded(linear)
         angular_bounds = (safety.max_angular_speed, control.max_angular_seam, safety.max_angular_acceleration * tick)
         angular = self._angular_part.limit(angular, *angular_bounds, joint, acted)
-        gripper = float(np.clip(values[-1], 0.0, 1.0))
-        if self._gripper is not None:
-            step = safety.max_gripper_speed * tick
-            reachable = float(np.clip(gripper, self._gripper - step, self._gripper + step))
-            if reachable != gripper:
-                acted.append("safety.max_gripper_speed")
-            gripper = reachable
-        self._gripper = gripper
+        gripper = self._gripper.limit(float(values[-1]), safety.max_gripper_speed * tick, acted)
         self._interrupted = False
-        self._moving_for += tick
+        self._ramp.moved(control)
         return LimitedMotion(linear.copy(), angular.copy(), gripper, tuple(acted))
 
     def brake(
@@ -183,17 +175,6 @@ class Limiter:
         angular = self._angular_part.brake(safety.max_angular_speed, safety.max_angular_acceleration * tick, acted)
         self._interrupted = True
         return linear.copy(), angular.copy(), tuple(acted)
-
-    def _factor(self, control: ControlSettings, tick: float, acted: list[str]) -> float:
-        """Return the factor on translation and rotation; the first tick of a ramp already moves a little."""
-        factor = control.action_scale
-        if control.action_scale != 1.0:
-            acted.append("control.action_scale")
-        grown = self._moving_for + tick
-        if grown < control.ramp_in * (1.0 - ROUNDING):
-            acted.append("control.ramp_in")
-            factor *= grown / control.ramp_in
-        return factor
 
 
 class _Part:

@@ -1,0 +1,107 @@
+"""What the user says of an arm that a checkpoint does not say, or says too: ``robot.*`` and ``safety.joint.*``.
+
+Read when the node is configured. What both say must agree; what neither says refuses to configure: no motion is made of
+a missing meaning.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dysl_vla_ros.errors import SettingError
+
+FIRST_STEP = 0.1  # rad or m
+CAMERAS = "robot.cameras."
+
+
+@dataclass(frozen=True)
+class JointLimits:
+    """Limits of each joint that is commanded, in the order of the actions without the gripper; rad and m."""
+
+    min_position: tuple[float, ...] = ()
+    max_position: tuple[float, ...] = ()
+    max_velocity: tuple[float, ...] = ()  # a second
+    max_acceleration: tuple[float, ...] = ()  # a second squared
+    max_first_step: float = FIRST_STEP  # of the first target after activation, from the measured position
+
+
+@dataclass(frozen=True)
+class RobotContract:
+    """What the user says of cameras, state and action; None, (): not said."""
+
+    cameras: Mapping[str, str] = field(default_factory=dict)  # name in the checkpoint -> topic
+    state_names: tuple[str, ...] = ()
+    state_units: tuple[str, ...] = ()
+    action_kind: str | None = None
+    action_names: tuple[str, ...] = ()
+    action_units: tuple[str, ...] = ()
+    time_step: float | None = None  # s
+    limits: JointLimits = JointLimits()
+
+
+NUMBERS, TEXTS, NUMBER, TEXT = "a list of numbers (write 1.0, not 1)", "a list of texts", "a number", "a text"
+# parameter -> (what it is, where it goes, what it means)
+ENTRIES = {
+    "robot.state.names": (TEXTS, "state_names", "the policy's proprioception in its order, as joint_states names it"),
+    "robot.state.units": (TEXTS, "state_units", "a unit for each: rad, m, deg; 1 of a gripper's opening"),
+    "robot.action.kind": (TEXT, "action_kind", "end_effector_delta, joint_position or joint_velocity"),
+    "robot.action.names": (TEXTS, "action_names", "a name for each value of an action, in the policy's order"),
+    "robot.action.units": (TEXTS, "action_units", "a unit for each: rad, m, deg, percent, range_100"),
+    "robot.action.time_step": (NUMBER, "time_step", "s that one action spans"),
+    "safety.joint.min_position": (NUMBERS, "min_position", "lowest position of each joint, rad or m"),
+    "safety.joint.max_position": (NUMBERS, "max_position", "highest position of each joint, rad or m"),
+    "safety.joint.max_velocity": (NUMBERS, "max_velocity", "largest velocity of each joint, rad/s or m/s"),
+    "safety.joint.max_acceleration": (
+        NUMBERS, "max_acceleration", "largest acceleration of each joint, rad/s^2 or m/s^2"
+    ),
+    "safety.max_first_step": (
+        NUMBER, "max_first_step", "rad or m that the first target after activation may lie from the measured position"
+    ),
+}  # fmt: skip
+
+
+def is_entry(name: str) -> bool:
+    """Whether a parameter is one of the contract's."""
+    return name in ENTRIES or name.startswith(CAMERAS) and name != CAMERAS
+
+
+def entry_fault(name: str, value: Any) -> str:
+    """Return why ``value`` cannot be that entry, "" where it can: type, finiteness."""
+    kind = TEXT if name.startswith(CAMERAS) else ENTRIES[name][0]
+    if kind in (NUMBERS, TEXTS):
+        wanted = float if kind == NUMBERS else str
+        fits = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+        fits = fits and all(type(item) is wanted for item in value)
+    else:
+        fits = type(value) is (float if kind == NUMBER else str)
+    if not fits:
+        return f"{name} must be {kind}, not {value!r:.80}"
+    numbers = value if kind == NUMBERS else (value,) if kind == NUMBER else ()
+    if not all(map(math.isfinite, numbers)):
+        return f"{name} must be finite, not {value!r:.80}"
+    if kind == NUMBER and value <= 0.0:
+        return f"{name} must be above 0, not {value:g}"
+    return f"{name} is empty; name a topic" if name.startswith(CAMERAS) and not value else ""
+
+
+def contract_of(values: Mapping[str, Any]) -> RobotContract:
+    """Make the contract of parameters by their names.
+
+    Raises:
+        SettingError: values of another type; every one is named.
+    """
+    if faults := [fault for name, value in values.items() if (fault := entry_fault(name, value))]:
+        raise SettingError("; ".join(faults))
+    own: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
+    cameras: dict[str, str] = {}
+    for name, value in values.items():
+        if name.startswith(CAMERAS):
+            cameras[name[len(CAMERAS) :]] = value
+            continue
+        kind, key, _ = ENTRIES[name]
+        part = limits if name.startswith("safety.") else own
+        part[key] = tuple(value) if kind in (NUMBERS, TEXTS) else value
+    return dataclasses.replace(RobotContract(cameras=cameras, limits=JointLimits(**limits)), **own)
