@@ -91,6 +91,31 @@ class ActionSpec:
         """Names of the joints that are commanded, in the actions' order; () of an end effector."""
         return tuple(self.names[index] for index in self.joint_indices) if self.moves_joints else ()
 
+    @property
+    def motion_parts(self) -> tuple[list[int], list[int], list[int]]:
+        """Places of the values that are translation (or joints), rotation, and gripper."""
+        moving, gripper = list(self.joint_indices), [] if self.gripper_index is None else [self.gripper_index]
+        return (moving, [], gripper) if self.moves_joints else (moving[:3], moving[3:], gripper)
+
+    @property
+    def targets_a_motion(self) -> int:
+        """Number of actions in a row that one motion is made of: see :meth:`motions`."""
+        return 2 if self.kind == JOINT_POSITION else 1
+
+    def motions(self, normalised: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what normalised actions (n, A) move, so that all kinds can be compared by their motion.
+
+        An end-effector delta and a joint velocity are motions as they are. Absolute targets move by their differences,
+        ``(p_j - p_(j-1)) / time_step``, a second's worth: (n - 1, A), of each the second target's. The gripper's value
+        is a target in every kind and stays one.
+        """
+        if self.kind != JOINT_POSITION:
+            return normalised
+        moved = normalised[1:].copy()
+        joints = list(self.joint_indices)
+        moved[:, joints] = np.diff(normalised[:, joints], axis=0) / self.time_step
+        return moved
+
     def normalise(self, actions: FloatArray) -> FloatArray:
         """Map actions (n, A) in physical units to the policy's normalised units."""
         return np.divide(actions - np.asarray(self.center, np.float32), np.asarray(self.scale, np.float32))

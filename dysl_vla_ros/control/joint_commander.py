@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dysl_vla_ros.control.chunk_player import AnyCommand, ChunkPlayer, unplayed
+from dysl_vla_ros.control.commander import AnyCommand, ChunkPlayer, unplayed
 from dysl_vla_ros.control.joint_limits import JointLimiter, JointMotion, Measured, joint_limit_faults
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.interfaces import JOINT_POSITION, ActionSpec, FloatArray
@@ -34,7 +34,7 @@ class JointCommand(AnyCommand):
 
 
 class JointCommander(ChunkPlayer[JointCommand]):
-    """See :class:`~dysl_vla_ros.control.chunk_player.ChunkPlayer`.
+    """Plays the chunks of a policy that moves joints.
 
     Attributes:
         measured: where the joints are, as known for the next call; None: unknown.

@@ -4,7 +4,8 @@ Continuity is minus the mean difference between neighbouring actions: ``C_t = -(
 jerky changes make it fall, smooth motion lets it rise towards 0. Where the paper is silent the definitions are ours:
 
 - Time counts inferences. C, dC and the allow points are computed once for each :meth:`PriorPostGuidance.observe`.
-- ``d_j`` is taken over the policy's normalised actions, ``n = min(k * m, differences there are)``.
+- ``d_j`` is taken over the policy's normalised actions, ``n = min(k * m, differences there are)``; of absolute targets
+  over their differences (:meth:`ActionSpec.motions`), so that a value means the same for every kind of action.
 - C is NaN until there is one difference; ``dC_t = C_t - C_{t-1}`` is 0 until two values of C exist. Both values are
   taken under the settings in effect, so that a changed window or weight is not mistaken for a change of the motion.
 - Sign: dC < 0, continuity falls, moves a block's allow point later, so that more layers run.
@@ -53,6 +54,7 @@ class PriorPostGuidance:
         self._blocks = blocks
         self._points = tuple(end - first for first, end in blocks) if points is None else tuple(points)
         self._action = action
+        self._nothing_played: FloatArray = np.zeros((0, action.dimensions), np.float32)
         self._settings = GuidanceSettings(prior=False, verify=False).resolved({})
         self._actions_per_inference = 1
         self.reset()
@@ -84,7 +86,7 @@ class PriorPostGuidance:
     def reset(self) -> None:
         """Begin an episode: no history, dC 0, allow points at the first dynamic layers, full depth for the warm-up."""
         self._differences: list[Difference] = []
-        self._last: FloatArray | None = None  # (A,) normalised action that the next difference starts from
+        self._last = self._nothing_played  # (0 .. s, A) normalised actions that the next difference starts from
         self._positions = [0.0] * len(self._blocks)  # a block: layers that the allow point lies behind the first
         self._inferences = 0
         self._unverified = 0  # inferences since the last verification, the present one included
@@ -105,7 +107,7 @@ class PriorPostGuidance:
         differences: list[Difference] = []
         for start, end in pairwise((0, *gaps, len(actions))):
             if start in gaps:
-                self._last = None
+                self._last = self._nothing_played
             added, self._last = self._differences_of(actions[start:end])
             differences += added
         self._differences = (self._differences + differences)[-HISTORY:]
@@ -184,18 +186,20 @@ class PriorPostGuidance:
         self._unverified = 0
         self._correction = correction
 
-    def _differences_of(self, actions: FloatArray) -> tuple[list[Difference], FloatArray | None]:
-        """Return the differences that ``actions`` (n, A) add, and the action that the next one would start from."""
+    def _differences_of(self, actions: FloatArray) -> tuple[list[Difference], FloatArray]:
+        """Return the differences that ``actions`` (n, A) add, and the actions that the next one would start from."""
         assert actions.ndim == 2 and actions.shape[1] == self._action.dimensions, f"actions of shape {actions.shape}"
         if not len(actions):
             return [], self._last
-        normalised = self._action.normalise(actions)
-        chain = normalised if self._last is None else np.concatenate([self._last[None], normalised])
-        steps = np.diff(chain.astype(np.float64), axis=0)  # (n, A), one less where nothing came before
-        translation = np.linalg.norm(steps[:, :3], axis=1)
-        rotation = np.linalg.norm(steps[:, 3:-1], axis=1)  # no columns, so 0, where the policy has no rotation
-        gripper = np.abs(steps[:, -1])
-        return list(zip(translation.tolist(), rotation.tolist(), gripper.tolist(), strict=True)), normalised[-1]
+        chain = np.concatenate([self._last, self._action.normalise(actions)])
+        moved = self._action.motions(chain.astype(np.float64))
+        steps = np.diff(moved, axis=0)  # (n, A), fewer where too little came before
+        moving, turning, gripping = self._action.motion_parts
+        translation = np.linalg.norm(steps[:, moving], axis=1)
+        rotation = np.linalg.norm(steps[:, turning], axis=1)  # no columns, so 0, where the policy has no rotation
+        gripper = np.abs(steps[:, gripping]).sum(axis=1)  # one column, or none
+        differences = list(zip(translation.tolist(), rotation.tolist(), gripper.tolist(), strict=True))
+        return differences, chain[-self._action.targets_a_motion :]
 
     def _mean_continuity(self, differences: list[Difference]) -> float:
         """Return C over the window's end of ``differences``, NaN where there are none."""
