@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from dysl_vla_ros.errors import SettingError
+from dysl_vla_ros.robot_contract import entry_fault, is_entry
 from dysl_vla_ros.settings import (
     GROUPS,
     ControlSettings,
@@ -74,6 +75,8 @@ def read_params_file(path: Path, node: str = NODE) -> FileSettings:
         group, _, key = name.partition(".")
         if name in FIELDS:
             grouped[group][key] = value
+        elif is_entry(name):
+            faults += [fault] if (fault := entry_fault(name, value)) else []
         elif group not in OTHER_NAMES:
             faults.append(f"{name} is unknown{nearest(name)}")
     built = {}

@@ -5,13 +5,17 @@ a missing meaning.
 """
 
 import dataclasses
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from dysl_vla_ros.errors import SettingError
+from dysl_vla_ros.interfaces import PolicyDescription
 
+TRAJECTORY, ARRAY = "joint_trajectory", "float64_multi_array"
+MESSAGES = (TRAJECTORY, ARRAY)
 FIRST_STEP = 0.1  # rad or m
 CAMERAS = "robot.cameras."
 
@@ -38,6 +42,7 @@ class RobotContract:
     action_names: tuple[str, ...] = ()
     action_units: tuple[str, ...] = ()
     time_step: float | None = None  # s
+    message: str = TRAJECTORY  # what ~/joint_command carries
     limits: JointLimits = JointLimits()
 
 
@@ -50,6 +55,7 @@ ENTRIES = {
     "robot.action.names": (TEXTS, "action_names", "a name for each value of an action, in the policy's order"),
     "robot.action.units": (TEXTS, "action_units", "a unit for each: rad, m, deg, percent, range_100"),
     "robot.action.time_step": (NUMBER, "time_step", "s that one action spans"),
+    "robot.action.message": (TEXT, "message", f"what ~/joint_command carries: {' or '.join(MESSAGES)}"),
     "safety.joint.min_position": (NUMBERS, "min_position", "lowest position of each joint, rad or m"),
     "safety.joint.max_position": (NUMBERS, "max_position", "highest position of each joint, rad or m"),
     "safety.joint.max_velocity": (NUMBERS, "max_velocity", "largest velocity of each joint, rad/s or m/s"),
@@ -83,6 +89,8 @@ def entry_fault(name: str, value: Any) -> str:
         return f"{name} must be finite, not {value!r:.80}"
     if kind == NUMBER and value <= 0.0:
         return f"{name} must be above 0, not {value:g}"
+    if name == "robot.action.message" and value not in MESSAGES:
+        return f"{name} must be one of {', '.join(MESSAGES)}, not {value!r:.40}"
     return f"{name} is empty; name a topic" if name.startswith(CAMERAS) and not value else ""
 
 
@@ -105,3 +113,40 @@ def contract_of(values: Mapping[str, Any]) -> RobotContract:
         part = limits if name.startswith("safety.") else own
         part[key] = tuple(value) if kind in (NUMBERS, TEXTS) else value
     return dataclasses.replace(RobotContract(cameras=cameras, limits=JointLimits(**limits)), **own)
+
+
+def draft(description: PolicyDescription, contract: RobotContract | None = None) -> str:
+    """Return the block of a parameter file that says everything, to be filled in where it has ``...``.
+
+    Args:
+        description: the policy's.
+        contract: what is said already; None: nothing.
+    """
+    said = contract or RobotContract()
+    spec, state, limits = description.action, description.proprioception, said.limits
+    lines = ["/**/dysl_vla:", "  ros__parameters:", "    robot:", "      cameras:"]
+    lines += [f"        {name}: {said.cameras.get(name, name)}" for name in description.cameras]
+    lines += ["      state:", f"        names: {_listed(state.names)}", f"        units: {_listed(state.units)}"]
+    lines += ["      action:", f"        kind: {spec.kind}", f"        names: {_listed(spec.names)}"]
+    lines += [f"        units: {_listed(spec.units)}", f"        time_step: {_number(spec.time_step)}"]
+    if spec.moves_joints:
+        lines += [f"        message: {said.message}", "    safety:"]
+        first = limits.max_first_step if contract else FIRST_STEP
+        lines += [f"      max_first_step: {_number(first)} # rad or m", "      joint: # in this order, without the"]
+        lines[-1] += f" gripper: {', '.join(spec.joints)}; rad and m"
+        for name in ("min_position", "max_position", "max_velocity", "max_acceleration"):
+            values = getattr(limits, name)
+            given = (
+                [_number(value) for value in values] if len(values) == len(spec.joints) else ["..."] * len(spec.joints)
+            )
+            lines.append(f"        {name}: [{', '.join(given)}]")
+    return "\n".join(lines) + "\n"
+
+
+def _listed(values: Iterable[str]) -> str:
+    return json.dumps(list(values), ensure_ascii=False)
+
+
+def _number(value: float) -> str:
+    """Return a number with a point: ROS tells 1 and 1.0 apart."""
+    return repr(float(value))

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from dysl_vla_ros.robot_contract import CAMERAS, ENTRIES, TEXT
 from dysl_vla_ros.settings import GROUPS
 
 HEAD = """\
@@ -20,6 +21,13 @@ such a file by `dysl_vla evaluate`, `replay` and `tune`; a node that is started 
 file that is not given overrides nothing of `params_file`, `use_sim_time` included; only `replay.launch.py` is on the
 time of `/clock` whatever the file says.
 """
+ROBOT = """\
+## robot and safety.joint
+
+What the user says of the arm; the node reads it when it is configured ([joint-arms.md](joint-arms.md)). None has a
+default but `robot.action.message` (`"joint_trajectory"`) and `safety.max_first_step` (`0.1`): what is not given is not
+said.
+"""
 
 
 def table() -> str:
@@ -36,6 +44,11 @@ def table() -> str:
             unit, meaning = field.metadata["unit"], field.metadata["meaning"]
             parts.append(f"| `{group.group}.{field.name}` | `{default}` | {span} | {unit} | {meaning} |")
         parts.append("")
+    parts.append(ROBOT)
+    parts.append("| parameter | what it is | meaning |\n|---|---|---|")
+    parts.append(f"| `{CAMERAS}<name>` | {TEXT} | topic of this camera of the policy |")
+    parts += [f"| `{name}` | {kind} | {meaning} |" for name, (kind, _, meaning) in ENTRIES.items()]
+    parts.append("")
     return "\n".join(parts)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dysl_vla_ros.commands.main import VERBS
+from dysl_vla_ros.robot_contract import ENTRIES
 from dysl_vla_ros.settings import GROUPS
 
 ROOT = Path(__file__).parents[1]
@@ -15,6 +16,7 @@ PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"
 PAGES += sorted((ROOT / "docs").glob("*.md"))
 PAGES += [ROOT / "checkpoints" / "reference" / "README.md"]
 FIELDS = {f"{group.group}.{name}" for group in GROUPS for name in group.__dataclass_fields__}
+FIELDS |= {*ENTRIES, "safety.joint"}  # what is said of the robot
 FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 FOLDERS = (
     "test|config|docs|scripts|benchmarks|launch|msg|requirements|checkpoints|nodes|control|worker|runtime|skipping"

@@ -62,6 +62,9 @@ def show(found: "Inspection") -> None:
             console.print(table)
     else:
         console.print("no DySL folder: every layer always runs; make one with `dysl_vla calibrate` and `distill`\n")
+    if facts["contract"]:
+        console.print("what a parameter file must say of the arm, to be filled in:\n")
+        console.print(facts["contract"], soft_wrap=True)
     if found.latency:
         console.print(_latency_table(found.latency, found.threads))
 
@@ -114,7 +117,7 @@ def _tables(found: Mapping[str, Any]) -> list["Table"]:
     seconds = action["horizon"] * action["time_step"]
     actions = _table(
         f"actions: {action['horizon']} a chunk, {action['time_step']:g} s each ({seconds:g} s), "
-        f"frame {action['frame']}",
+        + (f"frame {action['frame']}" if action["kind"] == "end_effector_delta" else action["kind"]),
         "value", "unit", "center", "scale",
     )  # fmt: skip
     for value in action["values"]:

@@ -6,6 +6,7 @@ belongs together (:mod:`~dysl_vla_ros.control.pairing`). Whoever hears messages 
 clocks, a recording with the times in it.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from dysl_vla_ros.control.joints import Joints
 from dysl_vla_ros.control.pairing import Heard, Pairing, Verdict, within
 from dysl_vla_ros.control.plausibility import POSE, PlausibleValues
 from dysl_vla_ros.interfaces import PolicyDescription
+from dysl_vla_ros.joint_units import DEGREES, METRES, RADIANS
 from dysl_vla_ros.readings import seconds
 from dysl_vla_ros.settings import SafetySettings
 
@@ -27,7 +29,7 @@ class InputJudge:
         cameras: the policy's, the first one paces.
         stamped: other sources whose messages bear stamps, but :data:`JOINTS`.
         unstamped: sources that are taken by arrival alone.
-        joints: the joints that the policy declares, each with its unit (``m``: it slides).
+        joints: the joints that the policy declares or commands, each with its unit (``m``: it slides).
         topics: what a source is called in texts.
     """
 
@@ -43,7 +45,9 @@ class InputJudge:
         self._cameras = tuple(cameras)
         streams = (JOINTS,) if joints else ()
         self.freshness = Freshness(cameras, (*stamped, *unstamped, *streams), topics)
-        self._joints = Joints(tuple(joints), topics.get(JOINTS, ""), joints)
+        self._in_degrees = tuple(name for name, unit in joints.items() if unit == DEGREES)
+        measured_in = {name: METRES if unit == METRES else RADIANS for name, unit in joints.items()}
+        self._joints = Joints(tuple(joints), topics.get(JOINTS, ""), measured_in)
         self._plausible = PlausibleValues()
         self._has_joints = bool(joints)
         self._pairing = Pairing(cameras, (*stamped, *map(_joint, joints)), topics)
@@ -58,11 +62,11 @@ class InputJudge:
         Args:
             description: the policy's cameras, and the units of its proprioception.
             sources: what proprioception comes by: ``ee_pose``, ``gripper_state``, :data:`JOINTS`.
-            joints: names of the joints that the policy declares.
+            joints: names of the joints that the policy declares or commands.
             topics: what a source is called in texts.
         """
-        spec = description.proprioception
-        units = dict(zip(spec.names, spec.units, strict=True))
+        spec, action = description.proprioception, description.action
+        units = dict(zip(action.names, action.units, strict=True)) | dict(zip(spec.names, spec.units, strict=True))
         stamped, unstamped = ([source] if source in sources else [] for source in (POSE, OPENING))
         return cls(description.cameras, stamped, unstamped, {name: units[name] for name in joints}, topics)
 
@@ -163,14 +167,21 @@ class InputJudge:
         """Return the newest values of a source other than cameras and joints; {} before its first message."""
         return self._values.get(source, {})
 
+    def measured(self, joints: Sequence[str], steady_now: float) -> tuple[list[float], float] | None:
+        """Return positions (rad, m) in the order of ``joints`` and the age (s) of the oldest; None: one is unknown."""
+        return self._joints.measured(joints, steady_now)
+
     def values(self, verdict: Verdict) -> dict[str, float]:
-        """Return proprioception by name: of the image's own stamp where there is one, else the newest."""
+        """Return proprioception by name: of the image's own stamp where there is one, else the newest.
+
+        Joints that the policy declares in degrees are given in degrees.
+        """
         known = {name: value for values in self._values.values() for name, value in values.items()}
         known |= self._joints.values
         for source, part in verdict.parts.items():
             if source not in self._cameras:
                 known |= part.item
-        return known
+        return known | {name: math.degrees(known[name]) for name in self._in_degrees if name in known}
 
 
 def _joint(name: str) -> str:

@@ -95,6 +95,16 @@ class Joints:
         self.values[name] = value
         return ""
 
+    def measured(self, names: Sequence[str], steady_now: float) -> tuple[list[float], float] | None:
+        """Return the positions (rad, m) of joints in the order of ``names`` and the age (s) of the oldest.
+
+        None: one of them was not heard.
+        """
+        if any(name not in self.values for name in names):
+            return None
+        ages = [self._freshness.statistics(name, steady_now).age for name in names]
+        return [self.values[name] for name in names], max(ages, default=0.0)
+
     def stop_reason(self, steady_now: float, limit: float) -> str:
         """Return which joints were never heard, or not within ``limit`` seconds; "" where all are fresh."""
         absent = [name for name in self._names if name not in self.values]

@@ -271,6 +271,8 @@ def unsuitable_policy(safety: SafetySettings, proprioception: ProprioceptionSpec
     """Return why the box cannot be enabled with a policy, "" where it can or is not."""
     if not safety.workspace_box:
         return ""
+    if action.moves_joints:
+        return f"safety.workspace_box bounds an end effector; the policy's actions are {action.kind}: leave it false"
     if absent := [name for name in POSITION if name not in proprioception.names]:
         return (
             f"safety.workspace_box needs the end effector's position; the policy does not declare {', '.join(absent)}, "

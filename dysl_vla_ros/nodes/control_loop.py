@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dysl_vla_ros.control.commander import Command, Commander
+from dysl_vla_ros.control.commander import AnyCommand, ChunkPlayer, Commander
+from dysl_vla_ros.control.joint_commander import JointCommander
 from dysl_vla_ros.errors import NonFiniteActionError, ObservationError, WorkerError, WorkerLostError
 from dysl_vla_ros.interfaces import THE_INSTRUCTION, THE_OBSERVATION, PolicyDescription
 from dysl_vla_ros.nodes.inference import Inferences
@@ -52,7 +53,7 @@ class ControlLoop:
     def __init__(
         self,
         description: PolicyDescription,
-        commander: Commander,
+        commander: ChunkPlayer[Any],
         settings: Callable[[], Settings],
         statistics: Statistics,
         ros_nanoseconds: Callable[[], int],
@@ -117,6 +118,7 @@ class ControlLoop:
             if self._instruction.in_force:
                 self._outputs.instruction(self._instruction.in_force)
             self._begin_episode()
+            self._commander.enter()
             self._entered = time.monotonic()
             self._active = True
 
@@ -134,6 +136,7 @@ class ControlLoop:
             if not self._owes_stop:
                 return False
             self.stop_reason = ""
+            self._locate()
             self._publish(self._commander.stop(reason), self.clock.nanoseconds())
             self._owes_stop = False
             self.clock.leave()
@@ -281,6 +284,7 @@ class ControlLoop:
             self._apply_settings()
             self._watch_clock(now * 1e-9)
             self._check_worker()
+            self._locate()
             command = self._play(now)
             self.stop_reason = command.reason
             if not command.reason:
@@ -306,7 +310,7 @@ class ControlLoop:
         if waited > limit:
             self._give_up(f"the policy worker has not answered for {waited:.1f} s (model.step_timeout is {limit:g} s)")
 
-    def _play(self, now: int) -> Command:
+    def _play(self, now: int) -> AnyCommand:
         reason = self._reason_to_stop(now * 1e-9)
         coming = self._commander.next_image_stamp
         if not reason and coming is not None:
@@ -314,17 +318,24 @@ class ControlLoop:
             reason = self._inputs.freshness.action_stop_reason(age, self._applied.safety)
         if reason:
             return self._stop(reason)
-        if self._applied.safety.workspace_box:
-            self._commander.place = self._inputs.place
         command = self._commander.tick()
         if command is None:  # an underrun: inputs are fresh, so guidance goes on after the gap
             self._statistics.action_ticks += 1
             return self._commander.brake(WAITING_FOR_POLICY)
+        if command.reason:  # it cannot be played from where the arm is
+            return self._stop(command.reason)
         self._stopped = False
         self._held = ""  # it moves again: a stop before is none to wait for, whatever safety.auto_resume becomes
         self._inferences.played(command)
         self._statistics.action_ticks += command.first_tick
         return command
+
+    def _locate(self) -> None:
+        """Tell the commander where the arm is."""
+        if isinstance(self._commander, JointCommander):
+            self._commander.measured = self._inputs.measured
+        elif isinstance(self._commander, Commander) and self._applied.safety.workspace_box:
+            self._commander.place = self._inputs.place
 
     def _reason_to_stop(self, now: float) -> str:
         if self._fatal:
@@ -337,7 +348,7 @@ class ControlLoop:
             return self._instruction.refusal or f"waiting for instruction on {self._inputs.instruction_topic}"
         return self.inputs_fault(now) or self._fault
 
-    def _stop(self, reason: str) -> Command:
+    def _stop(self, reason: str) -> AnyCommand:
         if not self._stopped:
             self._end_episode(reason)
         return self._commander.stop(reason)
@@ -355,9 +366,9 @@ class ControlLoop:
         self._inferences.begin_episode(self._episode)
         self._commander.reset()
 
-    def _publish(self, command: Command, now: int) -> None:
+    def _publish(self, command: AnyCommand, now: int) -> None:
         stamp = None if command.reason else self._commander.image_stamp
-        self._outputs.command(command, now, self._episode, stamp, self._applied.control.command_frame)
+        self._outputs.command(command, now, self._episode, stamp, self._applied.control)
 
     # -- inference -----------------------------------------------------------------------------------------------------
 

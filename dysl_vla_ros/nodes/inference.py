@@ -7,8 +7,9 @@ with it and how the chunk that comes back is joined.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from dysl_vla_ros.control.commander import Command, Commander
+from dysl_vla_ros.control.commander import AnyCommand, ChunkPlayer
 from dysl_vla_ros.interfaces import PolicyDescription
 from dysl_vla_ros.nodes.inputs import Inputs, Moment
 from dysl_vla_ros.nodes.outputs import InferenceRecord
@@ -43,7 +44,7 @@ class Inferences:
     def __init__(
         self,
         description: PolicyDescription,
-        commander: Commander,
+        commander: ChunkPlayer[Any],
         statistics: Statistics,
         ros_now: Callable[[], float],
     ) -> None:
@@ -69,7 +70,7 @@ class Inferences:
         self._in_flight = None
         self._actions_left = 0
 
-    def played(self, command: Command) -> None:
+    def played(self, command: AnyCommand) -> None:
         """Note the command of a tick that plays an action."""
         self._actions_left = command.chunk_length - command.index - 1
         if command.first_tick:

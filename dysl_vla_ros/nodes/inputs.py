@@ -7,7 +7,7 @@ volatile and as transient local: ``ros2 topic pub`` is volatile, and one that pu
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,12 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64, String
 
 from dysl_vla_ros.control.input_judge import JOINTS, OPENING, InputJudge
+from dysl_vla_ros.control.joint_limits import Measured
 from dysl_vla_ros.control.limits import POSITION, Place
 from dysl_vla_ros.control.plausibility import POSE
 from dysl_vla_ros.errors import ObservationError, SettingError
-from dysl_vla_ros.interfaces import Observation, PolicyDescription, ProprioceptionSpec
+from dysl_vla_ros.interfaces import ActionSpec, Observation, PolicyDescription, ProprioceptionSpec
+from dysl_vla_ros.joint_units import DEGREES, METRES, RADIANS
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode
 from dysl_vla_ros.nodes.outputs import LATCHED
 from dysl_vla_ros.nodes.pictures import Pictures
@@ -36,7 +38,7 @@ SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, durabili
 JOINT_STREAM = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
 SPOKEN = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
 
-JOINT_UNITS = ("rad", "m")  # what a JointState carries
+JOINT_UNITS = (RADIANS, METRES, DEGREES)  # what a JointState carries, or is converted to
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Moment:
 
 
 def image_topic(node: GuardedLifecycleNode, camera: str, transport: str) -> str:
-    """Return a camera's topic after remapping; ``/compressed`` is put behind it, as image_transport does."""
+    """Return a topic of images after remapping; ``/compressed`` is put behind it, as image_transport does."""
     topic: str = node.resolve_topic_name(camera)
     return f"{topic}/compressed" if transport == "compressed" else topic
 
@@ -60,8 +62,8 @@ def image_type(transport: str) -> type:
     return CompressedImage if transport == "compressed" else Image
 
 
-def joint_names(spec: ProprioceptionSpec) -> tuple[str, ...]:
-    """Return the joints that a policy declares.
+def joint_names(spec: ProprioceptionSpec, action: ActionSpec) -> tuple[str, ...]:
+    """Return the joints that a policy declares, and those that it commands: these must be measured.
 
     Raises:
         SettingError: in a unit that joint_states does not carry.
@@ -70,21 +72,21 @@ def joint_names(spec: ProprioceptionSpec) -> tuple[str, ...]:
     units = dict(zip(spec.names, spec.units, strict=True))
     if odd := [f"{name} in {units[name]!r}" for name in names if units[name] not in JOINT_UNITS]:
         raise SettingError(
-            f"the policy wants {', '.join(odd)}; {JOINTS} carries radians and metres: declare 'rad' or 'm' in the "
-            "checkpoint's config.json, with statistics in that unit"
+            f"the policy wants {', '.join(odd)}; {JOINTS} carries radians and metres: declare 'rad', 'm' or 'deg' in "
+            "the checkpoint's config.json, with statistics in that unit"
         )
-    return tuple(names)
+    return tuple(dict.fromkeys([*names, *action.joints]))
 
 
-def proprioception_topics(spec: ProprioceptionSpec) -> tuple[str, ...]:
-    """Return the topics that carry what a policy declares.
+def proprioception_topics(spec: ProprioceptionSpec, action: ActionSpec) -> tuple[str, ...]:
+    """Return the topics that carry what a policy declares, and the joints that it commands.
 
     Raises:
         SettingError: see :func:`joint_names`.
     """
     pose = (POSE,) if any(name.startswith("ee.") for name in spec.names) else ()
     opening = (OPENING,) if "gripper.opening" in spec.names else ()
-    return pose + opening + ((JOINTS,) if joint_names(spec) else ())
+    return pose + opening + ((JOINTS,) if joint_names(spec, action) else ())
 
 
 class Inputs:
@@ -98,6 +100,7 @@ class Inputs:
         transport: ``raw`` or ``compressed``: what the cameras' topics carry.
         on_image: called when an image of the first camera and what belongs to it are there, or pictures were converted.
         on_instruction: called with each text that is heard.
+        camera_topics: camera -> topic (``robot.cameras``); its own name where it is not there.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class Inputs:
         transport: str,
         on_image: Callable[[], None],
         on_instruction: Callable[[str], None],
+        camera_topics: Mapping[str, str] | None = None,
     ) -> None:
         """Subscribe to everything that the policy declares.
 
@@ -122,14 +126,17 @@ class Inputs:
         self._on_image = on_image
         self.cameras = description.cameras
         self._spec = description.proprioception
-        others = proprioception_topics(self._spec)
+        self._action = description.action
+        others = proprioception_topics(self._spec, self._action)
         self.sources = self.cameras + others
         if transport == "compressed":
             require_opencv()
         self._topics = {source: node.resolve_topic_name(source) for source in others}
-        self._topics |= {camera: image_topic(node, camera, transport) for camera in self.cameras}
+        self._topics |= {
+            camera: image_topic(node, (camera_topics or {}).get(camera, camera), transport) for camera in self.cameras
+        }
         self.instruction_topic = node.resolve_topic_name("instruction")
-        joints = joint_names(self._spec)
+        joints = joint_names(self._spec, self._action)
         self._judge = InputJudge.of(description, others, joints, self._topics)
         self.freshness = self._judge.freshness
         self._pictures = Pictures(self.cameras, lock, self.freshness, node.guarded("pictures")(on_image), self._log)
@@ -301,6 +308,12 @@ class Inputs:
         if not values:
             return None
         return Place(np.array([values[name] for name in POSITION]), self.freshness.age(POSE, time.monotonic()))
+
+    @property
+    def measured(self) -> Measured | None:
+        """Where the joints that the policy commands are; None: one of them was not heard."""
+        found = self._judge.measured(self._action.joints, time.monotonic())
+        return None if found is None else Measured(np.array(found[0]), found[1])
 
     @property
     def gripper_opening(self) -> float | None:

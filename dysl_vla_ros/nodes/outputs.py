@@ -1,6 +1,7 @@
 """What the node says: publishers from configure to cleanup, and the making of their messages."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,14 +53,24 @@ def command_qos(rate: float) -> QoSProfile:
     )
 
 
+Make = Callable[[type, str, QoSProfile], Any]
+
+
 class Outputs:
-    """The node's publishers. Its owner calls every method under the control loop's lock."""
+    """The node's publishers. Its owner calls every method under the control loop's lock.
+
+    Attributes:
+        topic: what the commands are called in texts.
+        last_command: what leaving active sends last.
+    """
+
+    topic = "twist"
+    last_command = "zero twist"
 
     def __init__(self, node: GuardedLifecycleNode, description: PolicyDescription, control: ControlSettings) -> None:
         """Create the publishers, silent until the node is active."""
         self._node = node
         self._description = description
-        commands = command_qos(control.rate)
         self.publishers: list[Any] = []
 
         def make(kind: type, topic: str, qos: QoSProfile) -> Any:
@@ -67,15 +78,20 @@ class Outputs:
             return self.publishers[-1]
 
         try:
-            self._twist = make(TwistStamped, "~/twist", commands)
-            self._gripper = make(Float64, "~/gripper", commands)
-            self._action = make(EndEffectorAction, "~/action", RELIABLE)
-            self._chunk = make(ActionChunkMessage, "~/action_chunk", RELIABLE)
+            self._make_commands(make, control)
             self._report = make(SkipReport, "~/skip_report", RELIABLE)
             self._instruction = make(String, "~/instruction", LATCHED)
         except BaseException:
             self.destroy()
             raise
+
+    def _make_commands(self, make: Make, control: ControlSettings) -> None:
+        """Make the publishers that are of this kind of action; the first one commands the arm."""
+        commands = command_qos(control.rate)
+        self._twist = make(TwistStamped, "~/twist", commands)
+        self._gripper = make(Float64, "~/gripper", commands)
+        self._action = make(EndEffectorAction, "~/action", RELIABLE)
+        self._chunk = make(ActionChunkMessage, "~/action_chunk", RELIABLE)
 
     def destroy(self) -> None:
         """Take every publisher off the graph; each of them, even where another one fails, which a second call tries."""
@@ -87,27 +103,28 @@ class Outputs:
         self._node.destroy_lifecycle_publisher(publisher)
         self.publishers.remove(publisher)
 
-    def wait_for_twist_acked(self, limit: float) -> bool:
-        """Wait until every consumer has the last twist, at most ``limit`` seconds; false if one has not."""
-        return bool(self._twist.wait_for_all_acked(Duration(seconds=limit)))
+    def wait_for_command_acked(self, limit: float) -> bool:
+        """Wait until every consumer has the last command, at most ``limit`` seconds; false if one has not."""
+        return bool(self.publishers[0].wait_for_all_acked(Duration(seconds=limit)))
 
     def instruction(self, text: str) -> None:
         """Publish the instruction in force, "" for none: it may have come by a topic, a parameter or a launch."""
         self._instruction.publish(String(data=text))
 
-    def command(self, command: Command, now: int, episode: int, image_stamp: Any, frame: str) -> None:
+    def command(self, command: Any, now: int, episode: int, image_stamp: Any, control: ControlSettings) -> None:
         """Publish one control tick: twist, gripper unless it holds, action.
 
         Args:
-            command: what the arm is told.
+            command: what the arm is told, of the kind that these outputs are for: here a :class:`Command`.
             now: ns, ROS clock: the moment by which the command was judged, and its stamp.
             episode: number of the episode.
             image_stamp: of the image that the action answers; None: it answers none.
-            frame: of the command; "": the policy's.
+            control: in force; says the frame of the command.
         """
+        assert isinstance(command, Command), "another kind of action has outputs of its own"
         finite = np.isfinite(command.linear).all() and np.isfinite(command.angular).all()
         assert finite and (command.gripper is None or np.isfinite(command.gripper)), "the commander lets no NaN pass"
-        frame = frame or self._description.action.frame
+        frame = control.command_frame or self._description.action.frame
         twist = TwistStamped()
         twist.header.stamp = Time(sec=now // 10**9, nanosec=now % 10**9)
         twist.header.frame_id = frame

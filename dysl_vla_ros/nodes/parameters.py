@@ -20,9 +20,11 @@ from rclpy.parameter import Parameter
 
 from dysl_vla_ros.control.limits import empty_axes
 from dysl_vla_ros.errors import SettingError
+from dysl_vla_ros.nodes.robot_parameters import declare_robot, plain, read_robot
 from dysl_vla_ros.params_file import misfit, read_sections
 from dysl_vla_ros.rclpy_private import given_parameters
 from dysl_vla_ros.readings import instruction_fault
+from dysl_vla_ros.robot_contract import RobotContract, entry_fault, is_entry
 from dysl_vla_ros.settings import (
     GROUPS,
     ControlSettings,
@@ -103,6 +105,7 @@ class NodeParameters:
         self._checked: Sequence[Parameter[Any]] = ()  # the set that `refusal` has just found in order
         for name in FIELDS:
             self._declare(name)
+        self._declaration_faults |= declare_robot(node, WHEN_FIXED)
         self.settings = self._read()
         node.add_on_set_parameters_callback(self._on_set)
         node.add_post_set_parameters_callback(self._on_applied)
@@ -114,6 +117,15 @@ class NodeParameters:
         if fault:  # rclpy would raise, at the first one, and the process would end
             self._declaration_faults[name] = f"{fault} (a parameter file or -p gave it; in force is {default!r})"
         self._node.declare_parameter(name, default, descriptor(name), ignore_override=bool(fault))
+
+    @property
+    def robot(self) -> RobotContract:
+        """What is said of the robot; fixed while the node is configured.
+
+        Raises:
+            SettingError: a value that cannot be.
+        """
+        return read_robot(self._node)
 
     def _given(self) -> dict[str, "Parameter[Any]"]:
         """Return what files and the command line give for this node."""
@@ -159,6 +171,12 @@ class NodeParameters:
         changes: dict[str, dict[str, Any]] = {}
         for parameter in parameters:
             name, value = parameter.name, parameter.value
+            if is_entry(name) and self._node.has_parameter(name):
+                fault = entry_fault(name, plain(value))
+                if not fault and self._configured() and plain(value) != plain(self._node.get_parameter_or(name).value):
+                    fault = f"{name} is {WHEN_FIXED}"
+                faults += [fault] if fault else []
+                continue
             if name not in FIELDS:
                 if not self._node.has_parameter(name):
                     faults.append(f"parameter {name} is unknown" + _nearest(name))

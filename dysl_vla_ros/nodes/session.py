@@ -1,31 +1,36 @@
 """Everything that lives from configure to cleanup: worker, commander, control loop, subscriptions, publishers."""
 
 import contextlib
+import functools
 import time
 from typing import Any
 
 from dysl_vla_ros.control.chunk_time import require_playable
 from dysl_vla_ros.control.commander import Commander
+from dysl_vla_ros.control.contract import contract_faults
+from dysl_vla_ros.control.joint_commander import JointCommander
 from dysl_vla_ros.control.limits import unsuitable_policy
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.interfaces import PolicyDescription
 from dysl_vla_ros.nodes.control_loop import ControlLoop
 from dysl_vla_ros.nodes.graph_watch import GraphWatch
 from dysl_vla_ros.nodes.inputs import Inputs
+from dysl_vla_ros.nodes.joint_outputs import JointOutputs
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode
 from dysl_vla_ros.nodes.outputs import Outputs
 from dysl_vla_ros.nodes.parameters import NodeParameters, Settings
 from dysl_vla_ros.nodes.statistics import Statistics
+from dysl_vla_ros.robot_contract import draft
 from dysl_vla_ros.worker.client import StepReply, WorkerClient, WorkerSpec
 
-TWIST_ACK_LIMIT = 1.0  # s that leaving active waits for consumers to have the zero twist
+TWIST_ACK_LIMIT = 1.0  # s that leaving active waits for consumers to have the last command
 
 
 class Session:
     """One configuration of the node; opened once, closed once."""
 
     description: PolicyDescription
-    commander: Commander
+    commander: Commander | JointCommander
     loop: ControlLoop
     inputs: Inputs
     outputs: Outputs
@@ -53,7 +58,13 @@ class Session:
         settings = parameters.settings
         if fault := self._cross_check(settings):
             raise SettingError(fault)
-        self.commander = Commander(self.description.action, settings.control, settings.safety)
+        robot = parameters.robot
+        if faults := contract_faults(robot, self.description):
+            node.get_logger().error(f"say this in a parameter file:\n{draft(self.description, robot)}")
+            raise SettingError(f"{'; '.join(faults)}; the log has the block of a parameter file to fill in")
+        joints = self.description.action.moves_joints
+        given = (self.description.action, settings.control, settings.safety)
+        self.commander = JointCommander(*given, robot.limits) if joints else Commander(*given)
         parameters.cross_check = self._cross_check
         self.loop = ControlLoop(
             self.description,
@@ -75,8 +86,10 @@ class Session:
             settings.model.image_transport,
             self.loop.hear_image,
             self.loop.hear_instruction,
+            robot.cameras,
         )
-        self.outputs = Outputs(node, self.description, settings.control)
+        outputs = functools.partial(JointOutputs, message=robot.message) if joints else Outputs
+        self.outputs = outputs(node, self.description, settings.control)
         self.loop.connect(self.client, self.inputs, self.outputs)
         self.graph = GraphWatch(node, self.inputs.subscriptions, self.outputs.publishers, self.inputs.publishers.look)
         self.is_open = True
@@ -95,10 +108,11 @@ class Session:
             parts.callback(self.client.close)
 
     def leave_active(self, reason: str) -> None:
-        """Publish the one zero twist and wait, for a limited time, until consumers have it."""
-        if self.loop.leave(reason) and not self.outputs.wait_for_twist_acked(TWIST_ACK_LIMIT):
+        """Publish the one command that leaves the arm still and wait, for a limited time, until consumers have it."""
+        if self.loop.leave(reason) and not self.outputs.wait_for_command_acked(TWIST_ACK_LIMIT):
             self._node.get_logger().warning(
-                f"a consumer of the twist has not acknowledged the zero twist within {TWIST_ACK_LIMIT:g} s"
+                f"a consumer of the {self.outputs.topic} has not acknowledged the {self.outputs.last_command} within "
+                f"{TWIST_ACK_LIMIT:g} s"
             )
 
     def ros_nanoseconds(self) -> int:

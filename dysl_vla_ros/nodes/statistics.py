@@ -5,7 +5,7 @@ from collections import Counter, deque
 
 import numpy as np
 
-from dysl_vla_ros.control.commander import Command
+from dysl_vla_ros.control.commander import AnyCommand
 from dysl_vla_ros.nodes.levels import Threshold
 from dysl_vla_ros.nodes.outputs import InferenceRecord
 
@@ -94,7 +94,7 @@ class Statistics:
         """Note an activation: the time since the last tick before it is no overrun."""
         self._last_tick = 0.0
 
-    def commanded(self, command: Command) -> None:
+    def commanded(self, command: AnyCommand) -> None:
         """Count a published command."""
         self.commands += 1
         self.zero_commands += command.still

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from dysl_vla_ros.interfaces import JOINT_VELOCITY, ActionSpec, Observation, Timings
 from dysl_vla_ros.policies.checkpoint import read_config
+from dysl_vla_ros.robot_contract import draft
 from dysl_vla_ros.runtime.folder import CALIBRATION, WEIGHTS
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import FULL_DEPTH, GuidanceSettings, RuntimeSettings
@@ -121,6 +122,7 @@ def facts(runtime: Runtime, checkpoint: Path, adapters: Path | None) -> dict[str
                 for (name, unit), center, scale in zip(_action_values(spec), spec.center, spec.scale, strict=True)
             ],
         },
+        "contract": draft(described) if spec.moves_joints else "",
         "training": dict(read_config(checkpoint).get("training", {})),
         "dysl": None,
     }

@@ -1,0 +1,40 @@
+"""Holds what the user says of the robot (``robot.*``) against what the checkpoint says. No ROS in it."""
+
+import math
+from collections.abc import Sequence
+
+from dysl_vla_ros.control.joint_limits import joint_limit_faults
+from dysl_vla_ros.interfaces import PolicyDescription
+from dysl_vla_ros.robot_contract import RobotContract
+
+TIME_STEP_TOLERANCE = 1e-6  # relative
+
+
+def contract_faults(contract: RobotContract, description: PolicyDescription) -> list[str]:
+    """Return where contract and checkpoint contradict each other, and what neither says; each with its parameter."""
+    spec, state = description.action, description.proprioception
+    pairs: tuple[tuple[str, Sequence[str], Sequence[str]], ...] = (
+        ("robot.state.names", contract.state_names, state.names),
+        ("robot.state.units", contract.state_units, state.units),
+        ("robot.action.kind", [] if contract.action_kind is None else [contract.action_kind], [spec.kind]),
+        ("robot.action.names", contract.action_names, spec.names),
+        ("robot.action.units", contract.action_units, spec.units),
+    )
+    faults = [
+        f"{name} is {', '.join(said)}, but the checkpoint has {', '.join(own)}"
+        for name, said, own in pairs
+        if said and tuple(said) != tuple(own)
+    ]
+    step = contract.time_step
+    if step is not None and not math.isclose(step, spec.time_step, rel_tol=TIME_STEP_TOLERANCE):
+        faults.append(f"robot.action.time_step is {step:g} s, but the checkpoint has {spec.time_step:g} s")
+    if contract.cameras:
+        foreign = [name for name in contract.cameras if name not in description.cameras]
+        absent = [name for name in description.cameras if name not in contract.cameras]
+        if foreign:
+            faults.append(
+                f"robot.cameras names {', '.join(foreign)}, but the checkpoint has {', '.join(description.cameras)}"
+            )
+        if absent:
+            faults.append(f"robot.cameras has no topic for {', '.join(absent)}; a camera is never replaced")
+    return faults + joint_limit_faults(contract.limits, spec)
