@@ -12,6 +12,7 @@ import pytest
 # Before torch is imported anywhere: many small models on few cores are quickest with one thread each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MUJOCO_GL", "osmesa")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # as a node sets it for its worker
 # A figure must not open a window.
 os.environ.setdefault("MPLBACKEND", "Agg")
 
