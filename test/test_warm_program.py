@@ -12,7 +12,7 @@ import pytest
 
 from harness import install_prefix
 from waiting import wait_until
-from warm_program import WarmProcess, imports_of, run, start
+from warm_program import USUAL, WarmProcess, imports_of, run, start
 
 LIMIT = 60.0  # s
 CHEAP = ("json",)  # an interpreter that is made in a moment
@@ -116,6 +116,12 @@ def test_an_environment_that_is_read_at_the_start_alone_asks_for_a_start(name: s
     for environment in (os.environ | {name: str(tmp_path)}, {"PATH": os.environ["PATH"]}):
         with start(command, imports=CHEAP, env=environment, stderr=subprocess.DEVNULL) as process:
             assert not isinstance(process, WarmProcess)
+
+
+def test_as_long_as_no_test_changes_the_environment_a_start_is_a_warm_one(tmp_path: Path) -> None:
+    """Libraries that are imported change it: where one more does, every start takes as long as usual, unnoticed."""
+    with start([sys.executable, written(tmp_path, "")], imports=CHEAP) as process:
+        assert isinstance(process, WarmProcess), {name for name in os.environ if os.environ[name] != USUAL.get(name)}
 
 
 @pytest.mark.ros

@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import ctypes
 import functools
+import importlib
 import inspect
 import json
 import os
@@ -30,10 +31,13 @@ SIMULATOR = ("dysl_vla_ros.nodes.sim_node",)
 POLICY = ("dysl_vla_ros.worker.server", "dysl_vla_ros.runtime.step", "dysl_vla_ros.policies.reference")
 PROGRAMS = {"vla_node": NODE, "bag_recorder": NODE, "sim_node": SIMULATOR}
 VERBS = {"monitor": NODE, "doctor": POLICY, "inspect": POLICY, "replay": POLICY}
-# Variables that programs read while they run. Any other that is not as it was when this module was imported asks for a
-# start as usual: the interpreter, its loader or a library reads it once.
-READ_LATE = ("ROS_", "FASTDDS_", "FASTRTPS_", "PYTEST_CURRENT_TEST", "PYTHONUNBUFFERED", "COLUMNS", "LINES")
-AT_START = dict(os.environ)
+# Variables that programs read while they run. Any other that is not as in USUAL asks for a start as usual: the
+# interpreter, its loader or a library reads it once.
+READ_LATE = (
+    "ROS_", "FASTDDS_", "FASTRTPS_", "PYTEST_CURRENT_TEST", "PYTHONUNBUFFERED", "COLUMNS", "LINES",
+    "TORCHINDUCTOR_CACHE_DIR", "PYOPENGL_PLATFORM", "LP_NUM_THREADS",  # set by libraries as they are used
+)  # fmt: skip
+USUAL = dict(os.environ)
 SET_CHILD_SUBREAPER = 36  # prctl(2): orphans below become children of this process
 
 
@@ -46,7 +50,7 @@ class Interpreter:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, str(Path(__file__).with_name("warm_interpreter.py")), str(theirs.fileno()), *modules],
-                stdin=subprocess.DEVNULL, env=AT_START, pass_fds=[theirs.fileno()], preexec_fn=os.setpgrp,
+                stdin=subprocess.DEVNULL, env=USUAL, pass_fds=[theirs.fileno()], preexec_fn=os.setpgrp,
             )  # fmt: skip
         atexit.register(self._close)
         self._line.settimeout(IMPORTS)
@@ -102,6 +106,13 @@ class WarmProcess(subprocess.Popen):
 interpreter = functools.cache(Interpreter)
 
 
+def take_environment() -> None:
+    """Take this process's environment as the usual one: after the imports that change it, before a test does."""
+    importlib.import_module("cv2")  # it changes LD_LIBRARY_PATH
+    USUAL.clear()
+    USUAL.update(os.environ)
+
+
 def start(
     command: Sequence[Any], warm: bool = True, imports: tuple[str, ...] | None = None, **options: Any
 ) -> "subprocess.Popen[Any]":
@@ -149,5 +160,5 @@ def _of_this_interpreter(program: Path) -> bool:
 def _matters_to_the_start(environment: Mapping[str, str] | None) -> bool:
     """Whether an environment differs from the warm interpreters' in what is read once."""
     asked = dict(os.environ if environment is None else environment)
-    different = {name for name in asked.keys() | AT_START.keys() if asked.get(name) != AT_START.get(name)}
+    different = {name for name in asked.keys() | USUAL.keys() if asked.get(name) != USUAL.get(name)}
     return any(not name.startswith(READ_LATE) for name in different)
