@@ -259,7 +259,7 @@ def test_the_real_command_ends_with_the_first_criterion_that_failed_and_writes_i
 
 
 def test_within_the_criteria_is_exit_code_0(bags, tmp_path, capsys, tiny):
-    given = ("--checkpoint", tiny, "--out", tmp_path, "--instruction", "push the puck", "--every", 6)
+    given = ("--checkpoint", tiny, "--out", tmp_path, "--every", 6)
     code, said, complaint = command(capsys, bags["full"].path, *given, "--max-deviation", 20)
     assert code == 0 and "--max-deviation: passed" in said and "failed" not in complaint
 
@@ -272,8 +272,8 @@ def test_within_the_criteria_is_exit_code_0(bags, tmp_path, capsys, tiny):
     ],
 )
 def test_each_criterion_is_named_when_it_fails(bags, tmp_path, tiny, capsys, criterion, text):
-    arguments = (bags["full"].path, "--checkpoint", tiny, "--out", tmp_path, "--instruction", "push the puck")
-    code, _, complaint = command(capsys, *arguments, *criterion)
+    arguments = (bags["full"].path, "--checkpoint", tiny, "--out", tmp_path, "--every", 6)
+    code, _, complaint = command(capsys, *arguments, "--instruction", "push the puck", *criterion)
     assert code == 1 and text in complaint and criterion[0] in complaint
 
 
