@@ -118,6 +118,16 @@ def test_an_environment_that_is_read_at_the_start_alone_asks_for_a_start(name: s
             assert not isinstance(process, WarmProcess)
 
 
+def test_an_option_that_a_fork_cannot_honour_asks_for_a_start(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    with start(
+        [sys.executable, written(tmp_path, f"__import__('os').write({write}, b'x')")], imports=CHEAP, pass_fds=[write]
+    ):
+        os.close(write)
+    assert os.read(read, 1) == b"x"
+    os.close(read)
+
+
 def test_as_long_as_no_test_changes_the_environment_a_start_is_a_warm_one(tmp_path: Path) -> None:
     """Libraries that are imported change it: where one more does, every start takes as long as usual, unnoticed."""
     with start([sys.executable, written(tmp_path, "")], imports=CHEAP) as process:

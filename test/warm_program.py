@@ -38,6 +38,7 @@ READ_LATE = (
     "TORCHINDUCTOR_CACHE_DIR", "PYOPENGL_PLATFORM", "LP_NUM_THREADS",  # set by libraries as they are used
 )  # fmt: skip
 USUAL = dict(os.environ)
+HONOURED = {"cwd", "env", "start_new_session", "stderr", "stdin", "stdout", "text"}  # of Popen's options
 SET_CHILD_SUBREAPER = 36  # prctl(2): orphans below become children of this process
 
 
@@ -65,7 +66,9 @@ class Interpreter:
         """Start a program as a child of this process; return its process number."""
         with self._lock, _adopting():
             socket.send_fds(self._line, [json.dumps(order).encode()], descriptors)
-            return int(self._line.recv(32))
+            number = self._line.recv(32)
+        assert number, "the warm interpreter has ended: its own lines are above"
+        return int(number)
 
 
 @contextlib.contextmanager
@@ -118,7 +121,7 @@ def start(
 ) -> "subprocess.Popen[Any]":
     """Start a program as ``subprocess.Popen`` does; ``imports``: of one that is not the package's."""
     modules = imports or imports_of(command) if warm else None
-    if modules and not _matters_to_the_start(options.get("env")):
+    if modules and options.keys() <= HONOURED and not _matters_to_the_start(options.get("env")):
         return WarmProcess(command, interpreter(modules), **options)
     return subprocess.Popen(command, **options)
 
