@@ -13,6 +13,7 @@ import json
 import os
 import re
 import runpy
+import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -69,6 +70,7 @@ def _fork(
     """Make the program, tell its process number, and let it begin once its parent is who asked. Returns it there."""
     number, numbered = os.pipe()
     begun, begin = os.pipe()
+    waiting = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # until the program itself begins
     between = os.fork()
     if not between:
         tracing.tell("before_fork")
@@ -81,7 +83,10 @@ def _fork(
         os.read(begun, 1)  # ends once the process between has ended, and its child has another parent
         os.close(begun)
         line.close()
-        return _become(order, descriptors)
+        begin_program = _become(order, descriptors)
+        signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
+        return begin_program
+    signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
     os.waitpid(between, 0)
     line.send(os.read(number, 32))
     for own in (number, numbered, begun, begin, *descriptors):

@@ -15,6 +15,7 @@ import importlib
 import inspect
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -35,7 +36,8 @@ VERBS = {"monitor": NODE, "doctor": POLICY, "inspect": POLICY, "replay": POLICY}
 # interpreter, its loader or a library reads it once.
 READ_LATE = (
     "ROS_", "FASTDDS_", "FASTRTPS_", "PYTEST_CURRENT_TEST", "PYTHONUNBUFFERED", "COLUMNS", "LINES",
-    "TORCHINDUCTOR_CACHE_DIR", "PYOPENGL_PLATFORM", "LP_NUM_THREADS",  # set by libraries as they are used
+    # set by libraries as they are used
+    "TORCHINDUCTOR_CACHE_DIR", "PYOPENGL_PLATFORM", "LP_NUM_THREADS", "PYGAME_HIDE_SUPPORT_PROMPT",
 )  # fmt: skip
 USUAL = dict(os.environ)
 HONOURED = {"cwd", "env", "start_new_session", "stderr", "stdin", "stdout", "text"}  # of Popen's options
@@ -121,7 +123,8 @@ def start(
 ) -> "subprocess.Popen[Any]":
     """Start a program as ``subprocess.Popen`` does; ``imports``: of one that is not the package's."""
     modules = imports or imports_of(command) if warm else None
-    if modules and options.keys() <= HONOURED and not _matters_to_the_start(options.get("env")):
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])  # and so in the program, from its start on
+    if modules and not blocked and options.keys() <= HONOURED and not _matters_to_the_start(options.get("env")):
         return WarmProcess(command, interpreter(modules), **options)
     return subprocess.Popen(command, **options)
 
