@@ -12,10 +12,12 @@ import pytest
 # Before torch is imported anywhere: many small models on few cores are quickest with one thread each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MUJOCO_GL", "osmesa")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # as a node sets it for its worker
 # A figure must not open a window.
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import machine  # noqa: E402  (after the variables above)
+import warm_program  # noqa: E402
 from harness import RosPeer, claimed_domain, wait_until  # noqa: E402
 
 if TYPE_CHECKING:
@@ -50,6 +52,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         with_nodes = {item for item in items if item.get_closest_marker("ros")}
         config.hook.pytest_deselected(items=[item for item in items if (item in with_nodes) != (part == "nodes")])
         items[:] = [item for item in items if (item in with_nodes) == (part == "nodes")]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Let programs be forked off interpreters with the environment that they would be started in."""
+    warm_program.take_environment()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from waiting import wait_until
+from warm_program import start
 
 
 def install_prefix() -> Path:
@@ -70,6 +71,7 @@ class NodeProcess:
         parameter_file: a file of the test's own, beside ``parameters``.
         console: descriptor that the program's output goes to; None: a file, see ``output``.
         ignored: signals that the program's parent ignores, as ``nohup`` does.
+        warm: its imports are done (:mod:`warm_program`); false where a test is about the process itself.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class NodeProcess:
         parameter_file: Path | None = None,
         console: int | None = None,
         ignored: Sequence[int] = (),
+        warm: bool = True,
     ) -> None:
         self.program = Path(program).name
         self._folder = tempfile.TemporaryDirectory(prefix=f"{self.program}-")
@@ -99,8 +102,9 @@ class NodeProcess:
             words = " ".join(signal.Signals(number).name.removeprefix("SIG") for number in ignored)
             command = ["sh", "-c", f"trap '' {words}; exec \"$@\"", "sh", *command]
         with self._output.open("wb") as output:
-            self.process = subprocess.Popen(
+            self.process = start(
                 command,
+                warm,
                 stdin=subprocess.DEVNULL,
                 stdout=output if console is None else console,
                 stderr=subprocess.STDOUT,

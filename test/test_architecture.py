@@ -163,6 +163,13 @@ def test_imports_follow_the_arrows(module: str) -> None:
     assert not forbidden, f"{module} imports {', '.join(forbidden)}"
 
 
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {""}))
+def test_what_a_module_does_as_a_program_stands_last(module: str) -> None:
+    body = ast.parse(MODULES[module].read_text(encoding="utf-8")).body
+    guards = [index for index, own in enumerate(body) if isinstance(own, ast.If) and "__main__" in ast.dump(own.test)]
+    assert guards in ([], [len(body) - 1]), "what stands below is not defined when it runs"
+
+
 @pytest.mark.parametrize(
     ("module", "other", "allowed"),
     [

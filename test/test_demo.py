@@ -23,6 +23,7 @@ from dysl_vla_ros.demo.video import PICTURE_HEIGHT, STRIP_HEIGHT, WIDTH, frames,
 from harness import ProcessId, descendants, install_prefix, is_alive, wait_until
 from recorded_episodes import episode
 from tiny_checkpoint import make_tiny_checkpoint, make_tiny_dysl
+from warm_program import start
 
 NODES = 3  # simulated robot, policy's node, policy worker
 
@@ -40,7 +41,7 @@ class Demo:
     def __init__(self, output: Path, log: Path, *arguments: object) -> None:
         self._log = log
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
+            self.process = start(
                 [str(install_prefix() / "bin" / "dysl_vla"), "demo", "--headless", "--out", str(output)]
                 + [str(argument) for argument in arguments],
                 stdout=log,

@@ -27,6 +27,7 @@ from dysl_vla_ros.doctor.senders import Senders
 from dysl_vla_ros.transport import BEFORE_KILTED, CHOICES_OF_THE_USER, VARIABLE, VARIABLE_BEFORE_KILTED
 from harness import RosPeer, install_prefix
 from tiny_checkpoint import make_tiny_checkpoint, make_tiny_dysl
+from warm_program import run
 
 CONFIG = Path(__file__).parents[1] / "config"
 LIMIT = 60.0  # s for one run of the doctor
@@ -35,10 +36,9 @@ LIMIT = 60.0  # s for one run of the doctor
 def doctor(*arguments, environment=None):
     """Run the real command; return its exit code and its findings as (level, subject, text, fix)."""
     command = [str(install_prefix() / "bin" / "dysl_vla"), "doctor", *map(str, arguments)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=LIMIT, check=False, stdin=subprocess.DEVNULL,
-        cwd=install_prefix(), env=environment,
-    )  # fmt: skip
+    done = run(
+        command, LIMIT, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=install_prefix(), env=environment
+    )
     assert "Traceback" not in done.stderr + done.stdout, done.stderr + done.stdout
     return done.returncode, findings_in(done.stdout)
 

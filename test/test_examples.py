@@ -27,10 +27,16 @@ def test_a_policy_is_loaded_and_stepped(tmp_path, monkeypatch, capsys) -> None:
     assert said[-1].startswith("full depth: 6 layer calls")
 
 
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_what_an_example_imports_is_there(path: Path) -> None:
+    assert runpy.run_path(str(path), run_name="imported")["__doc__"]
+
+
+@pytest.mark.slow  # test_own_robot.py goes the same way by the commands
 def test_a_recording_becomes_a_policy_that_skips(tmp_path, monkeypatch, capsys) -> None:
     checkpoint = make_tiny_checkpoint(tmp_path / "base", layers=6)
     bag = write_tiny_bag(tmp_path / "bag", ticks=10, episodes=(INSTRUCTION, "open the drawer") * 3)
-    run("distill_from_a_bag.py", monkeypatch, bag, checkpoint, tmp_path / "out", 6, 40)
+    run("distill_from_a_bag.py", monkeypatch, bag, checkpoint, tmp_path / "out", 2, 40)
     said = capsys.readouterr().out
     for text in ("static layers: (0, ", "stage 2, error: loss ", " of 6 layers at an action error of ", "target met: "):
         assert text in said

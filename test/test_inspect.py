@@ -10,6 +10,7 @@ import pytest
 from dysl_vla_ros.commands.main import main
 from harness import install_prefix
 from tiny_checkpoint import INSTRUCTION, make_tiny_checkpoint, make_tiny_dysl
+from warm_program import run
 
 pytestmark = pytest.mark.ros
 SHIPPED = Path(__file__).parents[1] / "checkpoints" / "reference"
@@ -17,9 +18,7 @@ SHIPPED = Path(__file__).parents[1] / "checkpoints" / "reference"
 
 def inspect(*arguments: object) -> "subprocess.CompletedProcess[str]":
     command = [str(install_prefix() / "bin" / "dysl_vla"), "inspect", *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL, cwd=install_prefix()
-    )
+    return run(command, 60, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=install_prefix())
 
 
 def numbers_in(path: Path) -> int:

@@ -163,7 +163,7 @@ def test_a_signal_that_comes_before_python_has_begun_ends_a_node_quietly(ros_dom
 
 def test_a_simulator_that_builds_its_scene_does_not_finish_it_first(ros_domain: int) -> None:
     pytest.importorskip("metaworld", reason="the simulator is not installed (requirements/simulation.txt)")
-    with NodeProcess("sim_node") as node:
+    with NodeProcess("sim_node", warm=False) as node:
         loaded = Path(f"/proc/{node.pid}/maps")
         wait_until(lambda: "mujoco" in loaded.read_text(), START_LIMIT, "the simulator's library")
         assert node.stop(signal.SIGINT, END_LIMIT) == 0

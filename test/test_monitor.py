@@ -17,6 +17,7 @@ from dysl_vla_ros.terminal.strips import ASCII, BLOCKS, bar, layers, sparkline
 from harness import install_prefix, wait_until
 from tiny_checkpoint import make_tiny_checkpoint, make_tiny_dysl
 from vla_rig import ACTION, LIMIT, REPORT, gentle, running_rig
+from warm_program import start
 
 NODE = "/dysl_vla"
 
@@ -196,7 +197,7 @@ def test_a_node_is_known_by_its_reports_or_by_its_services():
 
 
 def command(*arguments, **options):
-    return subprocess.Popen(
+    return start(
         [str(install_prefix() / "bin" / "dysl_vla"), "monitor", *arguments],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
     )  # fmt: skip

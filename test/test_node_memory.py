@@ -46,7 +46,7 @@ def test_cycles_of_transitions_leave_no_more_in_memory_than_a_bare_node_does(ros
                 assert peer.change_state("bare", transition, LIMIT)
 
         bare = growth(node.pid, bare_cycle)
-    with running_rig(gentle(checkpoint)) as rig:
+    with running_rig(gentle(checkpoint), warm_node=False) as rig:
 
         def cycle() -> None:
             rig.move()

@@ -35,6 +35,8 @@ from tiny_checkpoint import INSTRUCTION, make_tiny_checkpoint
 OTHER = "open the drawer"
 SHORT = ("--observations", "40", "--hidden-steps", "6", "--action-steps", "6", "--joint-steps", "6", "--no-compile")
 
+BRIEF = ("--observations", "40", "--hidden-steps", "2", "--action-steps", "2", "--joint-steps", "2", "--no-compile")
+
 
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory):
@@ -156,17 +158,17 @@ def test_data_that_cannot_serve_is_refused_by_name(case, bag, tmp_path, capsys):
     assert not (checkpoint / "dysl" / "static_layers.json").exists()
 
 
-def walk(checkpoint, bags, *, capsys=None):
+def walk(checkpoint, bags, *, steps=SHORT, capsys=None):
     """Calibrate and distill on bags; return what was said."""
     paths = [str(bag) for bag in bags]
     assert main(["calibrate", str(checkpoint), *paths, "--observations", "40", "--static", "spread"]) == 0
-    assert main(["distill", str(checkpoint), *paths, *SHORT]) == 0
+    assert main(["distill", str(checkpoint), *paths, *steps]) == 0
     return capsys.readouterr().out if capsys else ""
 
 
 def test_the_way_from_a_bag_to_a_policy_that_skips_and_is_tuned(small, tmp_path, capsys):
     checkpoint = make_tiny_checkpoint(tmp_path / "base", layers=6)
-    said = walk(checkpoint, [small], capsys=capsys)
+    said = walk(checkpoint, [small], capsys=capsys, steps=BRIEF)
     assert "1 s in 4 episodes of 2 instructions, 32 frames; held out: 2 episodes" in said
     assert f"next: dysl_vla distill {checkpoint} {small}" in said and "stage 2, error" in said
     assert f"next: dysl_vla replay {small} --checkpoint {checkpoint}" in said
@@ -180,7 +182,7 @@ def test_the_way_from_a_bag_to_a_policy_that_skips_and_is_tuned(small, tmp_path,
     assert np.isfinite(runtime.step(observation, np.zeros((0, 4), np.float32), RuntimeSettings()).chunk.actions).all()
 
     out = tmp_path / "tuned"
-    arguments = ["--checkpoint", str(checkpoint), "--max-deviation", "1000", "--trials", "12", "--out", str(out)]
+    arguments = ["--checkpoint", str(checkpoint), "--max-deviation", "1000", "--trials", "10", "--out", str(out)]
     assert main(["tune", str(small), *arguments]) == 0
     assert main(["calibrate", str(checkpoint), str(small)]) == 0, "with adapters there, thresholds are searched again"
     assert "chosen:" in capsys.readouterr().out

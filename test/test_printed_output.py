@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import pytest
 
+import warm_program
 from harness import install_prefix
 from test_docs import PAGES, ROOT
 from test_robustness_document import functions_in
@@ -101,9 +102,9 @@ def test_a_shape_differs_by_a_word_a_line_and_a_number_that_does_not_vary() -> N
 def run(command: str) -> str:
     program, *arguments = shlex.split(command)
     assert program == "dysl_vla"
-    done = subprocess.run(
-        [str(install_prefix() / "bin" / program), *arguments], capture_output=True, text=True, timeout=LIMIT,
-        check=False, cwd=ROOT, stdin=subprocess.DEVNULL, env=os.environ | {"COLUMNS": "80"},
+    done = warm_program.run(
+        [str(install_prefix() / "bin" / program), *arguments], LIMIT, capture_output=True, text=True, cwd=ROOT,
+        stdin=subprocess.DEVNULL, env=os.environ | {"COLUMNS": "80"},
     )  # fmt: skip
     assert not done.stderr, done.stderr
     return done.stdout

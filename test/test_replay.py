@@ -6,7 +6,6 @@ the tiny one serves.
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from recorded_bag import record
 from test_replay_moments import Robot
 from test_report import Page
 from tiny_checkpoint import make_tiny_checkpoint, make_tiny_dysl
+from warm_program import run
 
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
 SHIPPED = Path(__file__).parents[1] / "checkpoints" / "reference"
@@ -247,10 +247,9 @@ def test_a_rerun_file_holds_the_recording(bags, tmp_path, tiny):
 
 
 def test_the_real_command_ends_with_the_first_criterion_that_failed_and_writes_its_report(bags, tmp_path):
-    program = "import sys; from dysl_vla_ros.commands.main import main; sys.exit(main())"
-    given = [sys.executable, "-c", program, "replay", str(bags["full"].path), "--every", "6"]
+    given = [sys.executable, "-m", "dysl_vla_ros.commands.main", "replay", str(bags["full"].path), "--every", "6"]
     given += ["--max-p99-ms", "100000", "--max-deviation", "0.0001", "--min-layer-reduction", "0.99"]
-    done = subprocess.run(given, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
+    done = run(given, 120, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "report: replay_out/replay.html" in done.stdout and (tmp_path / "replay_out" / "replay.json").is_file()
     assert "--max-p99-ms: passed" in done.stdout and "--min-layer-reduction: FAILED" in done.stdout
@@ -260,7 +259,7 @@ def test_the_real_command_ends_with_the_first_criterion_that_failed_and_writes_i
 
 
 def test_within_the_criteria_is_exit_code_0(bags, tmp_path, capsys, tiny):
-    given = ("--checkpoint", tiny, "--out", tmp_path, "--instruction", "push the puck", "--every", 6)
+    given = ("--checkpoint", tiny, "--out", tmp_path, "--every", 6)
     code, said, complaint = command(capsys, bags["full"].path, *given, "--max-deviation", 20)
     assert code == 0 and "--max-deviation: passed" in said and "failed" not in complaint
 
@@ -273,8 +272,8 @@ def test_within_the_criteria_is_exit_code_0(bags, tmp_path, capsys, tiny):
     ],
 )
 def test_each_criterion_is_named_when_it_fails(bags, tmp_path, tiny, capsys, criterion, text):
-    arguments = (bags["full"].path, "--checkpoint", tiny, "--out", tmp_path, "--instruction", "push the puck")
-    code, _, complaint = command(capsys, *arguments, *criterion)
+    arguments = (bags["full"].path, "--checkpoint", tiny, "--out", tmp_path, "--every", 6)
+    code, _, complaint = command(capsys, *arguments, "--instruction", "push the puck", *criterion)
     assert code == 1 and text in complaint and criterion[0] in complaint
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import warm_program
 from harness import install_prefix
 from test_doctor import findings_in, one
 
@@ -23,9 +24,9 @@ WITHOUT_START = [
 
 def run(program: str, *arguments: str, environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
     folder = "bin" if program == "dysl_vla" else "lib/dysl_vla_ros"
-    return subprocess.run(
-        [str(install_prefix() / folder / program), *arguments], capture_output=True, text=True, timeout=LIMIT,
-        check=False, stdin=subprocess.DEVNULL, cwd=install_prefix(), env=os.environ | environment,
+    return warm_program.run(
+        [str(install_prefix() / folder / program), *arguments], LIMIT, capture_output=True, text=True,
+        stdin=subprocess.DEVNULL, cwd=install_prefix(), env=os.environ | environment,
     )  # fmt: skip
 
 

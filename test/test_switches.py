@@ -14,7 +14,7 @@ from tiny_bag import write_tiny_bag
 from tiny_checkpoint import INSTRUCTION, make_tiny_checkpoint
 
 LAYERS = 8
-SHORT = ("--observations", "30", "--hidden-steps", "3", "--action-steps", "3", "--joint-steps", "6", "--no-compile")
+SHORT = ("--observations", "30", "--hidden-steps", "2", "--action-steps", "2", "--joint-steps", "3", "--no-compile")
 STATIC = (0, 4, 7)
 
 
@@ -74,14 +74,14 @@ def test_what_is_reported_is_what_is_stored(plain, checkpoint):
     assert report["trainable_parameters"] == plain.trained
     policy = load_policy(checkpoint)
     assert report["policy_parameters"] == sum(p.numel() for p in policy.network.parameters())
-    assert [stage["steps"] for stage in report["stages"]] == [3, 3, 6]
-    assert report["training_steps"] == 12
+    assert [stage["steps"] for stage in report["stages"]] == [2, 2, 3]
+    assert report["training_steps"] == 7
     assert report["training_seconds"] == pytest.approx(sum(stage["seconds"] for stage in report["stages"]), abs=0.06)
     assert (report["frames"], report["frames_held_out"]) == (18, 18)
     hidden, actions, joint = report["stages"]
     assert list(hidden["reconstruction"]) == ["1", "2", "3", "5", "6"]
     assert actions["floor_error"] > 0.0 and joint["floor_error"] > 0.0
-    assert [own["step"] for own in joint["judgements"]] == [1, 2, 3, 4, 5, 6]
+    assert [own["step"] for own in joint["judgements"]] == [1, 2, 3]
     assert set(joint["judgements"][-1]) == {"step", "skip_rate", "soft_error", "hard_error", "rank_correlation"}
     assert set(plain.calibration["signals"]["controllers"]) == {"rank_correlation", "worst_tenth_caught"}
 
@@ -110,6 +110,7 @@ def test_token_by_token_leaves_out_what_pools_and_nothing_else(plain, checkpoint
     assert token.trained == token.report["trainable_parameters"] < plain.trained
 
 
+@pytest.mark.slow
 def test_one_adapter_a_block_leaves_out_the_skip_points_behind_it_and_nothing_else(plain, checkpoint, bag, tmp_path):
     first = make(checkpoint, bag, tmp_path / "dysl", "--adapters-per-block", "first")
     assert plain.config["partition"]["per_block"] == "all" and first.config["partition"]["per_block"] == "first"

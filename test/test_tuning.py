@@ -91,7 +91,10 @@ def some_settings(count, m):
     ]
 
 
-@pytest.mark.parametrize(("m", "per_block"), [pytest.param(1, "all", marks=pytest.mark.slow), (3, "all"), (1, "first")])
+@pytest.mark.parametrize(
+    ("m", "per_block"),
+    [pytest.param(1, "all", marks=pytest.mark.slow), pytest.param(3, "all", marks=pytest.mark.slow), (1, "first")],
+)
 def test_remembered_passes_are_the_deployed_runtime_bit_for_bit(runtime, runs, m, per_block):
     if per_block == "first":
         partition = LayerPartition(8, runtime.dysl.partition.static, "first")

@@ -305,7 +305,10 @@ def test_a_worker_killed_in_the_middle_of_a_step_is_told_once_within_a_second(tm
         assert (len(worker.lost), worker.replies) == (1, [])
 
 
-@pytest.mark.parametrize("lock", [False, True], ids=["hung", "hung with the interpreter's lock"])
+@pytest.mark.parametrize(
+    "lock",
+    [pytest.param(False, id="hung", marks=pytest.mark.slow), pytest.param(True, id="hung with the interpreter's lock")],
+)
 def test_close_does_not_wait_for_a_step_and_leaves_no_process(tmp_path: Path, checkpoint: Path, lock: bool) -> None:
     with started(tmp_path, checkpoint) as worker:
         worker.faulty.set("hang", lock=lock)

@@ -313,17 +313,19 @@ def running_rig(
     end: bool = True,
     program: str = "vla_node",
     warm: bool = True,
+    warm_node: bool = True,
     **process: Any,
 ) -> Iterator[Rig]:
     """Start a node; ``end``: at the end it must obey SIGINT with exit code 0 and leave no process.
 
-    ``warm``: its workers need not import torch (:mod:`warm_worker`); false where a test is about the worker's process.
+    ``warm``: neither the node nor its workers need their imports (:mod:`warm_program`, :mod:`warm_worker`); false where
+    a test is about these processes, ``warm_node`` where it is about the node's alone.
     ``process``: further arguments of :class:`~processes.NodeProcess`.
     """
     quick = {"diagnostics.period": 0.1, "model.threads": 1, "model.step_timeout": 10.0}
     if warm and "model.python" not in parameters:
         quick["model.python"] = warm_python()
-    started = NodeProcess(program, {**quick, **parameters}, environment=environment, **process)
+    started = NodeProcess(program, {**quick, **parameters}, environment=environment, warm=warm and warm_node, **process)
     with started as node, RosPeer() as peer:
         rig = Rig(node, peer)
         try:

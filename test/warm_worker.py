@@ -20,7 +20,6 @@ from typing import Any
 
 MESSAGE = 1 << 20  # bytes at most, of arguments and environment
 OUTPUT = (1, 2)  # the worker's descriptors that are those of what the node started
-IMPORTED = ("dysl_vla_ros.worker.server", "dysl_vla_ros.runtime.step", "dysl_vla_ros.policies.reference")
 STARTS = "import sys; sys.path.insert(0, {folder!r}); import warm_worker; warm_worker.hand_over({address!r})"
 
 
@@ -33,15 +32,17 @@ class WarmWorkers:
     """
 
     def __init__(self, folder: Path, server: Sequence[str] = (__file__,)) -> None:
+        from warm_program import POLICY, start  # not of hand_over, which is to take no time
+
         self._address = folder / "warm"
         self.python = str(folder / "python")
         code = STARTS.format(folder=str(Path(__file__).resolve().parent), address=str(self._address))
         Path(self.python).write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S -c "{code}" "$@"\n')
         Path(self.python).chmod(0o755)
-        self._process = subprocess.Popen(
+        self._process = start(
             [sys.executable, *server, str(self._address)],
+            imports=POLICY,
             stdin=subprocess.PIPE,  # it ends with this process, however that ends
-            env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
             start_new_session=True,
         )
 
@@ -81,7 +82,9 @@ def hand_over(address: str) -> None:
 
 def serve(address: str, begin: Callable[[], None]) -> None:
     """Start workers until standard input ends; ``begin`` is called in each before anything else."""
-    for name in IMPORTED:
+    from warm_program import POLICY
+
+    for name in POLICY:
         __import__(name)
     watch = selectors.DefaultSelector()
     workers: dict[Any, int] = {}  # connection to what the node started -> the worker

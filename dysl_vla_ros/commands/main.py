@@ -168,10 +168,6 @@ def _forget_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-if __name__ == "__main__":  # for another Python, the worker's: PYTHON -m dysl_vla_ros.commands.main doctor
-    sys.exit(main())
-
-
 class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print; an output that is full or gone is met by who prints, as with every other line."""
@@ -193,3 +189,7 @@ def printed_log() -> Iterator[None]:
     finally:
         logger.setLevel(before)
         logger.removeHandler(lines)
+
+
+if __name__ == "__main__":  # for another Python, the worker's: PYTHON -m dysl_vla_ros.commands.main doctor
+    sys.exit(main())
