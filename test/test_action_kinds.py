@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dysl_vla_ros.commands.main import main
 from dysl_vla_ros.control.commander import Commander
 from dysl_vla_ros.errors import CheckpointError, SettingError
 from dysl_vla_ros.interfaces import END_EFFECTOR_DELTA, JOINT_POSITION, ActionSpec
@@ -22,7 +21,6 @@ from dysl_vla_ros.policies.reference import ReferenceConfig
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import ControlSettings, SafetySettings
 from joint_arm import joint_positions, joint_velocities
-from tiny_bag import write_tiny_bag
 from tiny_checkpoint import make_tiny_checkpoint, tiny_config
 
 # of the tiny checkpoint's action, as it was before there were kinds
@@ -137,10 +135,3 @@ def test_joint_actions_are_no_twist() -> None:
         SettingError, match="a twist takes actions of the kind end_effector_delta; .*joint_position of sh"
     ):
         Commander(joint_positions(), ControlSettings(), SafetySettings())
-
-
-def test_a_recording_is_refused_to_a_policy_of_joints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = make_tiny_checkpoint(tmp_path / "base", action=joint_positions())
-    bag = write_tiny_bag(tmp_path / "bag", 3)
-    assert main(["replay", str(bag), "--checkpoint", str(folder), "--out", str(tmp_path / "out")]) == 2
-    assert "reading a recording takes actions of the kind end_effector_delta" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from dysl_vla_ros.calibration.tuning import Target, Tuning
 from dysl_vla_ros.calibration.tuning import tune as search
 from dysl_vla_ros.calibration.tuning_report import cost_sentence, require_new, write_results
 from dysl_vla_ros.control.chunk_time import require_playable
+from dysl_vla_ros.control.kinds import require_end_effector
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable
 from dysl_vla_ros.jobs.learning_data import paths_of
@@ -69,6 +70,7 @@ def tune(
     runtime = Runtime.load(str(checkpoint), str(adapters), settings.device, settings.threads)
     if runtime.dysl is None:
         raise DataError(f"{checkpoint} has no adapters, so nothing can be skipped; run `dysl_vla distill`")
+    require_end_effector(runtime.policy.action, "tuning by a deviation in millimetres")
     start = RuntimeSettings()
     if settings.params:
         given = read_params_file(settings.params)

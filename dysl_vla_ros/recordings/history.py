@@ -121,6 +121,9 @@ def read_history(
 
 
 def _take_twist(history: History, time: int, message: Any, action: ActionSpec, frames: Mapping[str, str]) -> None:
+    if action.moves_joints:
+        history.note = f"recorded twists are of an end effector, this policy's actions are {action.kind}"
+        return
     found = message.header.frame_id
     if frames.get(found, found) not in ("", action.frame):
         history.note = (
@@ -143,6 +146,8 @@ def _take_own(history: History, role: str, segment: int, message: Any, descripti
         # earlier releases named the base weights alone
         if message.model_hash in (description.model_hash, description.weights_hash):
             history._executed.setdefault(frame, tuple(map(bool, message.executed)))
+    elif action.moves_joints:
+        history.note = f"the recorded actions are of an end effector, this policy's are {action.kind}"
     elif role == "action_chunk":
         if not math.isclose(message.time_step, action.time_step) or bool(len(message.rotation)) != action.has_rotation:
             history.note = "the recorded chunks are of another kind than this policy's actions"

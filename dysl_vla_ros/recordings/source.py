@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dysl_vla_ros.control.kinds import require_end_effector
 from dysl_vla_ros.errors import BagError, InstructionError
 from dysl_vla_ros.interfaces import PolicyDescription
 from dysl_vla_ros.readings import instruction_fault
@@ -88,9 +87,7 @@ def open_source(
 
     Raises:
         BagError: an input of the policy is not there, or it cannot read the user's instruction or frames.
-        SettingError: its actions are of joints, which recordings are not read for yet.
     """
-    require_end_effector(description.action, "reading a recording")
     choice.corrections.require_known({description.proprioception.frame, description.action.frame})
     if choice.instruction and (fault := choice.unreadable(choice.instruction)):
         raise BagError(f"--instruction {choice.instruction!r:.80}: {fault}")

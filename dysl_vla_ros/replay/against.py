@@ -97,6 +97,7 @@ def require_same_inputs(one: PolicyDescription, other: PolicyDescription, name: 
     pairs = {
         "cameras": (one.cameras, other.cameras),
         "proprioception": (one.proprioception.names, other.proprioception.names),
+        "kind of action": (one.action.kind, other.action.kind),
         "values of an action": (one.action.dimensions, other.action.dimensions),
     }
     faults = [f"{what} {theirs}, this one {ours}" for what, (ours, theirs) in pairs.items() if ours != theirs]

@@ -16,6 +16,7 @@ from tqdm import tqdm
 import dysl_vla_ros
 from dysl_vla_ros.bags.reader import BagReader
 from dysl_vla_ros.control.chunk_time import require_playable
+from dysl_vla_ros.control.kinds import require_end_effector
 from dysl_vla_ros.errors import BagError
 from dysl_vla_ros.files import require_writable, sha256
 from dysl_vla_ros.interfaces import StepResult
@@ -103,6 +104,7 @@ def replay(bag: str | Path, checkpoint: str | Path, settings: ReplaySettings | N
     require_writable(settings.output, "name another folder with --out")
     parameters = read_parameters(settings.parameters) if settings.parameters else ReplayParameters()
     runtime = Runtime.load(str(checkpoint), settings.adapters, threads=settings.threads)
+    require_end_effector(runtime.description.action, "a replay")
     if settings.parameters:
         require_playable(parameters.control, runtime.description.action)
     other = settings.against

@@ -1,0 +1,95 @@
+"""Recordings and the kinds of action: a policy of joints learns from bags; what measures an end effector refuses it.
+
+Messages of an end effector keep their definitions, so that bags of earlier releases stay readable.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rosbags.rosbag2 import StoragePlugin
+
+from dysl_vla_ros.bags.reader import BagReader
+from dysl_vla_ros.commands.main import main
+from dysl_vla_ros.recordings.history import read_history
+from dysl_vla_ros.recordings.topics import find_topics
+from dysl_vla_ros.runtime.step import Runtime
+from joint_arm import joint_positions
+from recorded_bag import BEGIN, BagWriter
+from tiny_bag import write_tiny_bag
+from tiny_checkpoint import INSTRUCTION, make_tiny_checkpoint, make_tiny_dysl
+
+MESSAGES = Path(__file__).parents[1] / "msg"
+SHORT = ("--observations", "40", "--hidden-steps", "6", "--action-steps", "6", "--joint-steps", "6", "--no-compile")
+# as released with 0.1.0: type and name of each field
+RELEASED = {
+    "EndEffectorAction": (
+        "uint8 VERSION=1, uint8 version, std_msgs/Header header, builtin_interfaces/Time image_stamp, uint32 episode, "
+        "uint32 inference, geometry_msgs/Vector3 translation, geometry_msgs/Vector3 rotation, float64 gripper, "
+        "float64 time_step, uint16 chunk_index, uint16 chunk_length, bool first_tick, bool verified, string[] limits, "
+        "string stop_reason"
+    ),
+    "ActionChunk": (
+        "uint8 VERSION=1, uint8 version, std_msgs/Header header, builtin_interfaces/Time image_stamp, uint32 episode, "
+        "uint32 inference, float64 time_step, uint16 horizon, float32[] translation, float32[] rotation, "
+        "float32[] gripper, uint16 first_index, bool verified"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_messages_of_an_end_effector_are_what_old_bags_hold(name: str) -> None:
+    lines = (line.partition("#")[0].split() for line in (MESSAGES / f"{name}.msg").read_text().splitlines())
+    assert ", ".join(" ".join(words) for words in lines if words) == RELEASED[name]
+
+
+@pytest.mark.slow
+def test_a_policy_of_joints_is_distilled_and_calibrated_on_a_bag(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = write_tiny_bag(tmp_path / "bag", ticks=8, episodes=(INSTRUCTION, "open the drawer") * 2)
+    checkpoint = make_tiny_checkpoint(tmp_path / "base", action=joint_positions())
+    assert main(["calibrate", str(checkpoint), str(bag), "--observations", "40", "--static", "spread"]) == 0
+    assert main(["distill", str(checkpoint), str(bag), *SHORT]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"chosen: \d+\.\d of 6 layers", printed), printed
+    assert Runtime.load(str(checkpoint), "").description.calibrated
+
+
+@pytest.mark.parametrize("verb", ["replay", "tune"])
+def test_what_measures_an_end_effector_refuses_a_policy_of_joints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    checkpoint = make_tiny_checkpoint(tmp_path / "base", action=joint_positions())
+    make_tiny_dysl(checkpoint / "dysl", checkpoint)
+    bag = write_tiny_bag(tmp_path / "bag", 3)
+    words = {"tune": ["--target-ms", "10"], "replay": []}[verb]
+    assert main([verb, str(bag), "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out"), *words]) != 0
+    told = capsys.readouterr().err
+    assert "takes actions of the kind end_effector_delta; this policy's are joint_position of shoulder, elbow" in told
+
+
+@pytest.mark.parametrize("what", ["chunks", "twists"])
+def test_recorded_motion_of_an_end_effector_is_never_taken_for_joints(tmp_path: Path, what: str) -> None:
+    """The tiny arm has as many values as an end effector without rotation."""
+    actions = np.full((8, 4), 0.01, np.float32)
+    with BagWriter(tmp_path / "bag", StoragePlugin.SQLITE3) as writer:
+        for role in ("image", "wrist_image"):
+            writer.write(f"/{role}", BEGIN, writer.image(BEGIN, np.zeros((48, 48, 3), np.uint8)))
+        writer.write("/ee_pose", BEGIN, writer.pose(BEGIN, np.zeros(3), "base"))
+        writer.write("/gripper_state", BEGIN, writer.number(0.5))
+        writer.write("/instruction", BEGIN, writer.text(INSTRUCTION))
+        if what == "chunks":
+            writer.write("/dysl_vla/action_chunk", BEGIN + 1, writer.chunk(BEGIN + 1, BEGIN, 1, 1, actions))
+        else:
+            writer.write("/dysl_vla/twist", BEGIN + 1, writer.twist(BEGIN + 1, actions[0, :3]))
+    sources = []
+    for name, spec in (("arm", joint_positions()), ("hand", None)):
+        described = Runtime.load_base(make_tiny_checkpoint(tmp_path / name, action=spec)).description
+        with BagReader(tmp_path / "bag") as reader:
+            topics = find_topics(reader.topics, described, {})
+            sources.append(read_history(reader, topics.outputs, described))
+    arm, hand = sources
+    assert hand.source, "the same bag serves a policy of an end effector"
+    assert not arm.source and "of an end effector, this policy's" in arm.note
