@@ -57,9 +57,7 @@ WAYS = {
     ),
     # `guidance.step`, from `ros2 param set` to where guidance takes it.
     "parameter": Way(
-        frozenset(
-            ("Parameter", "Settings", "RuntimeSettings", "GuidanceSettings", "StepRequest", "Step")
-        ),
+        frozenset(("Parameter", "Settings", "RuntimeSettings", "GuidanceSettings", "StepRequest", "Step")),
         ("skipping/guidance.py",),
     ),
     # `dysl_vla distill`, from its arguments to the DySL folder.

@@ -17,6 +17,7 @@ from dysl_vla_ros.interfaces import END_EFFECTOR_DELTA, JOINT_POSITION, ActionSp
 from dysl_vla_ros.joint_units import JOINT_UNITS, UnitScale
 from dysl_vla_ros.policies.action_meaning import MEANING, action_to_json
 from dysl_vla_ros.policies.action_statistics import action_faults
+from dysl_vla_ros.policies.identity import base_hash
 from dysl_vla_ros.policies.reference import ReferenceConfig
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import ControlSettings, SafetySettings
@@ -43,6 +44,11 @@ def test_a_file_without_a_kind_is_an_end_effector_delta_and_is_written_as_it_was
     spec = ReferenceConfig.from_json(written, folder).action
     assert (spec.kind, spec.names, spec.units, spec.gripper) == (END_EFFECTOR_DELTA, names, units, "gripper")
     assert spec.dimensions == len(names) and not spec.joints
+
+
+@pytest.mark.parametrize(("rotation", "first_digits"), [(False, "6d91ea69077c5e67"), (True, "af8ab1a1c85bce4f")])
+def test_an_end_effector_has_the_hash_that_it_had_before_there_were_kinds(rotation: bool, first_digits: str) -> None:
+    assert base_hash("reference", tiny_config(rotation=rotation).to_json(), "0" * 64).startswith(first_digits)
 
 
 def test_a_file_that_names_the_kind_of_before_has_the_same_hash(tmp_path: Path) -> None:

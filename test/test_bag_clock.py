@@ -70,9 +70,7 @@ def write(folder: Path, messages: Sequence[Said], how: str, split: int | None = 
     swaps=st.sets(st.integers(0, 100).map(lambda place: 2 * place), max_size=10),
     split=st.one_of(st.none(), st.integers(1, 29)),
 )
-def test_k_set_backs_are_k_places_named_and_between_them_nothing_is_interleaved(
-    tmp_path, how, recording, swaps, split
-):
+def test_k_set_backs_are_k_places_named_and_between_them_nothing_is_interleaved(tmp_path, how, recording, swaps, split):
     segments, backs = recording
     messages = written(segments, swaps)
     split = split and min(split, len(messages) - 1)

@@ -156,9 +156,7 @@ def test_every_command_refuses_a_file_that_may_not_be_read(file, whole, bag, dat
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_the_node_refuses_each_at_configure_by_the_same_words_and_configures_a_whole_one(
-    whole, ros_domain, tmp_path
-):
+def test_the_node_refuses_each_at_configure_by_the_same_words_and_configures_a_whole_one(whole, ros_domain, tmp_path):
     from vla_rig import gentle, running_rig
 
     with running_rig(gentle(whole)) as rig:

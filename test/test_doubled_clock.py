@@ -27,9 +27,7 @@ def test_two_clocks_stop_the_arm_as_one_fault_until_one_is_silent(ros_domain, tm
             publisher = player.publisher("/clock", clock_type(), sensor_qos())
             both = "/clock: /player and /simulator publish it at the same time"
             rig.peer.wait_for_publisher("/clock", LIMIT, 2)
-            wait_until(
-                lambda: publisher.publish(clock(player, -3600)) or stopped(rig, both, before[1]), LIMIT, both
-            )
+            wait_until(lambda: publisher.publish(clock(player, -3600)) or stopped(rig, both, before[1]), LIMIT, both)
             wait_until(
                 lambda: publisher.publish(clock(player, -3600)) or error(rig, "clock", both, before[0]), LIMIT, both
             )

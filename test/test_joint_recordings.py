@@ -3,6 +3,7 @@
 Messages of an end effector keep their definitions, so that bags of earlier releases stay readable.
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from dysl_vla_ros.bags.reader import BagReader
 from dysl_vla_ros.commands.main import main
 from dysl_vla_ros.recordings.history import read_history
 from dysl_vla_ros.recordings.topics import find_topics
+from dysl_vla_ros.replay.job import ReplaySettings, replay
 from dysl_vla_ros.runtime.step import Runtime
 from joint_arm import joint_positions
 from recorded_bag import BEGIN, BagWriter
 from tiny_bag import write_tiny_bag
 from tiny_checkpoint import INSTRUCTION, make_tiny_checkpoint, make_tiny_dysl
 
+pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
 MESSAGES = Path(__file__).parents[1] / "msg"
 SHORT = ("--observations", "40", "--hidden-steps", "6", "--action-steps", "6", "--joint-steps", "6", "--no-compile")
 # as released with 0.1.0: type and name of each field
@@ -93,3 +96,26 @@ def test_recorded_motion_of_an_end_effector_is_never_taken_for_joints(tmp_path: 
     arm, hand = sources
     assert hand.source, "the same bag serves a policy of an end effector"
     assert not arm.source and "of an end effector, this policy's" in arm.note
+
+
+@pytest.mark.parametrize(
+    ("rotation", "layers", "verified", "millimetres", "degrees"),
+    [
+        pytest.param(False, 6.025, 0.4, 1.094086, 0.0, marks=pytest.mark.slow),
+        (True, 8.025, 0.825, 0.02455573, 0.01960692),
+    ],
+)
+def test_a_bag_of_an_end_effector_has_the_figures_that_it_had_before_there_were_kinds(
+    tmp_path: Path, rotation: bool, layers: float, verified: float, millimetres: float, degrees: float
+) -> None:
+    """As 0.1.0 of 2026-11-29 replayed it."""
+    folder = make_tiny_checkpoint(tmp_path / "base", rotation=rotation)
+    make_tiny_dysl(folder / "dysl", folder, offset=9.0)
+    replay(write_tiny_bag(tmp_path / "bag"), folder, ReplaySettings(output=tmp_path / "out"))
+    found = json.loads((tmp_path / "out" / "replay.json").read_text())
+    deviation = found["deviation"]["all"]
+    assert found["inferences"] == 40
+    assert found["layers"]["mean"] == pytest.approx(layers, abs=0.01)
+    assert found["layers"]["verified_share"] == pytest.approx(verified, abs=0.01)
+    assert deviation["translation_mm"]["mean"] == pytest.approx(millimetres, rel=1e-3)
+    assert deviation["rotation_degrees"]["mean"] == pytest.approx(degrees, rel=1e-3)

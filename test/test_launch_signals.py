@@ -196,9 +196,10 @@ def wait_for_event(event: str, launch: Launched, watcher: RosPeer) -> None:
 @pytest.fixture(scope="module")
 def gaps(ros_domain: int, tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> dict[str, float]:
     """Seconds from each event to the next, in a start that nobody disturbs."""
-    with RosPeer() as watcher, launched(
-        tmp_path_factory.mktemp("undisturbed"), "dysl_vla.launch.py", f"checkpoint:={checkpoint}"
-    ) as launch:
+    with (
+        RosPeer() as watcher,
+        launched(tmp_path_factory.mktemp("undisturbed"), "dysl_vla.launch.py", f"checkpoint:={checkpoint}") as launch,
+    ):
         moments = [time.monotonic()]
         listen(watcher)
         for event in EVENTS:

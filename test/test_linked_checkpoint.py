@@ -67,9 +67,7 @@ def test_links_are_followed_by_the_commands_and_the_doctor(
     assert [finding.level.name for finding in findings] == ["OK", "OK"], findings
 
 
-def test_the_hash_guards_what_a_link_leads_to(
-    real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_hash_guards_what_a_link_leads_to(real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     linked = as_installed(real, tmp_path / "linked")
     with (real / "model.safetensors").open("r+b") as weights:
         weights.seek(-1, os.SEEK_END)
@@ -79,9 +77,7 @@ def test_the_hash_guards_what_a_link_leads_to(
     assert "linked/model.safetensors" in said and "is not the file that was written" in said
 
 
-def test_a_link_that_leads_nowhere_says_where(
-    real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_link_that_leads_nowhere_says_where(real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     linked = as_installed(real, tmp_path / "linked")
     (real / "model.safetensors").unlink()
     assert main(["inspect", str(linked)]) == 2

@@ -55,9 +55,7 @@ def test_more_of_these_skips_than_allowed_fail_a_run(tmp_path: Path, skips: int)
     )
     path = os.pathsep.join([str(FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "pytest", "-p", "conftest", "-q", str(file)]
-    run = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
-    )
+    run = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
     allowed = skips <= machine.SKIPS_ALLOWED
     assert (run.returncode == 0) == allowed, run.stdout
     assert ("ERROR: 4 tests were skipped as 'machine too busy', at most 3 may be" in run.stdout) == (not allowed)

@@ -131,9 +131,7 @@ def test_the_command_names_the_key_of_statistics_that_no_arm_can_mean(
 ROTATING = tiny_config(rotation=True).action
 
 
-@given(
-    index=st.integers(0, 5), center=st.floats(-10, 10), scale=st.floats(1e-6, 10), time_step=st.floats(0.01, 1.0)
-)
+@given(index=st.integers(0, 5), center=st.floats(-10, 10), scale=st.floats(1e-6, 10), time_step=st.floats(0.01, 1.0))
 def test_the_bounds_are_those_of_centre_and_scale_over_the_time_step(
     index: int, center: float, scale: float, time_step: float
 ) -> None:

@@ -99,9 +99,7 @@ def test_what_cannot_be_read_is_left_out_counted_and_named_by_every_command_alik
 def test_a_recording_without_stamps_in_another_frame_is_refused_by_every_command_and_serves_as_the_user_says(
     verbs, bases, tmp_path, capsys
 ):
-    bag = write_tiny_bag(
-        tmp_path / "bag", ticks=6, episodes=(INSTRUCTION, OTHER) * 2, stamped=False, frame="base_link"
-    )
+    bag = write_tiny_bag(tmp_path / "bag", ticks=6, episodes=(INSTRUCTION, OTHER) * 2, stamped=False, frame="base_link")
     told = ["--stamps", "received", "--frame", FRAME]
     if "distill" in verbs:
         assert main([*words("calibrate", bag, bases, tmp_path), *told]) == 0

@@ -34,8 +34,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "number",
     [  # all of them share one handler
-        pytest.param(number, marks=() if number == signal.SIGHUP else pytest.mark.slow)
-        for number in STOP_SIGNALS
+        pytest.param(number, marks=() if number == signal.SIGHUP else pytest.mark.slow) for number in STOP_SIGNALS
     ],
     ids=lambda number: number.name,
 )

@@ -48,9 +48,7 @@ VERBS = {
     "evaluate": Verb("dysl_vla_ros.commands.evaluate", "measure success, depth and time in simulation", "mujoco"),
     "replay": Verb("dysl_vla_ros.commands.replay", "prove on a recording what skipping costs and saves"),
     "monitor": Verb("dysl_vla_ros.commands.monitor", "watch a running node live: layers, latency, stops", "rclpy"),
-    "doctor": Verb(
-        "dysl_vla_ros.commands.doctor", "check machine, transport, cameras, clocks and files, with the fix"
-    ),
+    "doctor": Verb("dysl_vla_ros.commands.doctor", "check machine, transport, cameras, clocks and files, with the fix"),
     "inspect": Verb("dysl_vla_ros.commands.inspect", "say what a checkpoint is, and how long a step takes here"),
 }
 

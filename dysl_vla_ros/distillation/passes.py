@@ -199,9 +199,7 @@ def _quick(policy: VlaPolicy) -> AbstractContextManager[Any]:
     return quick_on_cpu() if len(policy.streams) == 1 and policy.device.type == "cpu" else nullcontext()
 
 
-def _decoded(
-    policy: VlaPolicy, modules: DyslModules, result: StackResult, context: StackContext, state: Any
-) -> Tensor:
+def _decoded(policy: VlaPolicy, modules: DyslModules, result: StackResult, context: StackContext, state: Any) -> Tensor:
     """Return normalised actions (B, H, A) of the teacher's own noise."""
     result = replace(result, hidden=result.hidden.to(policy.dtype))
     count = len(result.hidden)

@@ -56,9 +56,7 @@ class Senders:
         """Topics of which a message was heard."""
         return sorted(self._topics)
 
-    def doubled(
-        self, publishers: Callable[[str], Sequence[Any]], name: Callable[[Any], str]
-    ) -> tuple[Doubled, ...]:
+    def doubled(self, publishers: Callable[[str], Sequence[Any]], name: Callable[[Any], str]) -> tuple[Doubled, ...]:
         """Return what was doubled at any time.
 
         Args:

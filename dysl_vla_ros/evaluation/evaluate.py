@@ -63,9 +63,7 @@ def evaluate(checkpoint: str | Path, settings: EvaluationSettings | None = None,
             bar.update()
             bar.set_postfix(success=f"{sum(bool(own.success) for own in episodes) / len(episodes):.0%}")
     episodes.sort(key=lambda record: (list(TASKS).index(record.task), record.seed))
-    summary = summarise(
-        episodes, checkpoint=Path(checkpoint).name, delay=settings.delay, condition=settings.condition
-    )
+    summary = summarise(episodes, checkpoint=Path(checkpoint).name, delay=settings.delay, condition=settings.condition)
     return Evaluation(settings, tuple(episodes), summary)
 
 

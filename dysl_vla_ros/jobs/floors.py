@@ -46,9 +46,7 @@ class Floors:
     notes: tuple[str, ...]  # what is to be said of the picture
 
 
-def train_floors(
-    checkpoint: AnyPath, data: Data, out: AnyPath, settings: FloorSettings | None = None
-) -> Floors:
+def train_floors(checkpoint: AnyPath, data: Data, out: AnyPath, settings: FloorSettings | None = None) -> Floors:
     """Train the floors that are not trained yet, play what is not played yet, draw all that was played.
 
     Everything that is finished is kept in ``out/floors.json`` and in a DySL folder a floor, so that it goes on where it

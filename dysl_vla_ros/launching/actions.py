@@ -51,9 +51,7 @@ def orderly_end() -> OpaqueFunction:
     return OpaqueFunction(function=end_in_order)
 
 
-def supervised(
-    context: LaunchContext, program: Program, values: Mapping[str, str]
-) -> list[LaunchDescriptionEntity]:
+def supervised(context: LaunchContext, program: Program, values: Mapping[str, str]) -> list[LaunchDescriptionEntity]:
     """Return a lifecycle node with what configures, activates and, if so wanted, respawns it.
 
     Raises:

@@ -212,9 +212,7 @@ class Inputs:
 
     def _hear_joints(self, message: JointState) -> None:
         """Each joint's stamp is judged by itself: several drivers may take turns on this topic."""
-        self._take(
-            JOINTS, lambda arrival, ros_now, safety: self._judge.hear_joints(message, arrival, ros_now, safety)
-        )
+        self._take(JOINTS, lambda arrival, ros_now, safety: self._judge.hear_joints(message, arrival, ros_now, safety))
 
     def _hear_values(self, source: str, stamp: Any, read: Callable[[], dict[str, float]]) -> None:
         try:
