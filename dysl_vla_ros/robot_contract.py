@@ -33,44 +33,50 @@ class JointLimits:
 
 @dataclass(frozen=True)
 class RobotContract:
-    """What the user says of cameras, state and action; None, (): not said."""
+    """What the user says of cameras, state and action; "", (), 0.0: not said."""
 
     cameras: Mapping[str, str] = field(default_factory=dict)  # name in the checkpoint -> topic
     state_names: tuple[str, ...] = ()
     state_units: tuple[str, ...] = ()
-    action_kind: str | None = None
+    action_kind: str = ""
     action_names: tuple[str, ...] = ()
     action_units: tuple[str, ...] = ()
-    time_step: float | None = None  # s
+    time_step: float = 0.0  # s
     message: str = TRAJECTORY  # what ~/joint_command carries
     limits: JointLimits = JointLimits()
 
 
 NUMBERS, TEXTS, NUMBER, TEXT = "a list of numbers (write 1.0, not 1)", "a list of texts", "a number", "a text"
-# parameter -> (what it is, where it goes, what it means)
-ENTRIES = {
-    "robot.state.names": (TEXTS, "state_names", "the policy's proprioception in its order, as joint_states names it"),
-    "robot.state.units": (TEXTS, "state_units", "a unit for each: rad, m, deg; 1 of a gripper's opening"),
-    "robot.action.kind": (TEXT, "action_kind", "end_effector_delta, joint_position or joint_velocity"),
-    "robot.action.names": (TEXTS, "action_names", "a name for each value of an action, in the policy's order"),
-    "robot.action.units": (TEXTS, "action_units", "a unit for each: rad, m, deg, percent, range_100"),
-    "robot.action.time_step": (NUMBER, "time_step", "s that one action spans"),
-    "robot.action.message": (TEXT, "message", f"what ~/joint_command carries: {' or '.join(MESSAGES)}"),
-    "safety.joint.min_position": (NUMBERS, "min_position", "lowest position of each joint, rad or m"),
-    "safety.joint.max_position": (NUMBERS, "max_position", "highest position of each joint, rad or m"),
-    "safety.joint.max_velocity": (NUMBERS, "max_velocity", "largest velocity of each joint, rad/s or m/s"),
+# parameter -> (what it is, where it goes, default, what it means); a list or text that is empty, and 0.0, say nothing
+ENTRIES: dict[str, tuple[str, str, Any, str]] = {
+    "robot.state.names": (TEXTS, "state_names", [], "the policy's proprioception in its order, as it is named there"),
+    "robot.state.units": (TEXTS, "state_units", [], "a unit for each: rad, m, deg; 1 of a gripper's opening"),
+    "robot.action.kind": (TEXT, "action_kind", "", "end_effector_delta, joint_position or joint_velocity"),
+    "robot.action.names": (TEXTS, "action_names", [], "a name for each value of an action, in the policy's order"),
+    "robot.action.units": (TEXTS, "action_units", [], "a unit for each: rad, m, deg, percent, range_100"),
+    "robot.action.time_step": (NUMBER, "time_step", 0.0, "s that one action spans"),
+    "robot.action.message": (TEXT, "message", TRAJECTORY, f"what ~/joint_command carries: {' or '.join(MESSAGES)}"),
+    "safety.joint.min_position": (NUMBERS, "min_position", [], "lowest position of each joint, rad or m"),
+    "safety.joint.max_position": (NUMBERS, "max_position", [], "highest position of each joint, rad or m"),
+    "safety.joint.max_velocity": (NUMBERS, "max_velocity", [], "largest velocity of each joint, rad/s or m/s"),
     "safety.joint.max_acceleration": (
-        NUMBERS, "max_acceleration", "largest acceleration of each joint, rad/s^2 or m/s^2"
+        NUMBERS, "max_acceleration", [], "largest acceleration of each joint, rad/s^2 or m/s^2"
     ),
     "safety.max_first_step": (
-        NUMBER, "max_first_step", "rad or m that the first target after activation may lie from the measured position"
+        NUMBER, "max_first_step", FIRST_STEP,
+        "rad or m that the first target after activation may lie from the measured position"
     ),
 }  # fmt: skip
 
 
 def is_entry(name: str) -> bool:
     """Whether a parameter is one of the contract's."""
-    return name in ENTRIES or name.startswith(CAMERAS) and name != CAMERAS
+    return name in ENTRIES or is_camera(name)
+
+
+def is_camera(name: str) -> bool:
+    """Whether a parameter names a camera's topic."""
+    return name.startswith(CAMERAS) and name != CAMERAS
 
 
 def entry_fault(name: str, value: Any) -> str:
@@ -87,7 +93,7 @@ def entry_fault(name: str, value: Any) -> str:
     numbers = value if kind == NUMBERS else (value,) if kind == NUMBER else ()
     if not all(map(math.isfinite, numbers)):
         return f"{name} must be finite, not {value!r:.80}"
-    if kind == NUMBER and value <= 0.0:
+    if kind == NUMBER and (value < 0.0 or value == 0.0 != ENTRIES[name][2]):
         return f"{name} must be above 0, not {value:g}"
     if name == "robot.action.message" and value not in MESSAGES:
         return f"{name} must be one of {', '.join(MESSAGES)}, not {value!r:.40}"
@@ -109,9 +115,10 @@ def contract_of(values: Mapping[str, Any]) -> RobotContract:
         if name.startswith(CAMERAS):
             cameras[name[len(CAMERAS) :]] = value
             continue
-        kind, key, _ = ENTRIES[name]
+        kind, key, *_ = ENTRIES[name]
         part = limits if name.startswith("safety.") else own
-        part[key] = tuple(value) if kind in (NUMBERS, TEXTS) else value
+        if value:
+            part[key] = tuple(value) if kind in (NUMBERS, TEXTS) else value
     return dataclasses.replace(RobotContract(cameras=cameras, limits=JointLimits(**limits)), **own)
 
 

@@ -1,6 +1,7 @@
 """The parameters as a Markdown page: ``python -m dysl_vla_ros.settings_table > docs/parameters.md``."""
 
 import dataclasses
+import json
 
 from dysl_vla_ros.robot_contract import CAMERAS, ENTRIES, TEXT
 from dysl_vla_ros.settings import GROUPS
@@ -24,9 +25,8 @@ time of `/clock` whatever the file says.
 ROBOT = """\
 ## robot and safety.joint
 
-What the user says of the arm; the node reads it when it is configured ([joint-arms.md](joint-arms.md)). None has a
-default but `robot.action.message` (`"joint_trajectory"`) and `safety.max_first_step` (`0.1`): what is not given is not
-said.
+What the user says of the arm; the node reads it when it is configured ([joint-arms.md](joint-arms.md)). An empty list
+or text, and 0.0, say nothing.
 """
 
 
@@ -45,9 +45,9 @@ def table() -> str:
             parts.append(f"| `{group.group}.{field.name}` | `{default}` | {span} | {unit} | {meaning} |")
         parts.append("")
     parts.append(ROBOT)
-    parts.append("| parameter | what it is | meaning |\n|---|---|---|")
-    parts.append(f"| `{CAMERAS}<name>` | {TEXT} | topic of this camera of the policy |")
-    parts += [f"| `{name}` | {kind} | {meaning} |" for name, (kind, _, meaning) in ENTRIES.items()]
+    parts.append("| parameter | default | what it is | meaning |\n|---|---|---|---|")
+    parts.append(f"| `{CAMERAS}<name>` | | {TEXT} | topic of this camera of the policy |")
+    parts += [f"| `{name}` | `{json.dumps(own)}` | {kind} | {said} |" for name, (kind, _, own, said) in ENTRIES.items()]
     parts.append("")
     return "\n".join(parts)
 

@@ -52,7 +52,7 @@ def si(spec: ActionSpec, row: object) -> np.ndarray:
 
 
 def play(
-    arm: JointCommander, spec: ActionSpec, happening: list[object], start: tuple[float, ...]
+    arm: JointCommander, spec: ActionSpec, happening: list[object], start: tuple[float, ...], rate: float = 20.0
 ) -> list[tuple[str, JointCommand]]:
     """Return the commands of an ideal arm that does what it is told, each with what it was: tick, brake, stop."""
     at = np.array(start)
@@ -68,29 +68,31 @@ def play(
         elif command is None:
             event, command = "brake", arm.brake("test")
         said.append((event, command))
-        at = at + command.velocities * (1.0 / 20.0)
+        at = at + command.velocities / rate
     return said
 
 
 @settings(deadline=None)
-@given(events, starts, st.sampled_from([0.0, 1.0]), st.floats(0.2, 1.0))
+@given(events, starts, st.sampled_from([0.0, 1.0]), st.floats(0.2, 1.0), st.sampled_from([20.0, 60.0]))
 def test_targets_are_within_every_limit_whatever_the_chunks(
-    happening: list[object], start: tuple[float, ...], ramp: float, scale: float
+    happening: list[object], start: tuple[float, ...], ramp: float, scale: float, rate: float
 ) -> None:
     spec = joint_positions()
     before, speed, first = np.array(start), np.zeros(3), True
-    for event, command in play(commander(spec, ramp_in=ramp, action_scale=scale), spec, happening, start):
+    for event, command in play(
+        commander(spec, ramp_in=ramp, action_scale=scale, rate=rate), spec, happening, start, rate
+    ):
         assert command.positions is not None
         assert np.all(command.positions >= LOW - SLACK) and np.all(command.positions <= HIGH + SLACK)
         step = command.positions - before
-        np.testing.assert_allclose(step, command.velocities / 20.0, atol=SLACK)
-        assert np.all(np.abs(step) <= SPEED / 20.0 + SLACK)
+        np.testing.assert_allclose(step, command.velocities / rate, atol=SLACK)
+        assert np.all(np.abs(step) <= SPEED / rate + SLACK)
         if event == "stop":
             assert not step.any(), "a stop holds the last target, the measured position where there was none"
             speed = np.zeros(3)
         else:
-            assert np.all(np.abs(step * 20.0 - speed) <= ACCELERATION / 20.0 + SLACK)
-            speed = step * 20.0
+            assert np.all(np.abs(step * rate - speed) <= ACCELERATION / rate + SLACK)
+            speed = step * rate
         if event == "tick" and first:
             first = False
             assert np.all(np.abs(step) <= LIMITS.max_first_step + SLACK)
@@ -98,18 +100,20 @@ def test_targets_are_within_every_limit_whatever_the_chunks(
 
 
 @settings(deadline=None)
-@given(events, starts)
-def test_velocities_keep_an_ideal_arm_within_every_limit(happening: list[object], start: tuple[float, ...]) -> None:
+@given(events, starts, st.sampled_from([20.0, 60.0]))
+def test_velocities_keep_an_ideal_arm_within_every_limit(
+    happening: list[object], start: tuple[float, ...], rate: float
+) -> None:
     spec = joint_velocities()
     at, before = np.array(start), np.zeros(3)
-    for event, command in play(commander(spec), spec, happening, start):
+    for event, command in play(commander(spec, rate=rate), spec, happening, start, rate):
         assert command.positions is None, "a velocity arm is told no place to go to"
         assert np.all(np.abs(command.velocities) <= SPEED + SLACK)
         if event == "stop":
             assert not command.velocities.any()
         else:
-            assert np.all(np.abs(command.velocities - before) <= ACCELERATION / 20.0 + SLACK)
-        before, at = command.velocities, at + command.velocities / 20.0
+            assert np.all(np.abs(command.velocities - before) <= ACCELERATION / rate + SLACK)
+        before, at = command.velocities, at + command.velocities / rate
         assert np.all(at >= LOW - SLACK) and np.all(at <= HIGH + SLACK)
 
 

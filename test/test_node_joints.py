@@ -29,30 +29,29 @@ LIMITS = {
 FIRST_STEP = 0.01
 
 
-@pytest.fixture(scope="module", params=["positions as an array", "velocities as a trajectory"])
+@pytest.fixture(scope="module", params=["positions", "velocities"])
 def arm(request: pytest.FixtureRequest, ros_domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Return a rig that is unconfigured, and its actions."""
+    """Return an unconfigured rig and its actions; velocities go out as trajectories where these are installed."""
     from std_msgs.msg import Float64MultiArray
 
     from dysl_vla_ros.msg import JointAction, JointActionChunk
     from tiny_checkpoint import make_tiny_checkpoint
 
-    positions = request.param.startswith("positions")
-    if not positions and importlib.util.find_spec("trajectory_msgs") is None:
-        pytest.skip("trajectory_msgs is not installed")
+    positions = request.param == "positions"
+    array = positions or importlib.util.find_spec("trajectory_msgs") is None
     spec = joint_positions() if positions else joint_velocities()
     checkpoint = make_tiny_checkpoint(
         tmp_path_factory.mktemp("base"), joints={"shoulder": "rad", "elbow": "deg"}, action=spec
     )
     said = {
-        "robot.action.message": "float64_multi_array" if positions else "joint_trajectory",
+        "robot.action.message": "float64_multi_array" if array else "joint_trajectory",
         "robot.action.names": list(spec.names),
         "robot.state.units": ["m", "m", "m", "1", "rad", "deg"],
         "safety.max_first_step": FIRST_STEP,
     }
     with running_rig(gentle(checkpoint) | said) as rig:
         message: Any = Float64MultiArray
-        if not positions:
+        if not array:
             from trajectory_msgs.msg import JointTrajectory as message  # noqa: N813
         for topic, kind in ((COMMAND, message), (ACTION, JointAction), (CHUNK, JointActionChunk)):
             rig.peer.listen(topic, kind)

@@ -16,7 +16,7 @@ def contract_faults(contract: RobotContract, description: PolicyDescription) -> 
     pairs: tuple[tuple[str, Sequence[str], Sequence[str]], ...] = (
         ("robot.state.names", contract.state_names, state.names),
         ("robot.state.units", contract.state_units, state.units),
-        ("robot.action.kind", [] if contract.action_kind is None else [contract.action_kind], [spec.kind]),
+        ("robot.action.kind", [contract.action_kind] if contract.action_kind else [], [spec.kind]),
         ("robot.action.names", contract.action_names, spec.names),
         ("robot.action.units", contract.action_units, spec.units),
     )
@@ -26,7 +26,7 @@ def contract_faults(contract: RobotContract, description: PolicyDescription) -> 
         if said and tuple(said) != tuple(own)
     ]
     step = contract.time_step
-    if step is not None and not math.isclose(step, spec.time_step, rel_tol=TIME_STEP_TOLERANCE):
+    if step and not math.isclose(step, spec.time_step, rel_tol=TIME_STEP_TOLERANCE):
         faults.append(f"robot.action.time_step is {step:g} s, but the checkpoint has {spec.time_step:g} s")
     if contract.cameras:
         foreign = [name for name in contract.cameras if name not in description.cameras]
