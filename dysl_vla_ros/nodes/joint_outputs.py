@@ -72,20 +72,11 @@ class JointOutputs(Outputs):
             self._gripper.publish(Float64(data=float(command.gripper)))
         action = JointAction(
             version=JointAction.VERSION,
-            episode=episode,
-            inference=command.inference if not command.reason else 0,
             kind=spec.kind,
             names=list(spec.joints),
             positions=[] if command.positions is None else command.positions.tolist(),
             velocities=command.velocities.tolist(),
-            gripper=float("nan") if command.gripper is None else float(command.gripper),
-            time_step=float(spec.time_step),
-            chunk_index=command.index,
-            chunk_length=command.chunk_length,
-            first_tick=command.first_tick,
-            verified=command.verified,
-            limits=list(command.limits),
-            stop_reason=command.reason,
+            **self._action_fields(command, episode),
         )
         action.header.stamp = Time(sec=now // 10**9, nanosec=now % 10**9)
         if image_stamp is not None and not command.reason:
@@ -109,20 +100,14 @@ class JointOutputs(Outputs):
         return trajectory(joint_names=list(self._description.action.joints), points=[one])
 
     def _publish_chunk(self, record: InferenceRecord) -> None:
-        spec, chunk = self._description.action, record.result.chunk
+        spec = self._description.action
         message = JointActionChunk(
             version=JointActionChunk.VERSION,
-            image_stamp=record.image_stamp,
-            episode=record.episode,
-            inference=record.inference,
-            time_step=float(chunk.time_step),
-            horizon=len(chunk.actions),
             kind=spec.kind,
             names=list(spec.names),
             units=list(spec.units),
-            actions=chunk.actions.ravel().tolist(),
-            first_index=min(max(record.first_index, 0), len(chunk.actions)),
-            verified=chunk.verified,
+            actions=record.result.chunk.actions.ravel().tolist(),
+            **self._chunk_fields(record),
         )
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._chunk.publish(message)

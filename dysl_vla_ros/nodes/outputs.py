@@ -12,7 +12,7 @@ from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Float64, String
 
-from dysl_vla_ros.control.commander import Command
+from dysl_vla_ros.control.commander import AnyCommand, Command
 from dysl_vla_ros.interfaces import PolicyDescription, StepResult
 from dysl_vla_ros.msg import ActionChunk as ActionChunkMessage
 from dysl_vla_ros.msg import EndEffectorAction, SkipReport
@@ -135,23 +135,43 @@ class Outputs:
             self._gripper.publish(Float64(data=float(command.gripper)))
         action = EndEffectorAction(
             version=EndEffectorAction.VERSION,
-            episode=episode,
-            inference=command.inference if not command.reason else 0,
             translation=vector(command.translation),
             rotation=vector(command.rotation),
-            gripper=float("nan") if command.gripper is None else float(command.gripper),
-            time_step=float(self._description.action.time_step),
-            chunk_index=command.index,
-            chunk_length=command.chunk_length,
-            first_tick=command.first_tick,
-            verified=command.verified,
-            limits=list(command.limits),
-            stop_reason=command.reason,
+            **self._action_fields(command, episode),
         )
         action.header = twist.header
         if image_stamp is not None and not command.reason:
             action.image_stamp = image_stamp
         self._action.publish(action)
+
+    def _action_fields(self, command: AnyCommand, episode: int) -> dict[str, Any]:
+        """Return what the message of a command says whatever its kind."""
+        return {
+            "episode": episode,
+            "inference": command.inference if not command.reason else 0,
+            "gripper": float("nan") if command.gripper is None else float(command.gripper),
+            "time_step": float(self._description.action.time_step),
+            "chunk_index": command.index,
+            "chunk_length": command.chunk_length,
+            "first_tick": command.first_tick,
+            "verified": command.verified,
+            "limits": list(command.limits),
+            "stop_reason": command.reason,
+        }
+
+    @staticmethod
+    def _chunk_fields(record: InferenceRecord) -> dict[str, Any]:
+        """Return what the message of a chunk says whatever its kind."""
+        chunk = record.result.chunk
+        return {
+            "image_stamp": record.image_stamp,
+            "episode": record.episode,
+            "inference": record.inference,
+            "time_step": float(chunk.time_step),
+            "horizon": len(chunk.actions),
+            "first_index": min(max(record.first_index, 0), len(chunk.actions)),
+            "verified": chunk.verified,
+        }
 
     def inference(self, record: InferenceRecord) -> None:
         """Publish one inference: the chunk as the policy gave it, and the skip report."""
@@ -162,16 +182,10 @@ class Outputs:
         spec, chunk = self._description.action, record.result.chunk
         message = ActionChunkMessage(
             version=ActionChunkMessage.VERSION,
-            image_stamp=record.image_stamp,
-            episode=record.episode,
-            inference=record.inference,
-            time_step=float(chunk.time_step),
-            horizon=len(chunk.actions),
             translation=chunk.actions[:, :3].ravel().tolist(),
             rotation=chunk.actions[:, 3:6].ravel().tolist() if spec.has_rotation else [],
             gripper=chunk.actions[:, -1].tolist(),
-            first_index=min(max(record.first_index, 0), len(chunk.actions)),
-            verified=chunk.verified,
+            **self._chunk_fields(record),
         )
         message.header.stamp = self._node.get_clock().now().to_msg()
         message.header.frame_id = spec.frame
