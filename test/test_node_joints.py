@@ -2,13 +2,14 @@
 
 import importlib.util
 import math
+import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.interfaces import ActionSpec
 from harness import wait_until
 from joint_arm import JOINTS, joint_positions, joint_velocities
@@ -49,6 +50,8 @@ def arm(request: pytest.FixtureRequest, ros_domain: int, tmp_path_factory: pytes
         "robot.state.units": ["m", "m", "m", "1", "rad", "deg"],
         "safety.max_first_step": FIRST_STEP,
     }
+    if not positions:  # the robot's topics, exchanged
+        said |= {"robot.cameras.image": "wrist_image", "robot.cameras.wrist_image": "image"}
     with running_rig(gentle(checkpoint) | said) as rig:
         message: Any = Float64MultiArray
         if not array:
@@ -85,7 +88,8 @@ def test_limits_that_nobody_gave_refuse_to_configure_and_the_log_has_the_block_t
         "worker", "safety.joint.min_position has 0 values, expected 3 in the order shoulder, elbow, wrist"
     )
     wait_until(lambda: "max_acceleration: [..., ..., ...]" in rig.node.output, LIMIT, "the block in the log")
-    for line in ("image: image", f"kind: {spec.kind}", f'names: ["{spec.names[0]}", ', "time_step: 0.05"):
+    camera = "image" if spec.kind == "joint_position" else "wrist_image"
+    for line in (f"        image: {camera}\n", f"kind: {spec.kind}", f'names: ["{spec.names[0]}", ', "time_step: 0.05"):
         assert line in rig.node.output
     assert rig.peer.set_parameters(NODE, LIMITS, LIMIT, atomically=True) == (True, "")
 
@@ -162,6 +166,21 @@ def test_an_arm_starts_where_it_is_and_holds_when_it_stops(arm: Any) -> None:
     assert rig.heard(GRIPPER)
 
 
+def test_a_camera_is_heard_on_the_topic_that_is_said(arm: Any) -> None:
+    rig, spec = arm
+    rig.robot.sent = []
+    topic = "image" if spec.kind == "joint_position" else "wrist_image"
+
+    def answers(action: Any, of: str) -> bool:
+        return any(action.image_stamp == message.header.stamp for name, message in rig.robot.sent if name == of)
+
+    action = rig.peer.wait_for(
+        ACTION, lambda action: answers(action, topic), LIMIT, f"an answer to {topic}", rig.heard(ACTION)
+    )
+    assert not answers(action, {"image": "wrist_image", "wrist_image": "image"}[topic])
+    rig.robot.sent = None
+
+
 def test_leaving_active_is_one_last_command_and_then_silence(arm: Any) -> None:
     rig, spec = arm
     moving(rig)
@@ -203,11 +222,9 @@ def test_an_arm_that_never_moved_is_told_to_stay_where_it_is_measured(arm: Any) 
     np.testing.assert_allclose(command, wanted, atol=1e-9)
 
 
-def test_trajectories_without_their_package_are_refused_with_what_to_do(arm: Any, tmp_path: Path) -> None:
-    rig, spec = arm
-    if importlib.util.find_spec("trajectory_msgs") is not None or spec.kind != "joint_position":
-        pytest.skip("trajectory_msgs is installed")
-    rig.bring_to("unconfigured")
-    assert rig.peer.set_parameters(NODE, {"robot.action.message": "joint_trajectory"}, LIMIT, atomically=True)[0]
-    assert not rig.change("configure")
-    rig.wait_for_error("worker", "trajectory_msgs cannot be imported")
+def test_trajectories_without_their_package_are_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dysl_vla_ros.nodes.joint_outputs import trajectory_messages
+
+    monkeypatch.setitem(sys.modules, "trajectory_msgs.msg", None)
+    with pytest.raises(SettingError, match="trajectory_msgs cannot be imported .*float64_multi_array"):
+        trajectory_messages()
