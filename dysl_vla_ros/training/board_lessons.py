@@ -4,9 +4,9 @@ One image answers every chain: while the hand fetches the puck the action is the
 goes straight to the goal, so that its chunk towards any disc follows from where the hand is. In the layout ``causal``
 patches see no words, and so the patches of an image are computed once for all its questions.
 
-Taught beside the action, in training alone (the deployed policy has none of these heads): what lies on each patch;
-behind layer 4 + 4 h, by a pointer of the action query over the patches, the disc after hop h; and the action behind
-layers from which on it can be known.
+Taught beside the action, in training alone (the deployed policy has none of these heads): what lies on each patch, and
+where its dot leads; behind layer 4 + 4 h, by a pointer of the action query over the patches, the disc after hop h; and
+the action behind layers from which on it can be known.
 """
 
 from collections.abc import Sequence
@@ -36,10 +36,10 @@ from dysl_vla_ros.training.dataset import demonstration_paths, load_episodes, ma
 
 QUESTIONS = 8  # chains that an image is asked for
 TAKEN_SHARE = 0.75  # of the images: the puck is taken, and the goal decides
-READ_LAYERS = 2  # layers before what lies on a patch is read off it
+READ_LAYERS, FOLLOW_LAYERS = 2, 4  # layers before what lies on a patch is read off it, and where its dot leads
 FIRST_HOP, LAYERS_A_HOP = 4, 4  # layers before the disc of the start is asked for; between two hops
 GAIN = 10.0  # 1/m: the expert's, from the way that is left to its speed's share
-EARLY, READ, POINT = 0.5, 0.1, 0.1  # weights of the losses
+EARLY, READ, FOLLOW, POINT = 0.5, 0.1, 0.3, 0.3  # weights of the losses
 COLOUR_NUMBERS = {colour: number for number, colour in enumerate(DISC_COLOURS)}
 
 
@@ -69,6 +69,7 @@ class BoardBatch:
     discs: Tensor  # (B, 9, N) weights of the disc's centre among the N patches of the fixed camera
     colours: Tensor  # (B, 9)
     dots: Tensor  # (B, 9) their colours
+    following: Tensor  # (B, 9) the discs that they lead to
 
 
 class BoardBatches:
@@ -129,6 +130,7 @@ class BoardBatches:
             pictures, tensor(words), tensor(proprioception), tensor(config.action.normalise(actions)),
             tensor(mask[..., None]), tensor(scene.astype(np.float32)), tensor(hops), tensor(ways), tensor(taken),
             tensor(patch_weights(self._discs[number], config.cameras["image"])), tensor(colours), tensor(dots),
+            tensor(self._following[frames]),
         )  # fmt: skip
 
     def _ways(self, frame: int, asked: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -179,10 +181,19 @@ class BoardHeads(nn.Module):
         super().__init__()
         self.read = nn.Linear(width, 2 * DISCS)  # colour of disc and of dot
         self.key, self.pointer = nn.Linear(width, width), nn.Linear(width, width)
+        self.led_to, self.leads = nn.Linear(width, width), nn.Linear(width, width)
 
     def points(self, patches: Tensor, query: Tensor) -> Tensor:
         """Return logits (B, Q, N) of queries (B, Q, D) over patches (B, N, D)."""
-        return torch.einsum("bqd,bnd->bqn", self.pointer(query), self.key(patches)) / patches.shape[-1] ** 0.5
+        return _scores(self.pointer(query), self.key(patches))
+
+    def follows(self, patches: Tensor, discs: Tensor) -> Tensor:
+        """Return logits (B, 9, N) over patches (B, N, D): where the dot of each disc, (B, 9, D), leads."""
+        return _scores(self.leads(discs), self.led_to(patches))
+
+
+def _scores(queries: Tensor, keys: Tensor) -> Tensor:
+    return torch.einsum("bqd,bnd->bqn", queries, keys) / keys.shape[-1] ** 0.5
 
 
 def asked_at_once(network: ReferenceNetwork, batch: BoardBatch) -> list[Tensor]:
@@ -230,10 +241,15 @@ def board_loss(network: ReferenceNetwork, heads: BoardHeads, scene_head: nn.Modu
             loss = loss + EARLY / 2 * _masked(_actions(network, ends[layer]), batch, needed < int(layer))
         proprioception = network.norm(ends[last][:, :, network.proprioception_at - network.words_at])
         loss = loss + 0.3 * (scene_head(proprioception).float() - batch.scene).abs().mean()
-        there = torch.einsum("bdn,bnw->bdw", batch.discs, network.norm(states[READ_LAYERS])[:, :patches_there].float())
+        patches = network.norm(states[READ_LAYERS])[:, :patches_there]
+        there = torch.einsum("bdn,bnw->bdw", batch.discs, patches.float())
         read = heads.read(there).float().unflatten(-1, (2, DISCS))  # (B, 9, 2, colours)
         for number, colours in enumerate((batch.colours, batch.dots)):
             loss = loss + READ * functional.cross_entropy(read[:, :, number].flatten(0, 1), colours.flatten())
+        patches = network.norm(states[min(FOLLOW_LAYERS, last)])[:, :patches_there]
+        led = heads.follows(patches, torch.einsum("bdn,bnw->bdw", batch.discs, patches.float())).float()
+        wanted = torch.take_along_dim(batch.discs, batch.following[..., None], 1)  # (B, 9, N)
+        loss = loss + FOLLOW * functional.cross_entropy(led.flatten(0, 1), wanted.flatten(0, 1))
         for hop in hops_asked(last):
             state = network.norm(states[min(layers_for(hop), last)])
             wanted = torch.take_along_dim(batch.discs, batch.way[:, :, hop, None], 1)  # (B, Q, N)
