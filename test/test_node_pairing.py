@@ -76,7 +76,8 @@ def instants(sent: list[tuple[str, Any]]) -> list[Instant]:
             known.setdefault(source, []).append(message)
         elif source in STAMPED:
             found.setdefault(seconds(message.header.stamp), {})[source] = message
-    return [instant for instant in found.values() if set(instant) == set(STAMPED)]
+    whole = (instant for instant in found.values() if set(instant) == set(STAMPED))
+    return [instant for instant in whole if set(JOINTS) <= set(proprioception(instant))]
 
 
 def proprioception(instant: Instant) -> dict[str, float]:
