@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -97,6 +98,7 @@ class RosPeer:
         self._probes: list[Any] = []
         self._clients_lock = threading.Lock()
         self._closing = threading.Event()
+        self._doomed: deque[tuple[Callable[[], Any], threading.Event]] = deque()
         self._fault: BaseException | None = None
         self._thread = threading.Thread(target=self._spin, name="ros-peer", daemon=True)
         self._thread.start()
@@ -104,9 +106,23 @@ class RosPeer:
     def _spin(self) -> None:
         try:
             while not self._closing.is_set():
+                while self._doomed:
+                    destroy, done = self._doomed.popleft()
+                    destroy()
+                    done.set()
                 self._executor.spin_once(timeout_sec=0.1)
         except Exception as fault:  # shown by whichever wait or close comes next
             self._fault = fault
+
+    def destroy(self, destroy: Callable[[Any], Any], entity: Any) -> None:
+        """Destroy a publisher or client by the node's function for it, between two looks of the executor at them.
+
+        Destroyed from another thread meanwhile, its handles end the executor or the whole process.
+        """
+        done = threading.Event()
+        self._doomed.append((lambda: destroy(entity), done))
+        self._executor.wake()
+        assert done.wait(10.0), "the peer's executor did not come to it within 10 s"
 
     def listen(self, topic: str, message_type: type, qos: Any = 1000) -> None:
         """Record every message of ``topic`` from now on (``qos``: a profile, or a depth with reliable delivery)."""

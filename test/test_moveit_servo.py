@@ -100,7 +100,7 @@ def test_another_commander_is_named_while_the_arm_is_held(rig: Rig) -> None:
     publisher = rig.peer.node.create_publisher(TwistStamped, SERVO, 1)
     told = f"stopped: {HELD}; {SERVO}: /{rig.peer.node.get_name()} publishes there as well"
     rig.wait_for_status("commands", lambda status: told in status.message, "the other commander")
-    rig.peer.node.destroy_publisher(publisher)
+    rig.peer.destroy(rig.peer.node.destroy_publisher, publisher)
 
 
 def test_leaving_active_is_one_zero_twist_and_then_silence(rig: Rig) -> None:

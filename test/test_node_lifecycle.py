@@ -99,7 +99,7 @@ def time_get_state(rig: Rig, while_alive: threading.Thread) -> tuple[list[tuple[
         states.add(future.result().current_state.label)
         if second is None and "configuring" in states:
             second = rig.change("configure")
-    rig.peer.node.destroy_client(client)
+    rig.peer.destroy(rig.peer.node.destroy_client, client)
     return waits, states, second
 
 

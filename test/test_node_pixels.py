@@ -136,7 +136,7 @@ def test_a_camera_is_heard_whatever_it_offers_and_a_speaker_unless_best_effort(r
         message.header.stamp = rig.peer.node.get_clock().now().to_msg()
         camera.publish(message)
         wait_until(lambda before=before: received(rig, "/image") > before, LIMIT, f"an image of {offered}")
-        rig.peer.node.destroy_publisher(camera)
+        rig.peer.destroy(rig.peer.node.destroy_publisher, camera)
     for offered in PROFILES:
         speaker = rig.peer.node.create_publisher(String, "instruction", profile(*offered))
         ears = {"BEST_EFFORT": 0, "RELIABLE": 2 if offered[1] == "TRANSIENT_LOCAL" else 1}[offered[0]]
@@ -145,7 +145,7 @@ def test_a_camera_is_heard_whatever_it_offers_and_a_speaker_unless_best_effort(r
         else:
             rig.wait_for_status("inputs", lambda status: "RELIAB" in status.message.upper(), f"a warning of {offered}")
             assert speaker.get_subscription_count() == 0
-        rig.peer.node.destroy_publisher(speaker)
+        rig.peer.destroy(rig.peer.node.destroy_publisher, speaker)
 
 
 @pytest.mark.slow

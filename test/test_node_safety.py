@@ -234,7 +234,7 @@ def test_an_instruction_published_before_the_node_listened_is_heard(rig):
     publisher.publish(String(data="open the drawer"))
     wanted = hashlib.sha256(b"open the drawer").hexdigest()
     rig.peer.wait_for(REPORT, lambda report: report.instruction_hash == wanted, LIMIT, "its report", rig.heard(REPORT))
-    rig.peer.node.destroy_publisher(publisher)
+    rig.peer.destroy(rig.peer.node.destroy_publisher, publisher)
 
 
 def test_too_many_failures_in_a_row_end_in_unconfigured_with_the_cause_shown(rig, faulty):
