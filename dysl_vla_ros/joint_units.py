@@ -21,11 +21,6 @@ ENDS = {PERCENT: (0.0, 100.0), RANGE_100: (-100.0, 100.0)}  # unit -> its values
 Vector = NDArray[np.float64]
 
 
-def needs_range(units: Sequence[str]) -> bool:
-    """Whether one of these units means nothing without the joint's range."""
-    return any(unit in ENDS for unit in units)
-
-
 class UnitScale:
     """Maps values of the checkpoint's units to radians and metres, and back: ``si = factor * value + offset``.
 

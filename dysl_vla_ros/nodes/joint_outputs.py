@@ -44,7 +44,8 @@ class JointOutputs(Outputs):
 
     def _make_commands(self, make: Make, control: ControlSettings) -> None:
         commands = command_qos(control.rate)
-        kind = Float64MultiArray if self._message == ARRAY else trajectory_messages()[0]
+        self._trajectory = None if self._message == ARRAY else trajectory_messages()
+        kind = self._trajectory[0] if self._trajectory else Float64MultiArray
         self._commanded = make(kind, "~/joint_command", commands)
         if self._description.action.gripper:
             self._gripper = make(Float64, "~/gripper", commands)
@@ -88,9 +89,9 @@ class JointOutputs(Outputs):
         return self._description.action.kind == JOINT_POSITION
 
     def _command_message(self, values: list[float], period: float) -> Any:
-        if self._message == ARRAY:
+        if self._trajectory is None:
             return Float64MultiArray(data=values)
-        trajectory, point = trajectory_messages()
+        trajectory, point = self._trajectory
         nanoseconds = round(period * 1e9)
         one = point(time_from_start=Duration(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9))
         if self._positions:

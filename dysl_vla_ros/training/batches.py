@@ -18,6 +18,7 @@ from dysl_vla_ros.training.dataset import CAMERAS, Episodes
 
 Autocast = Callable[[], AbstractContextManager[None]]
 
+SCENE_WEIGHT = 0.3  # of the auxiliary loss
 SCENE_CENTRE, SCENE_SCALE = (0.0, 0.7, 0.1), 0.1  # m: how object and goal positions are normalised
 
 

@@ -90,7 +90,7 @@ def train(data: Path, output: Path, tasks: list[Task], settings: TrainingSetting
 
     Raises:
         DataError: no episodes, the output folder cannot be written to, another run writes there, it holds another
-            model's state, or the teacher cannot teach this student, or the base does not know the tasks.
+            model's state, the teacher cannot teach this student, or the board is to be learned in another layout.
         CheckpointError: the teacher or the base is damaged or missing.
     """
     require_writable(output)

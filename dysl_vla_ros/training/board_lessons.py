@@ -12,6 +12,7 @@ the action behind layers from which on it can be known.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from dysl_vla_ros.simulation.board import DISC_COLOURS, DISCS, MOST_HOPS
 from dysl_vla_ros.simulation.demonstrations import BOARD_ARRAYS
 from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, EXPERT_SPEED, Task
 from dysl_vla_ros.training.augmentation import move, vary
-from dysl_vla_ros.training.batches import CAMERAS, SCENE_CENTRE, SCENE_SCALE, Autocast, as_pictures
+from dysl_vla_ros.training.batches import CAMERAS, SCENE_CENTRE, SCENE_SCALE, SCENE_WEIGHT, Autocast, as_pictures
 from dysl_vla_ros.training.dataset import demonstration_paths, load_episodes, mapped
 
 QUESTIONS = 8  # chains that an image is asked for
@@ -40,10 +41,11 @@ READ_LAYERS, FOLLOW_LAYERS = 2, 4  # layers before what lies on a patch is read 
 FIRST_HOP, LAYERS_A_HOP = 4, 4  # layers before the disc of the start is asked for; between two hops
 GAIN = 10.0  # 1/m: the expert's, from the way that is left to its speed's share
 EARLY, READ, FOLLOW, POINT = 0.5, 0.1, 0.3, 0.3  # weights of the losses
+Hops = TypeVar("Hops", int, Tensor)
 COLOUR_NUMBERS = {colour: number for number, colour in enumerate(DISC_COLOURS)}
 
 
-def layers_for(hops: int) -> int:
+def layers_for(hops: Hops) -> Hops:
     """Return how many layers a policy has run when it is taught to know the disc after so many hops."""
     return FIRST_HOP + LAYERS_A_HOP * hops
 
@@ -116,9 +118,9 @@ class BoardBatches:
         proprioception = episodes.proprioception[frames]
         if not plain:
             pictures, proprioception = vary(pictures, random), move(proprioception, random)
-        actions, mask = self._chunks(frames, ways)
         number = episodes.episode[frames]
         goals = np.take_along_axis(self._places[number][:, None], ways[:, :, -1:, None], axis=2)[:, :, 0]  # (B, Q, 2)
+        actions, mask = self._chunks(frames, ways[:, :, -1], goals)
         scene = np.repeat(episodes.scene[frames][:, None], QUESTIONS, axis=1)
         scene[:, :, 3:5] = goals
         scene = (scene - np.array(SCENE_CENTRE * 2)) / SCENE_SCALE
@@ -143,17 +145,21 @@ class BoardBatches:
             rows.append(way)
         return np.array(rows)
 
-    def _chunks(self, frames: NDArray[np.int64], ways: NDArray[np.int64]) -> tuple[NDArray[np.float32], ...]:
-        """Return the actions (B, Q, H, A) towards each goal, physical units, and which of them are known (B, Q, H)."""
+    def _chunks(
+        self, frames: NDArray[np.int64], ends: NDArray[np.int64], goals: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float32], ...]:
+        """Return the actions (B, Q, H, A) towards each goal, physical units, and which of them are known (B, Q, H).
+
+        ``ends``: the discs (B, Q) where the ways end, of which the first is the recorded one; ``goals``: where they lie
+        (B, Q, 2), m.
+        """
         episodes, horizon = self._episodes, self._config.action.horizon
         recorded, known = episodes.chunks(frames, horizon)
         actions = np.repeat(recorded[:, None], QUESTIONS, axis=1)
         mask = np.repeat(known[:, None], QUESTIONS, axis=1)
-        number, own = episodes.episode[frames], ways[:, :1, -1]
-        other = ways[:, :, -1] != own  # another goal than the recorded one
+        other = ends != ends[:, :1]  # another goal than the recorded one
         soon = np.minimum(frames[:, None] + np.arange(horizon), len(self) - 1)
         mask *= ~(other[..., None] & self._taken[soon][:, None])  # of the others the expert would have gone elsewhere
-        goals = np.take_along_axis(self._places[number][:, None], ways[:, :, -1:, None], axis=2)[:, :, 0]  # (B, Q, 2)
         elsewhere = other & self._taken[frames][:, None]
         hand = np.repeat(episodes.proprioception[frames][:, None, :2], QUESTIONS, axis=1).astype(np.float64)
         for step in range(horizon):
@@ -236,11 +242,11 @@ def board_loss(network: ReferenceNetwork, heads: BoardHeads, scene_head: nn.Modu
         predicted = _actions(network, ends[last])
         loss = error = _masked(predicted, batch)
         # early action: behind a layer that is drawn, of the questions that can be known there
-        needed = torch.where(batch.taken[:, None], FIRST_HOP + LAYERS_A_HOP * batch.hops, FIRST_HOP)
+        needed = torch.where(batch.taken[:, None], layers_for(batch.hops), FIRST_HOP)
         for layer in random.integers(min(FIRST_HOP + 1, last - 1), last, 2):
             loss = loss + EARLY / 2 * _masked(_actions(network, ends[layer]), batch, needed < int(layer))
         proprioception = network.norm(ends[last][:, :, network.proprioception_at - network.words_at])
-        loss = loss + 0.3 * (scene_head(proprioception).float() - batch.scene).abs().mean()
+        loss = loss + SCENE_WEIGHT * (scene_head(proprioception).float() - batch.scene).abs().mean()
         patches = network.norm(states[READ_LAYERS])[:, :patches_there]
         there = torch.einsum("bdn,bnw->bdw", batch.discs, patches.float())
         read = heads.read(there).float().unflatten(-1, (2, DISCS))  # (B, 9, 2, colours)

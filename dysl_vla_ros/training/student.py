@@ -8,10 +8,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from dysl_vla_ros.policies.reference import ReferenceConfig, ReferenceNetwork
-from dysl_vla_ros.training.batches import Autocast, Batch
+from dysl_vla_ros.training.batches import SCENE_WEIGHT, Autocast, Batch
 from dysl_vla_ros.training.board_lessons import BoardBatch, BoardHeads, board_loss
-
-SCENE_WEIGHT = 0.3  # of the auxiliary loss
 
 
 class Student(nn.Module):
