@@ -77,11 +77,9 @@ class JointOutputs(Outputs):
             names=list(spec.joints),
             positions=[] if command.positions is None else command.positions.tolist(),
             velocities=command.velocities.tolist(),
-            **self._action_fields(command, episode),
+            **self._action_fields(command, episode, image_stamp),
         )
         action.header.stamp = Time(sec=now // 10**9, nanosec=now % 10**9)
-        if image_stamp is not None and not command.reason:
-            action.image_stamp = image_stamp
         self._action.publish(action)
 
     @property

@@ -137,16 +137,15 @@ class Outputs:
             version=EndEffectorAction.VERSION,
             translation=vector(command.translation),
             rotation=vector(command.rotation),
-            **self._action_fields(command, episode),
+            **self._action_fields(command, episode, image_stamp),
         )
         action.header = twist.header
-        if image_stamp is not None and not command.reason:
-            action.image_stamp = image_stamp
         self._action.publish(action)
 
-    def _action_fields(self, command: AnyCommand, episode: int) -> dict[str, Any]:
+    def _action_fields(self, command: AnyCommand, episode: int, image_stamp: Any) -> dict[str, Any]:
         """Return what the message of a command says whatever its kind."""
-        return {
+        answers = {} if image_stamp is None or command.reason else {"image_stamp": image_stamp}
+        return answers | {
             "episode": episode,
             "inference": command.inference if not command.reason else 0,
             "gripper": float("nan") if command.gripper is None else float(command.gripper),

@@ -42,6 +42,11 @@ class Chain:
     hops: int  # dots to follow, 0 to 4
 
     @property
+    def number(self) -> int:
+        """The number of its colour in ``DISC_COLOURS``."""
+        return list(DISC_COLOURS).index(self.colour)
+
+    @property
     def words(self) -> str:
         """The goal in words: "red", "two on from red"."""
         return f"{NUMBERS[self.hops]} on from {self.colour}" if self.hops else self.colour
@@ -56,7 +61,7 @@ def kind_of(chain: Chain) -> Kind:
     A third of the longer ones are ``set_aside``: the policy learns from them, its adapters do not, so that controllers
     and thresholds meet there what an adapter does not know. Nobody learns or chooses from those ``held_out``.
     """
-    third = (list(DISC_COLOURS).index(chain.colour) + chain.hops) % 3
+    third = (chain.number + chain.hops) % 3
     if chain.hops < 2 or third == 2:
         return "trained"
     return "held_out" if third == 0 else "set_aside"
@@ -72,7 +77,7 @@ class BoardLayout:
 
     def way(self, chain: Chain) -> list[int]:
         """Return the discs from the start to the goal, ``hops + 1`` of them."""
-        way = [int(np.argmax(self.colours == list(DISC_COLOURS).index(chain.colour)))]
+        way = [int(np.argmax(self.colours == chain.number))]
         for _ in range(chain.hops):
             way.append(int(self.following[way[-1]]))
         return way
@@ -106,7 +111,7 @@ def relaid(layout: BoardLayout, chain: Chain, random: np.random.Generator) -> Bo
     for _ in range(chain.hops):
         start = before[start]
     colours = random.permutation(DISCS)
-    there = int(np.argmax(colours == list(DISC_COLOURS).index(chain.colour)))
+    there = int(np.argmax(colours == chain.number))
     colours[[there, start]] = colours[[start, there]]
     return BoardLayout(layout.places, colours, following)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dysl_vla_ros.interfaces import FloatArray, Observation
-from dysl_vla_ros.simulation.board import NEAR, STAY, BoardLayout, board_layout, puck_place
+from dysl_vla_ros.simulation.board import NEAR, STAY, BoardLayout, Chain, board_layout, puck_place
 from dysl_vla_ros.simulation.decorations import (
     GOAL_HIGH,
     GOAL_LOW,
@@ -82,7 +82,7 @@ class Scene:
         if self.task.markers:
             self._lay_out_markers(seed)
         if self.task.chain:
-            self._lay_out_board(seed)
+            self._lay_out_board(seed, self.task.chain)
         self.success = False
         self.simulated_time = 0.0
         self.hold(np.zeros(3), 0.5)
@@ -99,14 +99,13 @@ class Scene:
         self._env._target_pos = goal
         self.state[-3:] = goal
 
-    def _lay_out_board(self, seed: int) -> None:
+    def _lay_out_board(self, seed: int, chain: Chain) -> None:
         """Put the puck between robot and board; the disc at the chain's end is the goal."""
         height = self._env._get_pos_objects()[2]
         self._env._set_obj_xyz(np.append(puck_place(seed), height))
         layout = board_layout(seed)
         self.show_board(layout)
-        assert self.task.chain
-        self._env._target_pos = np.append(layout.goal(self.task.chain), height)
+        self._env._target_pos = np.append(layout.goal(chain), height)
         self.state = self._env._get_obs()
         self._steps_there = 0
 

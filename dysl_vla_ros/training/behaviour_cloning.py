@@ -129,9 +129,10 @@ def train(data: Path, output: Path, tasks: list[Task], settings: TrainingSetting
         keeper = None
         if leads:
             validation = Batches(load_episodes(data, own_tasks, validation=True, quiet=True), config, device)
-            keeper = Keeper(state, output, settings, validation, len(episodes), identity)
+            board = None
             if board_tasks:
-                keeper.board = BoardBatches(data, board_tasks, config, device, validation=True, quiet=True)
+                board = BoardBatches(data, board_tasks, config, device, validation=True, quiet=True)
+            keeper = Keeper(state, output, settings, validation, len(episodes), identity, board)
         progress = tqdm(total=settings.steps, initial=state.step, unit="step", disable=not leads, mininterval=5.0)
         while state.step < settings.steps:
             loss, error = state.student.loss(ahead.take(state.step), accelerator.autocast)

@@ -28,7 +28,7 @@ from dysl_vla_ros.policies.reference import (
     ReferenceNetwork,
     encode_words,
 )
-from dysl_vla_ros.simulation.board import DISC_COLOURS, DISCS, MOST_HOPS
+from dysl_vla_ros.simulation.board import DISCS, MOST_HOPS, BoardLayout
 from dysl_vla_ros.simulation.demonstrations import BOARD_ARRAYS
 from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, EXPERT_SPEED, Task
 from dysl_vla_ros.training.augmentation import move, vary
@@ -42,7 +42,6 @@ FIRST_HOP, LAYERS_A_HOP = 4, 4  # layers before the disc of the start is asked f
 GAIN = 10.0  # 1/m: the expert's, from the way that is left to its speed's share
 EARLY, READ, FOLLOW, POINT = 0.5, 0.1, 0.3, 0.3  # weights of the losses
 Hops = TypeVar("Hops", int, Tensor)
-COLOUR_NUMBERS = {colour: number for number, colour in enumerate(DISC_COLOURS)}
 
 
 def layers_for(hops: Hops) -> Hops:
@@ -136,14 +135,11 @@ class BoardBatches:
         )  # fmt: skip
 
     def _ways(self, frame: int, asked: NDArray[np.int64]) -> NDArray[np.int64]:
-        following, colours = self._following[frame], self._colours[frame]
-        rows = []
-        for chain in (self._chains[number] for number in asked.tolist()):
-            way = [int(np.argmax(colours == COLOUR_NUMBERS[chain.colour]))]
-            for hop in range(MOST_HOPS):
-                way.append(int(following[way[-1]]) if hop < chain.hops else way[-1])
-            rows.append(way)
-        return np.array(rows)
+        """Return the discs (Q, most hops + 1) of each chain's way on the board of a frame; behind the goal the goal."""
+        places = self._places[self._episodes.episode[frame]]
+        layout = BoardLayout(places, self._colours[frame], self._following[frame])
+        ways = [layout.way(self._chains[number]) for number in asked.tolist()]
+        return np.array([way + way[-1:] * (MOST_HOPS + 1 - len(way)) for way in ways])
 
     def _chunks(
         self, frames: NDArray[np.int64], ends: NDArray[np.int64], goals: NDArray[np.float64]

@@ -56,11 +56,21 @@ class Keeper:
         validation: Batches,
         frames: int,
         identity: dict[str, Any],
+        board: BoardBatches | None = None,
     ) -> None:
-        """Keep ``state`` in ``output``; ``identity``: what it belongs to, with a teacher's or base's hash if any."""
+        """Keep ``state`` in ``output``.
+
+        Args:
+            state: of the run.
+            output: checkpoint folder.
+            settings: of the run.
+            validation: frames that nothing is learned from.
+            frames: how many are learned from.
+            identity: what the state belongs to, with a teacher's or base's hash if any.
+            board: as ``validation``, where the board is learned.
+        """
         self._state, self._output, self._settings, self._validation = state, output, settings, validation
-        self._frames = frames
-        self.board: BoardBatches | None = None  # of validation, where the board is learned
+        self._frames, self._board = frames, board
         self._earlier = earlier_training(Path(settings.base)) if settings.base else {}
         self._identity, self._seconds_before = identity, state.seconds
         self._started = self._saved = time.monotonic()
@@ -94,8 +104,8 @@ class Keeper:
             "parameters": sum(parameter.numel() for parameter in student.network.parameters()),
             "seconds": round(state.seconds),
         }
-        if self.board and student.board:
-            counts = right_discs(student.network, student.board, self.board.drawn(BOARD_IMAGES, (0,), plain=True))
+        if self._board and student.board:
+            counts = right_discs(student.network, student.board, self._board.drawn(BOARD_IMAGES, (0,), plain=True))
             shares = {str(hops): round(right / max(1, of), 4) for hops, (right, of) in counts.items()}
             tqdm.write(f"step {state.step}: right disc by hops {shares}")
             record["right_discs"] = shares
