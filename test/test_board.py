@@ -20,7 +20,7 @@ from dysl_vla_ros.policies.reference import LAYOUTS, ReferenceConfig, ReferenceN
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.simulation import board
 from dysl_vla_ros.simulation.board import CHAINS, DISC_COLOURS, MOST_HOPS, Chain, board_layout, kind_of, relaid
-from dysl_vla_ros.simulation.demonstrations import record_task
+from dysl_vla_ros.simulation.demonstrations import record_task, save_arrays
 from dysl_vla_ros.simulation.experts import Expert
 from dysl_vla_ros.simulation.scene import Scene
 from dysl_vla_ros.simulation.tasks import (
@@ -181,6 +181,16 @@ def test_scenes_of_chains_are_their_own_and_most_show_another_board_at_each_tick
         with np.load(path, allow_pickle=False) as file:
             boards = len(np.unique(file["colours"], axis=0))
             assert boards == 1 if int(path.stem) % 4 == 0 else boards > 10
+
+
+def test_an_episode_that_does_not_say_its_board_is_refused_by_its_file(recorded, tmp_path):
+    for path in recorded.glob("*/*.npz"):
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files if name != "following"}
+        (tmp_path / path.parent.name).mkdir(exist_ok=True)
+        save_arrays(tmp_path / path.parent.name / path.name, arrays)
+    with pytest.raises(DataError, match=r"board-red-0/00000.npz cannot be read: .*following.* record again"):
+        BoardBatches(tmp_path, [task_named(name) for name in RECORDED], CONFIG, torch.device("cpu"), quiet=True)
 
 
 def test_a_question_is_answered_by_the_way_of_its_words(batches, recorded):

@@ -33,7 +33,7 @@ from dysl_vla_ros.simulation.demonstrations import BOARD_ARRAYS
 from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, EXPERT_SPEED, Task
 from dysl_vla_ros.training.augmentation import move, vary
 from dysl_vla_ros.training.batches import CAMERAS, SCENE_CENTRE, SCENE_SCALE, SCENE_WEIGHT, Autocast, as_pictures
-from dysl_vla_ros.training.dataset import demonstration_paths, load_episodes, mapped
+from dysl_vla_ros.training.dataset import demonstration_paths, load_episodes, mapped, readable
 
 QUESTIONS = 8  # chains that an image is asked for
 TAKEN_SHARE = 0.75  # of the images: the puck is taken, and the goal decides
@@ -89,8 +89,10 @@ class BoardBatches:
         self._config, self.device = config, device
         self._chains = [task.chain for task in tasks if task.chain]
         self._words = np.array([[encode_words(text, config) for text in task.instructions] for task in tasks])
-        files = [mapped(path, (*BOARD_ARRAYS, "places", "discs")) for task in tasks
-                 for path in demonstration_paths(folder, task, validation=validation)]  # fmt: skip
+        files = []
+        for path in (path for task in tasks for path in demonstration_paths(folder, task, validation=validation)):
+            with readable(path):
+                files.append(mapped(path, (*BOARD_ARRAYS, "places", "discs")))
         self._colours, self._following, self._taken = (
             np.concatenate([file[name] for file in files]) for name in BOARD_ARRAYS
         )

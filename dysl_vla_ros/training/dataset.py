@@ -3,6 +3,7 @@
 import math
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
@@ -78,14 +79,12 @@ def load_episodes(folder: Path, tasks: Sequence[Task], *, validation: bool = Fal
     for number, task in enumerate(tasks):
         paths = demonstration_paths(folder, task, validation=validation)
         for path in tqdm(paths, desc=f"reading {task.name}", unit="episode", disable=quiet, leave=False):
-            try:
+            with readable(path):
                 episode = mapped(path, (*CAMERAS, *ARRAYS, "instruction"))  # their sizes are right, then
                 with np.load(path, allow_pickle=False) as file:  # and their checksums are
                     episode |= {name: file[name] for name in ARRAYS}
                     said = str(file["instruction"])
                 del episode["instruction"]
-            except (OSError, ValueError, KeyError, BadZipFile, struct.error, MemoryError, OverflowError) as error:
-                raise DataError(f"{path} cannot be read: {error}; delete it and record again") from error
             length = len(episode["action"])
             total += length
             episode["task"] = np.full(length, number)
@@ -134,6 +133,19 @@ def episode_paths(folder: Path, task: Task) -> list[Path]:
             f"run `dysl_vla demonstrations {folder} --tasks {task.name}`"
         )
     return paths
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Say of an episode that cannot be read which it is and what to do.
+
+    Raises:
+        DataError: its file is damaged, or lacks something.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError, BadZipFile, struct.error, MemoryError, OverflowError) as error:
+        raise DataError(f"{path} cannot be read: {error}; delete it and record again") from error
 
 
 def mapped(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
