@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from dysl_vla_ros.commands.main import main
 from dysl_vla_ros.errors import CheckpointError, DataError
@@ -43,9 +44,12 @@ from dysl_vla_ros.training.board_lessons import (
     board_loss,
     hops_asked,
     layers_for,
+    lesson_at,
+    lesson_loss,
     patch_weights,
 )
 from dysl_vla_ros.training.dataset import load_episodes
+from dysl_vla_ros.training.keeper import STATE, Keeper
 from dysl_vla_ros.training.options import TrainingSettings
 from dysl_vla_ros.training.teacher import load_origin
 
@@ -319,6 +323,64 @@ def test_what_is_shown_on_chains_held_out_is_chosen_on_those_set_aside_of_their_
     assert chosen == [EASY[0], *(task for task in BOARD_SET_ASIDE if task.chain.hops == 3)]
     assert chosen_on(BOARD_HELD_OUT) == list(BOARD_SET_ASIDE)
     assert chosen_on([*BOARD, *EASY]) == [*BOARD, *EASY]
+
+
+def test_lessons_come_hop_after_hop_and_reach_no_layer_behind_theirs(batches):
+    given = [lesson_at(step, 200) for step in range(201)]
+    assert given[-1] is None and given[0] == 0
+    assert sorted(given[:-1]) == given[:-1] and set(given[:-1]) == set(range(MOST_HOPS + 1))
+    assert lesson_at(0, 0) is None, "without lessons there is none"
+    torch.manual_seed(0)
+    network = ReferenceNetwork(replace(CONFIG, layers=24))
+    heads, scene_head = BoardHeads(CONFIG.width), torch.nn.Linear(CONFIG.width, 6)
+    stack = {name for name, _ in network.named_parameters() if name.startswith("layers.")}
+    for hops in range(MOST_HOPS + 1):
+        network.zero_grad()
+        lesson_loss(network, heads, batches.drawn(2, (0, 5), hops=hops), nullcontext, hops).backward()
+        reached = {name for name, own in network.named_parameters() if own.grad is not None and own.grad.any()}
+        wanted = {name for name in stack if int(name.split(".")[1]) < layers_for(hops)}
+        assert reached & stack == wanted
+    network.zero_grad()
+    batch, random = batches.drawn(2, (0, 5)), np.random.default_rng(0)
+    board_loss(network, heads, scene_head, batch, nullcontext, random)[0].backward()
+    assert all(own.grad is not None for own in network.parameters())
+
+
+def test_a_lesson_asks_most_for_chains_that_go_on_from_its_hop(batches):
+    chains = batches.drawn(64, (0, 6)).hops
+    assert (chains == 4).float().mean() < 0.6 and (chains == 0).any(), "else half of each: two chains are recorded"
+    long = batches.drawn(64, (0, 6), hops=4).hops[:, 1:]
+    assert 0.8 < (long == 4).float().mean() < 1.0 and (long == 0).any()
+    plain, same = batches.drawn(3, (0, 7)), batches.drawn(3, (0, 7), hops=0)
+    assert torch.equal(plain.words, same.words) and torch.equal(plain.actions, same.actions)
+
+
+def test_lessons_that_were_interrupted_go_on_to_the_same_bits(recorded, tmp_path, monkeypatch):
+    tasks = [task_named(name) for name in RECORDED]
+    settings = replace(TINY, steps=7, board_lessons=5, save_seconds=0.0)
+    train(recorded, tmp_path / "whole", tasks, settings)
+    own = Keeper.after_step
+
+    def interrupted(keeper, *given):
+        told = own(keeper, *given)
+        if keeper._state.step == 3:
+            raise KeyboardInterrupt
+        return told
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Keeper, "after_step", interrupted)
+        train(recorded, tmp_path / "parts", tasks, settings)
+    assert int(load_file(tmp_path / "parts" / STATE)["step"]) == 3
+    train(recorded, tmp_path / "parts", tasks, settings)
+    once, twice = (load_file(tmp_path / run / STATE) for run in ("whole", "parts"))
+    assert not [name for name in once if not torch.equal(once[name], twice[name])]
+
+
+def test_lessons_of_a_board_that_is_not_learned_are_refused(recorded, tmp_path):
+    with pytest.raises(DataError, match="--board-lessons 3: no task of the board is learned; name one with --tasks"):
+        train(recorded, tmp_path, [task_named("reach")], replace(TINY, steps=3, board_lessons=3))
+    with pytest.raises(DataError, match="--board-lessons 3 is more than --steps 2"):
+        replace(TINY, board_lessons=3)
 
 
 def test_a_base_learns_the_words_of_new_tasks_and_keeps_its_own(tmp_path, recorded):

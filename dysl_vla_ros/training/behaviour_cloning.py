@@ -23,7 +23,7 @@ from dysl_vla_ros.policies.reference import LAYOUTS, ReferenceConfig
 from dysl_vla_ros.runtime.devices import cpu_has_bfloat16
 from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, Task
 from dysl_vla_ros.training.batches import Batches, BatchesAhead
-from dysl_vla_ros.training.board_lessons import BoardBatches
+from dysl_vla_ros.training.board_lessons import BoardBatches, lesson_at
 from dysl_vla_ros.training.dataset import Episodes, load_episodes
 from dysl_vla_ros.training.keeper import STATE, Keeper, claim
 from dysl_vla_ros.training.options import TrainingSettings
@@ -99,6 +99,10 @@ def train(data: Path, output: Path, tasks: list[Task], settings: TrainingSetting
     with claim(output) if leads else nullcontext():
         board_tasks = [task for task in tasks if task.chain]
         own_tasks = [task for task in tasks if not task.chain] or board_tasks
+        if settings.board_lessons and not board_tasks:
+            raise DataError(
+                f"--board-lessons {settings.board_lessons}: no task of the board is learned; name one with --tasks"
+            )
         episodes = load_episodes(data, own_tasks, quiet=not leads)
         origin = load_origin(tasks, settings, accelerator.device)
         teacher, config = origin.teacher, origin.config or with_tasks(configure_model(episodes, settings), tasks)
@@ -125,7 +129,12 @@ def train(data: Path, output: Path, tasks: list[Task], settings: TrainingSetting
         if board_tasks:
             lessons = BoardBatches(data, board_tasks, config, device, quiet=not leads)
             images = max(1, settings.board_images // accelerator.num_processes)
-            boards = BatchesAhead(lambda step: lessons.drawn(images, (settings.seed, step, process)), device)
+            boards = BatchesAhead(
+                lambda step: lessons.drawn(
+                    images, (settings.seed, step, process), hops=lesson_at(step, settings.board_lessons) or 0
+                ),
+                device,
+            )
         keeper = None
         if leads:
             validation = Batches(load_episodes(data, own_tasks, validation=True, quiet=True), config, device)
@@ -135,11 +144,16 @@ def train(data: Path, output: Path, tasks: list[Task], settings: TrainingSetting
             keeper = Keeper(state, output, settings, validation, len(episodes), identity, board)
         progress = tqdm(total=settings.steps, initial=state.step, unit="step", disable=not leads, mininterval=5.0)
         while state.step < settings.steps:
-            loss, error = state.student.loss(ahead.take(state.step), accelerator.autocast)
-            if boards:
-                random = np.random.default_rng((settings.seed, state.step, process, 2))
-                asked, error = state.student.board_loss(boards.take(state.step), accelerator.autocast, random)
-                loss = loss + asked
+            lesson = lesson_at(state.step, settings.board_lessons) if boards else None
+            if boards and lesson is not None:
+                loss = state.student.lesson_loss(boards.take(state.step), accelerator.autocast, lesson)
+                error = loss.detach()
+            else:
+                loss, error = state.student.loss(ahead.take(state.step), accelerator.autocast)
+                if boards:
+                    random = np.random.default_rng((settings.seed, state.step, process, 2))
+                    asked, error = state.student.board_loss(boards.take(state.step), accelerator.autocast, random)
+                    loss = loss + asked
             accelerator.backward(loss)
             average_gradients(state.parameters, accelerator)
             state.update(learning_rate(state.step, settings))
@@ -152,8 +166,12 @@ def train(data: Path, output: Path, tasks: list[Task], settings: TrainingSetting
 
 
 def average_gradients(parameters: Sequence[Tensor], accelerator: Accelerator) -> None:
-    """Average the gradients of all processes, as one vector and so always in one order, and clip its norm to 1."""
-    flat = torch.cat([parameter.grad.flatten() for parameter in parameters])  # type: ignore[union-attr]  # all have one
+    """Average the gradients of all processes, as one vector and so always in one order, and clip its norm to 1.
+
+    What a lesson does not reach has none: zeros.
+    """
+    gradients = [torch.zeros_like(own) if own.grad is None else own.grad for own in parameters]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
     flat = accelerator.reduce(flat, "mean")
     flat *= torch.clamp(1.0 / (flat.norm() + 1e-6), max=1.0)
     for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):

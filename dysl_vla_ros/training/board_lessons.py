@@ -4,9 +4,12 @@ One image answers every chain: while the hand fetches the puck the action is the
 goes straight to the goal, so that its chunk towards any disc follows from where the hand is. In the layout ``causal``
 patches see no words, and so the patches of an image are computed once for all its questions.
 
-Taught beside the action, in training alone (the deployed policy has none of these heads): what lies on each patch, and
-where its dot leads; behind layer 4 + 4 h, by a pointer of the action query over the patches, the disc after hop h; and
-the action behind layers from which on it can be known.
+Lessons come first (:func:`lesson_at`), without the action: hop after hop, each by chains that go on from it. Asked for
+all chains from the start, layers learn to stay where they are, right for most, and leave that only after hours.
+
+Taught in training alone (the deployed policy has none of these heads), later on beside the action: what lies on each
+patch, and where its dot leads; behind layer 4 + 4 h, by a pointer of the action query over the patches, the disc after
+hop h; and the action behind layers from which on it can be known.
 """
 
 from collections.abc import Sequence
@@ -40,8 +43,19 @@ TAKEN_SHARE = 0.75  # of the images: the puck is taken, and the goal decides
 READ_LAYERS, FOLLOW_LAYERS = 2, 4  # layers before what lies on a patch is read off it, and where its dot leads
 FIRST_HOP, LAYERS_A_HOP = 4, 4  # layers before the disc of the start is asked for; between two hops
 GAIN = 10.0  # 1/m: the expert's, from the way that is left to its speed's share
+LONG_SHARE = 0.85  # of the chains of a lesson about long ones: else to stay where one is would be right too often
 EARLY, READ, FOLLOW, POINT = 0.5, 0.1, 0.3, 0.3  # weights of the losses
+# what the board is first looked at for, and then each hop: where in the lessons the next one begins, of their steps
+BEGINS = (0.0, 0.4, 0.55, 0.7, 0.85)
 Hops = TypeVar("Hops", int, Tensor)
+
+
+def lesson_at(step: int, steps: int) -> int | None:
+    """Return the last hop that is taught at a step of lessons that last so many ``steps``; None: they are over.
+
+    0: what lies where, and where dots lead; no hop is learned before these are seen.
+    """
+    return sum(step >= begins * steps for begins in BEGINS[1:]) if step < steps else None
 
 
 def layers_for(hops: Hops) -> Hops:
@@ -102,13 +116,19 @@ class BoardBatches:
     def __len__(self) -> int:
         return len(self._taken)
 
-    def drawn(self, count: int, seed: tuple[int, ...], *, plain: bool = False) -> BoardBatch:
-        """Return ``count`` images, augmented if not ``plain``, each asked for chains drawn from all tasks'."""
+    def drawn(self, count: int, seed: tuple[int, ...], *, plain: bool = False, hops: int = 0) -> BoardBatch:
+        """Return ``count`` images, augmented if not ``plain``, each asked for chains drawn from all tasks'.
+
+        Above 0, ``hops`` draws most chains from those of at least so many.
+        """
         random = np.random.default_rng((*seed, 1))
         taken = random.random(count) < TAKEN_SHARE
         frames = np.where(taken, random.choice(self._kinds[1], count), random.choice(self._kinds[0], count))
         episodes, config = self._episodes, self._config
         asked = random.integers(len(self._chains), size=(count, QUESTIONS))
+        if hops:
+            long = [number for number, chain in enumerate(self._chains) if chain.hops >= hops]
+            asked = np.where(random.random(asked.shape) < LONG_SHARE, random.choice(long, asked.shape), asked)
         asked[:, 0] = episodes.task[frames]  # one is what was recorded
         words = self._words[asked, random.integers(self._words.shape[1], size=asked.shape)]
         ways = np.stack([self._ways(frame, own) for frame, own in zip(frames, asked, strict=True)])  # (B, Q, K + 1)
@@ -200,8 +220,10 @@ def _scores(queries: Tensor, keys: Tensor) -> Tensor:
     return torch.einsum("bqd,bnd->bqn", queries, keys) / keys.shape[-1] ** 0.5
 
 
-def asked_at_once(network: ReferenceNetwork, batch: BoardBatch) -> list[Tensor]:
+def asked_at_once(network: ReferenceNetwork, batch: BoardBatch, layers: int | None = None) -> list[Tensor]:
     """Return the hidden states before the first layer and behind each: (B, I + Q (T - I), D), I patches.
+
+    ``layers``: how many are run; None: all.
 
     They are those of B Q passes in the layout ``causal``, but that the patches of an image are there once.
     """
@@ -221,8 +243,10 @@ def asked_at_once(network: ReferenceNetwork, batch: BoardBatch) -> list[Tensor]:
     index = torch.cat([torch.arange(start), torch.arange(start, network.tokens).repeat(questions)])
     rotary = (network.rotary_cos[:, index], network.rotary_sin[:, index])
     states = [together]
-    for layer in network.layers[:-1]:
+    for layer in network.layers[: len(network.layers) - 1 if layers is None else layers]:
         states.append(layer(states[-1], attention_mask=attention, position_embeddings=rotary))
+    if layers is not None:
+        return states
     last = network.layers[-1]  # the library's own pass: the tokens that are read lie apart here
     states.append(LlamaDecoderLayer.forward(last, states[-1], attention_mask=attention, position_embeddings=rotary))
     return states
@@ -232,7 +256,6 @@ def board_loss(network: ReferenceNetwork, heads: BoardHeads, scene_head: nn.Modu
                autocast: Autocast, random: np.random.Generator) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return the training loss of a batch and the L1 of the actions, normalised."""
     questions, tail = batch.words.shape[1], network.tokens - network.words_at
-    patches_there = batch.discs.shape[-1]
     with autocast():
         states = asked_at_once(network, batch)
         ends = [state[:, network.words_at :].unflatten(1, (questions, tail)) for state in states]  # (B, Q, T - I, D)
@@ -245,22 +268,43 @@ def board_loss(network: ReferenceNetwork, heads: BoardHeads, scene_head: nn.Modu
             loss = loss + EARLY / 2 * _masked(_actions(network, ends[layer]), batch, needed < int(layer))
         proprioception = network.norm(ends[last][:, :, network.proprioception_at - network.words_at])
         loss = loss + SCENE_WEIGHT * (scene_head(proprioception).float() - batch.scene).abs().mean()
-        patches = network.norm(states[READ_LAYERS])[:, :patches_there]
-        there = torch.einsum("bdn,bnw->bdw", batch.discs, patches.float())
-        read = heads.read(there).float().unflatten(-1, (2, DISCS))  # (B, 9, 2, colours)
-        for number, colours in enumerate((batch.colours, batch.dots)):
-            loss = loss + READ * functional.cross_entropy(read[:, :, number].flatten(0, 1), colours.flatten())
-        patches = network.norm(states[min(FOLLOW_LAYERS, last)])[:, :patches_there]
-        led = heads.follows(patches, torch.einsum("bdn,bnw->bdw", batch.discs, patches.float())).float()
-        wanted = torch.take_along_dim(batch.discs, batch.following[..., None], 1)  # (B, 9, N)
-        loss = loss + FOLLOW * functional.cross_entropy(led.flatten(0, 1), wanted.flatten(0, 1))
-        for hop in hops_asked(last):
-            state = network.norm(states[min(layers_for(hop), last)])
-            wanted = torch.take_along_dim(batch.discs, batch.way[:, :, hop, None], 1)  # (B, Q, N)
-            query = state[:, network.words_at :].unflatten(1, (questions, tail))[:, :, -1]
-            pointed = heads.points(state[:, :patches_there], query).float()
-            loss = loss + POINT * functional.cross_entropy(pointed.flatten(0, 1), wanted.flatten(0, 1))
+        loss = loss + _taught(network, heads, batch, states, hops_asked(last))
     return loss, error.detach()
+
+
+def lesson_loss(
+    network: ReferenceNetwork, heads: BoardHeads, batch: BoardBatch, autocast: Autocast, hops: int
+) -> Tensor:
+    """Return the loss of what is seen on the board and of the first ``hops`` hops; no layer behind them is run."""
+    last = len(network.layers)
+    with autocast():
+        states = asked_at_once(network, batch, min(layers_for(hops), last - 1))
+        return _taught(network, heads, batch, states, range(min(hops, hops_asked(last)[-1]) + 1))
+
+
+def _taught(
+    network: ReferenceNetwork, heads: BoardHeads, batch: BoardBatch, states: Sequence[Tensor], hops: range
+) -> Tensor:
+    """Return the loss of what lies on the patches, of where dots lead, and of the disc after each of ``hops``."""
+    tail, patches_there = network.tokens - network.words_at, batch.discs.shape[-1]
+    last = len(states) - 1
+    patches = network.norm(states[min(READ_LAYERS, last)])[:, :patches_there]
+    there = torch.einsum("bdn,bnw->bdw", batch.discs, patches.float())
+    read = heads.read(there).float().unflatten(-1, (2, DISCS))  # (B, 9, 2, colours)
+    loss = torch.zeros((), device=read.device)
+    for number, colours in enumerate((batch.colours, batch.dots)):
+        loss = loss + READ * functional.cross_entropy(read[:, :, number].flatten(0, 1), colours.flatten())
+    patches = network.norm(states[min(FOLLOW_LAYERS, last)])[:, :patches_there]
+    led = heads.follows(patches, torch.einsum("bdn,bnw->bdw", batch.discs, patches.float())).float()
+    wanted = torch.take_along_dim(batch.discs, batch.following[..., None], 1)  # (B, 9, N)
+    loss = loss + FOLLOW * functional.cross_entropy(led.flatten(0, 1), wanted.flatten(0, 1))
+    for hop in hops:
+        state = network.norm(states[min(layers_for(hop), last)])
+        wanted = torch.take_along_dim(batch.discs, batch.way[:, :, hop, None], 1)  # (B, Q, N)
+        query = state[:, network.words_at :].unflatten(1, (batch.words.shape[1], tail))[:, :, -1]
+        pointed = heads.points(state[:, :patches_there], query).float()
+        loss = loss + POINT * functional.cross_entropy(pointed.flatten(0, 1), wanted.flatten(0, 1))
+    return loss
 
 
 def _actions(network: ReferenceNetwork, ends: Tensor) -> Tensor:

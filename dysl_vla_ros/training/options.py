@@ -31,6 +31,9 @@ class TrainingSettings:
     heads: int = _option(5, "of attention")
     feed_forward: int = _option(384, "width inside a layer")
     board_images: int = _option(24, "images of the board a step, over all processes; each is asked for 8 chains")
+    board_lessons: int = _option(
+        0, "of the steps, the first ones: of the board alone, hop after hop, through as many layers as that takes"
+    )
     layout: str = _option("", "open or causal: what patches attend to (default: the base's, without one open)")
     wrist_pixels: int = _option(72, "edge of the wrist camera's picture as the policy takes it; a multiple of 24")
     teacher: str = _option(
@@ -52,7 +55,7 @@ class TrainingSettings:
         """
         least = {
             "steps": 1, "batch_size": 1, "horizon": 1, "layers": 2, "heads": 1, "width": 1, "wrist_pixels": 24,
-            "board_images": 1, "save_seconds": 0, "checkpoint_steps": 1,
+            "board_images": 1, "board_lessons": 0, "save_seconds": 0, "checkpoint_steps": 1,
         }  # fmt: skip
         faults = [
             f"--{name.replace('_', '-')} must be at least {low}, not {getattr(self, name)}"
@@ -65,6 +68,8 @@ class TrainingSettings:
             faults.append(f"--wrist-pixels must be a multiple of 24, not {self.wrist_pixels}")
         if self.layout not in ("", "open", "causal"):
             faults.append(f"--layout must be open or causal, not {self.layout}")
+        if self.board_lessons > self.steps:
+            faults.append(f"--board-lessons {self.board_lessons} is more than --steps {self.steps}")
         if self.base and self.teacher:
             faults.append("--base and --teacher go apart: a student begins with its teacher's weights")
         if faults:

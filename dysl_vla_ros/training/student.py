@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dysl_vla_ros.policies.reference import ReferenceConfig, ReferenceNetwork
 from dysl_vla_ros.training.batches import SCENE_WEIGHT, Autocast, Batch
-from dysl_vla_ros.training.board_lessons import BoardBatch, BoardHeads, board_loss
+from dysl_vla_ros.training.board_lessons import BoardBatch, BoardHeads, board_loss, lesson_loss
 
 
 class Student(nn.Module):
@@ -35,3 +35,8 @@ class Student(nn.Module):
         """Return the training loss of the board's questions and the masked L1 of their actions."""
         assert self.board is not None
         return board_loss(self.network, self.board, self.scene, batch, autocast, random)
+
+    def lesson_loss(self, batch: BoardBatch, autocast: Autocast, hops: int) -> Tensor:
+        """Return the loss of a lesson about the first ``hops`` hops; what it does not reach gets no gradient."""
+        assert self.board is not None
+        return lesson_loss(self.network, self.board, batch, autocast, hops)
