@@ -60,17 +60,42 @@ def test_a_policy_of_joints_is_distilled_and_calibrated_on_a_bag(
     assert Runtime.load(str(checkpoint), "").description.calibrated
 
 
-@pytest.mark.parametrize("verb", ["replay", "tune"])
-def test_what_measures_an_end_effector_refuses_a_policy_of_joints(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+def test_what_searches_by_millimetres_refuses_a_policy_of_joints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = make_tiny_checkpoint(tmp_path / "base", action=joint_positions())
     make_tiny_dysl(checkpoint / "dysl", checkpoint)
     bag = write_tiny_bag(tmp_path / "bag", 3)
-    words = {"tune": ["--target-ms", "10"], "replay": []}[verb]
-    assert main([verb, str(bag), "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out"), *words]) != 0
+    words = ["tune", str(bag), "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out"), "--target-ms", "10"]
+    assert main(words) != 0
     told = capsys.readouterr().err
     assert "takes actions of the kind end_effector_delta; this policy's are joint_position of shoulder, elbow" in told
+
+
+@pytest.mark.parametrize("gripper", [True, False])
+def test_a_policy_of_joints_is_replayed_in_degrees(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], gripper: bool
+) -> None:
+    spec = joint_positions(gripper=gripper)
+    checkpoint = make_tiny_checkpoint(tmp_path / "base", action=spec)
+    make_tiny_dysl(checkpoint / "dysl", checkpoint, offset=9.0)
+    bag, out = write_tiny_bag(tmp_path / "bag", 8), tmp_path / "out"
+    words = ["--out", str(out), "--max-deviation", "0.0001", "--against", str(checkpoint / "dysl")]
+    assert main(["replay", str(bag), "--checkpoint", str(checkpoint), *words]) == 1
+    printed = capsys.readouterr().out
+    assert "p95 of the deviation of joints from full depth is" in " ".join(printed.split())
+    assert "deg p95" in printed and ("grip p95" in printed) == gripper
+    found = json.loads((out / "replay.json").read_text())
+    actions = {side: np.array([row[side]["action"] for row in found["moments"]]) for side in ("full depth", "skipping")}
+    apart = np.abs(actions["full depth"] - actions["skipping"])
+    degrees = np.maximum(np.degrees(apart[:, 0]), apart[:, 1])
+    deviation = found["deviation"]["all"]
+    assert deviation["joint_degrees"]["max"] == pytest.approx(degrees.max(), rel=1e-4) and degrees.max() > 0
+    assert deviation["joint_percent"]["mean"] == pytest.approx(apart[:, 2].mean() / 2, rel=1e-4)
+    assert ("gripper" in deviation) == gripper and "translation_mm" not in deviation
+    page = (out / "replay.html").read_text()
+    assert "joints, degrees" in page and "sliding joints" not in page and "over the chunk, degrees" in page
+    assert ("gripper, opening" in page) == gripper and "None" not in re.sub(r"base64,[^\"]+", "", page)
 
 
 @pytest.mark.parametrize("what", ["chunks", "twists"])

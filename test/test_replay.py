@@ -254,7 +254,7 @@ def test_the_real_command_ends_with_the_first_criterion_that_failed_and_writes_i
     assert "report: replay_out/replay.html" in done.stdout and (tmp_path / "replay_out" / "replay.json").is_file()
     assert "--max-p99-ms: passed" in done.stdout and "--min-layer-reduction: FAILED" in done.stdout
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("dysl_vla replay: failed: p95 of the translation's deviation") and "--max-deviation" in last
+    assert last.startswith("dysl_vla replay: failed: p95 of the deviation of translation") and "--max-deviation" in last
     assert "--min-layer-reduction" not in last, "the first failure is named"
 
 

@@ -29,7 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("replay_out"), help="folder for replay.json and replay.html")
     parser.add_argument("--rerun", type=Path, metavar="FILE.rrd", help="also write a recording for the Rerun viewer")
     parser.add_argument(
-        "--max-deviation", type=float, metavar="MM", help="largest p95 of the first action's translation deviation"
+        "--max-deviation",
+        type=float,
+        metavar="LIMIT",
+        help="largest p95 of the first action's deviation: mm of the translation; of joints degrees (docs/replay.md)",
     )
     parser.add_argument("--max-p99-ms", type=float, metavar="MS", help="largest p99 of an inference with skipping")
     parser.add_argument(

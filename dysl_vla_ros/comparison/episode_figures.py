@@ -66,7 +66,8 @@ def figures_of(method: str, record: EpisodeRecord, first_actions: Sequence[Float
     actions = np.stack(first_actions[: len(traces)]) if traces else np.zeros((0, 4), np.float32)
     ruled = [trace for trace in traces if not trace.full_depth_reason]
     firsts = tuple(first for first, _ in record.blocks)
-    phase = phases(actions, times, np.zeros(len(actions), int), 1.0)  # of the speed only its ratios count
+    speed = np.linalg.norm(actions[:, :3].astype(np.float64), axis=1)  # only its ratios count
+    phase = phases(speed, actions[:, -1], times, np.zeros(len(actions), int))
     points = [[trace.allow_points[block] for trace in traces] for block in range(len(record.blocks))]
     return EpisodeFigures(
         method=method,

@@ -1,15 +1,73 @@
 """How far two series of actions lie apart: millimetres, degrees, gripper opening; over all and by phase.
 
-By phase, because what skipping may cost depends on it: free motion forgives, a grasp does not.
+What lies apart depends on the kind of action (:func:`measures`). By phase, because what skipping may cost depends on
+it: free motion forgives, a grasp does not.
 """
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dysl_vla_ros.interfaces import ActionSpec
+from dysl_vla_ros.interfaces import JOINT_VELOCITY, ActionSpec
+from dysl_vla_ros.joint_units import DEGREES, ENDS, METRES, PERCENT, RADIANS
 from dysl_vla_ros.records.phases import PHASES, Actions
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One way in which actions lie apart."""
+
+    name: str  # key among figures, unit included
+    words: str  # what lies apart
+    unit: str
+    apart: Callable[[Actions, Actions], NDArray[np.float64]]  # of actions (..., A), physical units -> (...)
+    digits: int = 2
+
+
+def measures(action: ActionSpec) -> tuple[Measure, ...]:
+    """Return how actions of a policy lie apart; the first one leads: charts and criteria go by it.
+
+    Of an end effector: translation in mm over one action, rotation in degrees, gripper opening. Of joints the one that
+    lies furthest apart: turning joints in degrees, sliding ones in mm, those given as shares of a range in percent of
+    it (of velocities each a second); gripper opening.
+    """
+    if not action.moves_joints:
+        return (
+            Measure("translation_mm", "translation", "mm", translation_mm),
+            Measure("rotation_degrees", "rotation", "degrees", rotation_degrees),
+            Measure("gripper", "gripper", "opening", gripper_opening, 3),
+        )
+    name, unit = ("_per_s", "/s") if action.kind == JOINT_VELOCITY else ("", "")
+    kinds = (
+        ("joint_degrees", "joints", "degrees", (RADIANS, DEGREES)),
+        ("joint_mm", "sliding joints", "mm", (METRES,)),
+        ("joint_percent", "joints", "% of the range", tuple(ENDS)),
+    )
+    found = []
+    for key, words, own_unit, units in kinds:
+        places = [index for index in action.joint_indices if action.units[index] in units]
+        if places:
+            found.append(Measure(key + name, words, own_unit + unit, _furthest(action, places)))
+    if (gripper := action.gripper_index) is not None:
+        whole = 100.0 if action.units[gripper] == PERCENT else 1.0
+        apart = lambda one, other: np.abs(one[..., gripper].astype(np.float64) - other[..., gripper]) / whole  # noqa: E731
+        found.append(Measure("gripper", "gripper", "opening", apart, 3))
+    return tuple(found)
+
+
+def _furthest(action: ActionSpec, places: Sequence[int]) -> Callable[[Actions, Actions], NDArray[np.float64]]:
+    """Return the largest distance among some joints, in degrees, mm or percent of their range."""
+    shown = {RADIANS: np.degrees(1.0), DEGREES: 1.0, METRES: 1e3}
+    shown |= {unit: 100.0 / (last - first) for unit, (first, last) in ENDS.items()}
+    factor = np.array([shown[action.units[index]] for index in places])
+
+    def apart(one: Actions, other: Actions) -> NDArray[np.float64]:
+        return np.asarray(np.max(np.abs(one[..., places].astype(np.float64) - other[..., places]) * factor, axis=-1))
+
+    return apart
 
 
 def translation_mm(one: Actions, other: Actions) -> NDArray[np.float64]:
@@ -39,34 +97,33 @@ def gripper_opening(one: Actions, other: Actions) -> NDArray[np.float64]:
 
 
 def normalised_distance(one: Actions, other: Actions, action: ActionSpec) -> NDArray[np.float64]:
-    """Return the distance that ranks moments: lengths of translation, rotation and gripper, normalised, added up."""
+    """Return the distance that ranks moments, normalised: translation (or joints), rotation and gripper, added up."""
     apart = action.normalise(one).astype(np.float64) - action.normalise(other)
-    parts = np.linalg.norm(apart[..., :3], axis=-1) + np.linalg.norm(apart[..., 3:-1], axis=-1)
-    return parts + np.nan_to_num(np.abs(apart[..., -1]))
+    moving, turning, gripper = (np.linalg.norm(apart[..., places], axis=-1) for places in action.motion_parts)
+    return np.asarray(moving + turning + np.nan_to_num(gripper))
 
 
-def figures(one: Actions, other: Actions, phase: NDArray[Any], **further: NDArray[Any]) -> dict[str, Any]:
+def figures(
+    one: Actions, other: Actions, phase: NDArray[Any], measured: Sequence[Measure], **further: NDArray[Any]
+) -> dict[str, Any]:
     """Return mean, p50, p95 and max of every deviation, over all moments and in each phase.
 
     Args:
         one: (n, A) actions.
         other: (n, A) what they are compared with; rows of NaN are left out.
         phase: (n,) of each moment, places in :data:`PHASES`.
+        measured: the policy's :func:`measures`.
         further: (n,) more deviations of the same moments.
     """
-    columns = {
-        "translation_mm": translation_mm(one, other),
-        "rotation_degrees": rotation_degrees(one, other),
-        "gripper": gripper_opening(one, other),
-        **further,
-    }
+    columns = {measure.name: measure.apart(one, other) for measure in measured} | further
     table = {"all": _spread(columns, np.ones(len(one), bool))}
     table |= {name: _spread(columns, phase == number) for number, name in enumerate(PHASES)}
     return table
 
 
 def _spread(columns: dict[str, NDArray[Any]], chosen: NDArray[Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {"moments": int(np.sum(chosen & np.isfinite(columns["translation_mm"])))}
+    first = next(iter(columns.values()))
+    found: dict[str, Any] = {"moments": int(np.sum(chosen & np.isfinite(first)))}
     for name, column in columns.items():
         values = column[chosen]
         values = values[np.isfinite(values)]

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dysl_vla_ros.interfaces import JOINT_POSITION, ActionSpec
+from dysl_vla_ros.joint_units import PERCENT
+
 FREE, SLOW, CLOSING, OPENING = "free motion", "slow motion", "gripper closes", "gripper opens"
 PHASES = (FREE, SLOW, CLOSING, OPENING)
 SLOW_SHARE = 0.3  # of the recording's 90th percentile of speed: below it motion counts as slow, hence precise
@@ -17,7 +20,9 @@ GRIPPER_WINDOW = 0.25  # s before and after a moment
 Actions = NDArray[Any]
 
 
-def phases(actions: Actions, times: NDArray[np.float64], episodes: NDArray[Any], time_step: float) -> NDArray[np.int8]:
+def phases(
+    speed: NDArray[np.float64], gripper: NDArray[Any] | None, times: NDArray[np.float64], episodes: NDArray[Any]
+) -> NDArray[np.int8]:
     """Return the phase of each moment, as places in :data:`PHASES`.
 
     The gripper closes (opens) at a moment where its target falls (rises) by :data:`GRIPPER_CHANGE` or more from
@@ -25,22 +30,46 @@ def phases(actions: Actions, times: NDArray[np.float64], episodes: NDArray[Any],
     :data:`SLOW_SHARE` of the 90th percentile of the recording's speeds, else free.
 
     Args:
-        actions: (n, A) the action played first at each moment; of a recording, at full depth.
+        speed: (n,) of the action played first at each moment, in any unit; of a recording, at full depth.
+        gripper: (n,) its target opening, 0 to 1; None: there is none.
         times: (n,) s, never falling within an episode.
         episodes: (n,) number of the episode.
-        time_step: s that an action spans.
     """
-    found = np.full(len(actions), PHASES.index(FREE), np.int8)
-    if not len(actions):
+    found = np.full(len(speed), PHASES.index(FREE), np.int8)
+    if not len(speed):
         return found
-    speed = np.linalg.norm(actions[:, :3].astype(np.float64), axis=1) / time_step
     found[speed < SLOW_SHARE * np.percentile(speed, 90)] = PHASES.index(SLOW)
+    if gripper is None:
+        return found
     for episode in np.unique(episodes):
         rows = np.flatnonzero(episodes == episode)
-        own, gripper = times[rows], actions[rows, -1]
+        own, target = times[rows], gripper[rows]
         before = np.searchsorted(own, own - GRIPPER_WINDOW - 1e-6)
         after = np.searchsorted(own, own + GRIPPER_WINDOW + 1e-6, side="right") - 1
-        change = gripper[after] - gripper[before]
+        change = target[after] - target[before]
         found[rows[change <= -GRIPPER_CHANGE]] = PHASES.index(CLOSING)
         found[rows[change >= GRIPPER_CHANGE]] = PHASES.index(OPENING)
     return found
+
+
+def speed_and_gripper(
+    actions: Actions, times: NDArray[np.float64], episodes: NDArray[Any], action: ActionSpec
+) -> tuple[NDArray[np.float64], NDArray[Any] | None]:
+    """Return how fast actions (n, A) in physical units move (n,), and the target opening (n,) where there is a gripper.
+
+    An end effector in m/s; joints in their scales a second, absolute targets by their way from moment to moment.
+    """
+    place = action.gripper_index
+    share = 100.0 if place is not None and action.units[place] == PERCENT else 1.0
+    gripper = None if place is None else actions[:, place] / np.float32(share)
+    if not action.moves_joints:
+        return np.linalg.norm(actions[:, :3].astype(np.float64), axis=1) / action.time_step, gripper
+    joints = list(action.joint_indices)
+    moved = actions[:, joints].astype(np.float64)
+    if action.kind == JOINT_POSITION and len(actions) > 1:
+        passed = np.diff(times)
+        same = (np.diff(episodes) == 0) & (passed > 0)
+        moved = np.where(same, 1.0 / np.where(same, passed, 1.0), 0.0)[:, None] * np.diff(moved, axis=0)
+        moved, follows = np.concatenate([moved, moved[-1:]]), np.concatenate([[False], same])
+        moved[1:] = np.where(follows[1:, None], moved[:-1], moved[1:])  # the first of an episode by what follows it
+    return np.linalg.norm(moved / np.asarray(action.scale, np.float64)[joints], axis=1), gripper

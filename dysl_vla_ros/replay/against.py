@@ -171,17 +171,20 @@ def comparison_figures(replay: Replay, against: Against, pair: Comparison, phase
     this = replay.track(SKIPPING)
     own, own_full = this.columns["action"][pair.rows], replay.track(FULL).columns["action"][pair.rows]
     other = pair.track.columns["action"][pair.other_rows]
-    chosen = phase[pair.rows]
+    chosen, measured = phase[pair.rows], replay.measures
     return {
         "kind": against.kind,
         "name": against.name,
         "moments": len(pair.rows),
-        "this": {"layers": layer_figures(this, pair.rows), "deviation": figures(own, own_full, chosen)},
+        "this": {"layers": layer_figures(this, pair.rows), "deviation": figures(own, own_full, chosen, measured)},
         "other": {
             "layers": layer_figures(pair.track, pair.other_rows),
-            "deviation": figures(other, pair.full, chosen),
+            "deviation": figures(other, pair.full, chosen, measured),
         },
-        "between": {"skipping": figures(other, own, chosen), "full": figures(pair.full, own_full, chosen)},
+        "between": {
+            "skipping": figures(other, own, chosen, measured),
+            "full": figures(pair.full, own_full, chosen, measured),
+        },
     }
 
 

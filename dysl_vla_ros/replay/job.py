@@ -16,7 +16,6 @@ from tqdm import tqdm
 import dysl_vla_ros
 from dysl_vla_ros.bags.reader import BagReader
 from dysl_vla_ros.control.chunk_time import require_playable
-from dysl_vla_ros.control.kinds import require_end_effector
 from dysl_vla_ros.errors import BagError
 from dysl_vla_ros.files import require_writable, sha256
 from dysl_vla_ros.interfaces import StepResult
@@ -58,7 +57,7 @@ class ReplaySettings:
     every: int = 1  # each n-th frame of the first camera
     output: Path = Path("replay_out")  # folder for replay.json and replay.html
     rerun: Path | None = None  # file for the Rerun viewer
-    max_deviation: float | None = None  # mm, 95th percentile of the first action's translation
+    max_deviation: float | None = None  # 95th percentile of the first action's: mm of translation, or of joints degrees
     max_p99_ms: float | None = None  # of an inference with skipping
     min_layer_reduction: float | None = None  # share of the layers
     strict: bool = False  # a bag with losses, or whose clock was set back, cannot serve
@@ -93,8 +92,8 @@ def replay(bag: str | Path, checkpoint: str | Path, settings: ReplaySettings | N
         settings: None: the defaults.
 
     Returns:
-        The figures (mm, rad, ms, layers; :attr:`Outcome.about` as ``replay.json`` has them), and whether each criterion
-        is met: :attr:`Outcome.failure` is the first that is not.
+        The figures (mm, degrees, ms, layers; :attr:`Outcome.about` as ``replay.json`` has them), and whether each
+        criterion is met: :attr:`Outcome.failure` is the first that is not.
 
     Raises:
         BagError: the bag cannot serve, or what it is to be compared with.
@@ -104,7 +103,6 @@ def replay(bag: str | Path, checkpoint: str | Path, settings: ReplaySettings | N
     require_writable(settings.output, "name another folder with --out")
     parameters = read_parameters(settings.parameters) if settings.parameters else ReplayParameters()
     runtime = Runtime.load(str(checkpoint), settings.adapters, threads=settings.threads)
-    require_end_effector(runtime.description.action, "a replay")
     if settings.parameters:
         require_playable(parameters.control, runtime.description.action)
     other = settings.against
@@ -160,7 +158,8 @@ def _conclude(
     summary = summarise(done, phase)
     timings: dict[str, Any] = {name: timing_figures(done.track(name)) for name in (FULL, SKIPPING)}
     pair = others.compare(done, compared) if compared else None
-    criteria = judge(summary, timings, settings.max_deviation, settings.max_p99_ms, settings.min_layer_reduction)
+    limits = (settings.max_deviation, settings.max_p99_ms, settings.min_layer_reduction)
+    criteria = judge(summary, timings, done.measures[0], *limits)
     timed = [criterion for criterion in criteria if criterion.name == "max-p99-ms"]
     timings |= {"machine": processor(), "criteria": [dataclasses.asdict(criterion) for criterion in timed]}
     about = {

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dysl_vla_ros.records.deviation import Measure
 from dysl_vla_ros.records.phases import CLOSING, FREE, OPENING, PHASES, SLOW
 from dysl_vla_ros.reports.charts import FAINT, INK, PART_COLOURS, RAN, VERIFIED, chart_of
 
@@ -16,18 +17,21 @@ PHASE_COLOURS = {FREE: "#f4f6f8", SLOW: "#d5e3f2", CLOSING: "#f6cfae", OPENING: 
 def deviation(
     times: NDArray[np.float64],
     series: Mapping[str, NDArray[Any]],
+    lead: Measure,
     phase: NDArray[np.int8],
     verified: NDArray[np.bool_],
 ) -> str:
-    """Draw how far translations lie apart over an episode, on the colours of its phases.
+    """Draw how far actions lie apart over an episode, on the colours of its phases.
 
     Args:
         times: (n,) s.
-        series: name -> (n,) mm; the first is skipping's against full depth, where verified inferences are marked.
+        series: name -> (n,) of ``lead``; the first is skipping's against full depth, its verified ones are marked.
+        lead: what lies apart, and its unit.
         phase: (n,) places in PHASES.
         verified: (n,) of skipping.
     """
-    with chart_of("Deviation of translation, mm over one action", "mm") as chart:
+    over = "" if lead.name.startswith("joint") else " over one action"
+    with chart_of(f"Deviation of {lead.words}, {lead.unit}{over}", lead.unit) as chart:
         edges = np.append(times, times[-1] + (np.median(np.diff(times)) if len(times) > 1 else 0.05))
         for name in PHASES:
             for start, end in _runs(phase == PHASES.index(name)):
@@ -44,14 +48,14 @@ def deviation(
     return chart.image
 
 
-def phase_bars(sides: Mapping[str, Mapping[str, Any]]) -> str:
-    """Draw the p95 of the translation's deviation in each phase; ``sides``: name -> figures."""
-    with chart_of("Deviation from full depth by phase, p50 and p95", "mm", "") as chart:
+def phase_bars(sides: Mapping[str, Mapping[str, Any]], lead: Measure) -> str:
+    """Draw p50 and p95 of the deviation of ``lead`` in each phase; ``sides``: name -> figures."""
+    with chart_of("Deviation from full depth by phase, p50 and p95", lead.unit, "") as chart:
         width = 0.8 / len(sides)
         for number, (colour, table) in enumerate(zip(SIDE_COLOURS[1:], sides.values(), strict=False)):
             places = np.arange(len(PHASES)) + (number - (len(sides) - 1) / 2) * width
             for share, alpha in (("p95", 0.45), ("p50", 1.0)):
-                heights = [(table[name]["translation_mm"] or {}).get(share, 0.0) for name in PHASES]
+                heights = [(table[name][lead.name] or {}).get(share, 0.0) for name in PHASES]
                 chart.axes.bar(places, heights, width=0.9 * width, color=colour, alpha=alpha)
         chart.axes.set_xticks(range(len(PHASES)), PHASES)
         chart.legend([(colour, f"{name} (pale: p95)") for colour, name in zip(SIDE_COLOURS[1:], sides, strict=False)])

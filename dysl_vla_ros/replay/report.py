@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dysl_vla_ros.files import write_text
-from dysl_vla_ros.records.deviation import gripper_opening, rotation_degrees, translation_mm
 from dysl_vla_ros.records.phases import PHASES
 from dysl_vla_ros.records.trace import EpisodeRecord
 from dysl_vla_ros.replay import plots
@@ -48,6 +47,9 @@ def write_report(
         phases=PHASES,
         parts=PARTS,
         overview=page.overview(about),
+        measures=replay.measures,
+        lead=replay.measures[0],
+        has_gripper=any(measure.name == "gripper" for measure in replay.measures),
         sections=[page.section(film) for film in replay.album.films],
         worst=page.worst(),
     )
@@ -61,7 +63,8 @@ class _Page:
         self.replay, self.phase, self.pair = replay, phase, pair
         self.full, self.skipping = replay.track(FULL), replay.track(SKIPPING)
         self.times = replay.moments["time"]
-        self.mm = translation_mm(self.skipping.columns["action"], self.full.columns["action"])
+        self.lead = replay.measures[0]
+        self.apart = self.lead.apart(self.skipping.columns["action"], self.full.columns["action"])
 
     def overview(self, about: Mapping[str, Any]) -> list[str]:
         sides = {FULL: self.full, SKIPPING: self.skipping}
@@ -77,7 +80,7 @@ class _Page:
         milliseconds = {name: track.columns["milliseconds"][rows[name]] for name, track in sides.items()}
         calls, verified = self.skipping.columns["calls"], self.skipping.columns["verified"]
         return [
-            plots.phase_bars(deviations),
+            plots.phase_bars(deviations, self.lead),
             plots.layers(calls, verified, self.skipping.layers_total),
             plots.latencies({name: values[:, PARTS.index("total")] for name, values in milliseconds.items()}),
             plots.latency_parts({name: (PARTS, values) for name, values in milliseconds.items()}),
@@ -120,7 +123,7 @@ class _Page:
         That is a verified one, else the one that deviates most.
         """
         share = -(-len(rows) // MOST_POINTS)
-        weight = self.mm[rows] + 1e6 * self.skipping.columns["verified"][rows]
+        weight = self.apart[rows] + 1e6 * self.skipping.columns["verified"][rows]
         places = [start + int(np.argmax(weight[start : start + share])) for start in range(0, len(rows), share)]
         return rows[places]
 
@@ -136,9 +139,7 @@ class _Page:
                     "instruction": self.replay.episodes[self.replay.moments["episode"][row]].instruction,
                     "phase": PHASES[self.phase[row]],
                     "pictures": [image_source(picture) for picture in pictures],
-                    "mm": float(self.mm[row]),
-                    "degrees": float(rotation_degrees(one, other)),
-                    "gripper": float(gripper_opening(one, other)),
+                    "apart": [(measure, float(measure.apart(one, other))) for measure in self.replay.measures],
                     "calls": int(skipping["calls"][row]),
                     "total": self.skipping.layers_total,
                     "verified": bool(skipping["verified"][row]),
@@ -159,16 +160,17 @@ class _Page:
         return self._record(self.pair.track, self.pair.other_rows[chosen].tolist(), times)
 
     def _deviation(self, rows: NDArray[Any], times: NDArray[np.float64]) -> str:
-        series = {"skipping": self.mm[rows]}
+        series = {"skipping": self.apart[rows]}
         if self.pair is not None:
             other = np.full(len(self.times), np.nan)
             actions = self.pair.track.columns["action"][self.pair.other_rows]
-            other[self.pair.rows] = translation_mm(actions, self.pair.full)
+            other[self.pair.rows] = self.lead.apart(actions, self.pair.full)
             series["other"] = other[rows]
         moments = self.replay.moments
         if np.isfinite(moments["recorded"][rows, 0]).any():
-            series["from the recorded"] = translation_mm(moments["recorded_skipping"][rows], moments["recorded"][rows])
-        return plots.deviation(times, series, self.phase[rows], self.skipping.columns["verified"][rows])
+            from_recorded = self.lead.apart(moments["recorded_skipping"][rows], moments["recorded"][rows])
+            series["from the recorded"] = from_recorded
+        return plots.deviation(times, series, self.lead, self.phase[rows], self.skipping.columns["verified"][rows])
 
     def _film(self, film: Film, times: NDArray[np.float64]) -> list[dict[str, Any]]:
         """Return one picture for each equal part of the episode's time: marks above them lie where they belong."""

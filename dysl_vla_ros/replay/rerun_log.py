@@ -9,11 +9,10 @@ import numpy as np
 from dysl_vla_ros.errors import BagError
 from dysl_vla_ros.interfaces import PolicyDescription, StepResult
 from dysl_vla_ros.recordings.moments import Moment
-from dysl_vla_ros.records.deviation import gripper_opening, rotation_degrees, translation_mm
+from dysl_vla_ros.records.deviation import measures
 from dysl_vla_ros.replay.run import FULL
 
 TIMELINE = "bag_time"
-AXES = ("x", "y", "z", "rx", "ry", "rz")
 
 
 class RerunLog:
@@ -32,8 +31,7 @@ class RerunLog:
         self._rerun: Any = rerun
         self._path = path
         self._blocks = description.blocks
-        dimensions = description.action.dimensions
-        self._names = (*AXES[: dimensions - 1], "gripper")
+        self._names, self._measures = description.action.names, measures(description.action)
         self._stream = rerun.RecordingStream("dysl_vla_replay")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,9 +78,8 @@ class RerunLog:
         stream.log(f"{name}/milliseconds", rerun.Scalars(result.timings.total))
         if trace.verified:
             stream.log(f"{name}/verified", rerun.TextLog(trace.verify_reason))
-        stream.log(f"{name}/deviation/translation_mm", rerun.Scalars(float(translation_mm(action, full))))
-        stream.log(f"{name}/deviation/rotation_degrees", rerun.Scalars(float(rotation_degrees(action, full))))
-        stream.log(f"{name}/deviation/gripper", rerun.Scalars(float(gripper_opening(action, full))))
+        for measure in self._measures:
+            stream.log(f"{name}/deviation/{measure.name}", rerun.Scalars(float(measure.apart(action, full))))
 
     def _log_action(self, name: str, action: Any) -> None:
         for axis, value in zip(self._names, action, strict=True):

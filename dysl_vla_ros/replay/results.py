@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dysl_vla_ros.files import write_atomically
-from dysl_vla_ros.records.deviation import figures
-from dysl_vla_ros.records.phases import PHASES, phases
+from dysl_vla_ros.records.deviation import Measure, figures
+from dysl_vla_ros.records.phases import PHASES, phases, speed_and_gripper
 from dysl_vla_ros.replay.run import FULL, SKIPPING, Replay
 from dysl_vla_ros.replay.tracks import PARTS, Track
 
@@ -38,12 +38,16 @@ class Criterion:
 def summarise(replay: Replay, phase: NDArray[np.int8]) -> dict[str, Any]:
     """Return the figures of full depth and skipping that do not depend on the machine's speed."""
     full, skipping = replay.track(FULL), replay.track(SKIPPING)
-    moments = replay.moments
+    moments, measured = replay.moments, replay.measures
     summary: dict[str, Any] = {
         "inferences": len(moments),
         "layers": layer_figures(skipping),
         "deviation": figures(
-            skipping.columns["action"], full.columns["action"], phase, chunk_translation_mm=moments["chunk_mm"][:, 1]
+            skipping.columns["action"],
+            full.columns["action"],
+            phase,
+            measured,
+            **{f"chunk_{measured[0].name}": moments["chunk_apart"][:, 1]},
         ),
         "recorded": None,
         "recorded_layers": None,
@@ -58,17 +62,17 @@ def summarise(replay: Replay, phase: NDArray[np.int8]) -> dict[str, Any]:
         }
     if np.isfinite(moments["recorded"][:, 0]).any():
         summary["recorded"] = {
-            "full": figures(moments["recorded_full"], moments["recorded"], phase),
-            "skipping": figures(moments["recorded_skipping"], moments["recorded"], phase),
+            "full": figures(moments["recorded_full"], moments["recorded"], phase, measured),
+            "skipping": figures(moments["recorded_skipping"], moments["recorded"], phase, measured),
         }
     return summary
 
 
 def phase_of(replay: Replay) -> NDArray[np.int8]:
     """Return the phase of every moment, read off the full-depth actions."""
-    moments = replay.moments
-    actions = replay.track(FULL).columns["action"]
-    return phases(actions, moments["time"], moments["episode"], replay.action.time_step)
+    times, episodes = replay.moments["time"], replay.moments["episode"]
+    speed, gripper = speed_and_gripper(replay.track(FULL).columns["action"], times, episodes, replay.action)
+    return phases(speed, gripper, times, episodes)
 
 
 def layer_figures(track: Track, rows: Any = slice(None)) -> dict[str, Any]:
@@ -98,15 +102,17 @@ def timing_figures(track: Track, rows: Any = slice(None)) -> dict[str, Any]:
 def judge(
     summary: Mapping[str, Any],
     timings: Mapping[str, Any],
+    lead: Measure,
     max_deviation: float | None,
     max_p99_ms: float | None,
     min_layer_reduction: float | None,
 ) -> list[Criterion]:
-    """Return the criteria that were asked for, in the order in which a failure is named."""
+    """Return the criteria that were asked for, in the order in which a failure is named; deviation is of ``lead``."""
     found = []
     if max_deviation is not None:
-        value = summary["deviation"]["all"]["translation_mm"]["p95"]
-        text = f"p95 of the translation's deviation from full depth is {value:.3g} mm, allowed are {max_deviation:g} mm"
+        value = summary["deviation"]["all"][lead.name]["p95"]
+        text = f"p95 of the deviation of {lead.words} from full depth is {value:.3g} {lead.unit}, "
+        text += f"allowed are {max_deviation:g} {lead.unit}"
         found.append(Criterion("max-deviation", max_deviation, value, value <= max_deviation, text))
     if max_p99_ms is not None:
         value = timings[SKIPPING]["total"]["p99"]

@@ -14,7 +14,7 @@ from dysl_vla_ros.errors import NonFiniteActionError, ObservationError
 from dysl_vla_ros.interfaces import ActionSpec, StepResult
 from dysl_vla_ros.recordings.moments import Moment
 from dysl_vla_ros.recordings.playback import Player
-from dysl_vla_ros.records.deviation import normalised_distance, translation_mm
+from dysl_vla_ros.records.deviation import Measure, measures, normalised_distance
 from dysl_vla_ros.replay.pictures import Album
 from dysl_vla_ros.replay.tracks import Columns, Track
 from dysl_vla_ros.runtime.step import Runtime
@@ -52,6 +52,11 @@ class Replay:
     moments: Columns
     episodes: list[Episode] = field(default_factory=list)
     album: Album = field(default_factory=Album)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """How its actions lie apart; the first one leads."""
+        return measures(self.action)
 
     def track(self, name: str) -> Track:
         """Return the results of one side."""
@@ -107,7 +112,7 @@ def _moment_type(action: ActionSpec, sides: Sequence[Side]) -> list[Any]:
         ("recorded_skipping", np.float32, (action.dimensions,)),
         ("recorded_layers", np.int32),  # that ran on this frame when it was recorded; 0: the bag does not say
         ("same_layers", bool),  # and are those that skipping runs here
-        ("chunk_mm", np.float64, (len(sides),)),  # mean over the chunk of the distance to the first side
+        ("chunk_apart", np.float64, (len(sides),)),  # mean over the chunk of the distance to the first side
     ]
 
 
@@ -120,12 +125,13 @@ def _keep(done: Replay, moment: Moment, results: dict[str, StepResult]) -> None:
     if moment.executed is not None:
         skipping = list(results.values())[1 if len(chunks) > 1 else 0].trace.executed
         values |= {"recorded_layers": sum(moment.executed), "same_layers": moment.executed == skipping}
+    lead = done.measures[0]
     alike = [min(len(chunks[0]), len(chunk)) for chunk in chunks]
     done.moments.append(
         time=moment.time,
         stamp=moment.stamp,
         episode=len(done.episodes) - 1,
-        chunk_mm=[translation_mm(chunk[:n], chunks[0][:n]).mean() for n, chunk in zip(alike, chunks, strict=True)],
+        chunk_apart=[lead.apart(chunk[:n], chunks[0][:n]).mean() for n, chunk in zip(alike, chunks, strict=True)],
         **values,
     )
     distance = normalised_distance(chunks[1 if len(chunks) > 1 else 0][0], chunks[0][0], done.action)

@@ -1,6 +1,6 @@
 """What a replay came to, as tables in the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from dysl_vla_ros.records.deviation import Measure
 from dysl_vla_ros.records.phases import PHASES
 from dysl_vla_ros.replay.job import Outcome
 from dysl_vla_ros.replay.run import FULL, SKIPPING
+
+# heads of narrow columns
+SHORT = {"degrees": "deg", "degrees/s": "deg/s", "% of the range": "%", "rotation": "deg", "gripper": "grip"}
+SHORT |= {"sliding joints": "sliding", "joints": "joints"}
 
 
 def print_outcome(outcome: Outcome, folder: Path, console: Console | None = None) -> None:
@@ -30,9 +35,10 @@ def print_outcome(outcome: Outcome, folder: Path, console: Console | None = None
         text = f"other: {against['name']} ({against['kind']}), on the {against['moments']} frames that both have"
         console.print(text, markup=False, soft_wrap=True)
     console.print(_sides(outcome))
-    rule = "; rec: recorded, mm p95" if about["recorded"] else ""
+    lead = outcome.replay.measures[0]
+    rule = f"; rec: recorded, {lead.unit} p95" if about["recorded"] else ""
     console.print(f"skipping against full depth, the action played first{rule}", soft_wrap=True)
-    console.print(_phases(about))
+    console.print(_phases(outcome))
     if reports := about["recorded_layers"]:
         text = f"skip reports of {reports['frames']} frames: {reports['mean']:.1f} layers ran when it was recorded, "
         text += f"{reports['mean_here']:.1f} here; the very same ones on {reports['same_share']:.0%}"
@@ -61,50 +67,62 @@ def _topics(bag: Mapping[str, Any]) -> Table:
 
 
 def _sides(outcome: Outcome) -> Table:
-    about, timings = outcome.about, outcome.timings
+    about, timings, measured = outcome.about, outcome.timings, outcome.replay.measures
     against = about["against"]
-    table = _table("", "layers", "verified", "mm p95", "max", "grip p95", "ms p50", "p99")
+    lead, further = measured[0], _further(measured)
+    names = [f"{SHORT.get(lead.unit, lead.unit)} p95", "max", *(f"{name} p95" for name in further)]
+    table = _table("", "layers", "verified", *names, "ms p50", "p99")
     total = about["layers"]["total"]
     full = timings[FULL]["total"]
-    table.add_row(FULL, f"{total} / {total}", "", "", "", "", f"{full['p50']:.1f}", f"{full['p99']:.1f}")
-    table.add_row(SKIPPING, *_side(about["layers"], about["deviation"]["all"], timings[SKIPPING]["total"]))
+    empty = [""] * (1 + len(names))
+    table.add_row(FULL, f"{total} / {total}", *empty, f"{full['p50']:.1f}", f"{full['p99']:.1f}")
+    own = about["deviation"]["all"]
+    table.add_row(SKIPPING, *_side(about["layers"], own, timings[SKIPPING]["total"], measured))
     if against:
         other = against["other"]
-        cells = _side(other["layers"], other["deviation"]["all"], timings["against"]["other"]["total"])
-        table.add_row("other", *cells)
+        own = timings["against"]["other"]["total"]
+        table.add_row("other", *_side(other["layers"], other["deviation"]["all"], own, measured))
     return table
 
 
-def _side(layers: Mapping[str, Any], deviation: Mapping[str, Any], total: Mapping[str, Any]) -> tuple[str, ...]:
-    moved, gripper = deviation["translation_mm"], deviation["gripper"]
+def _further(measured: Sequence[Measure], skipped: Sequence[str] = ("rotation",)) -> dict[str, Measure]:
+    """Return the measures behind the leading one by the heads of their columns."""
+    return {SHORT.get(own.words, own.words): own for own in measured[1:] if own.words not in skipped}
+
+
+def _side(
+    layers: Mapping[str, Any], deviation: Mapping[str, Any], total: Mapping[str, Any], measured: Sequence[Measure]
+) -> tuple[str, ...]:
+    moved = deviation[measured[0].name]
     return (
         f"{layers['mean']:.1f} / {layers['total']}",
         f"{layers['verified_share']:.0%}",
         f"{moved['p95']:.2f}",
         f"{moved['max']:.2f}",
-        f"{gripper['p95']:.3f}",
+        *(f"{deviation[own.name]['p95']:.{own.digits}f}" for own in _further(measured).values()),
         f"{total['p50']:.1f}",
         f"{total['p99']:.1f}",
     )
 
 
-def _phases(about: Mapping[str, Any]) -> Table:
-    recorded = about["recorded"]
-    columns = ["phase", "frames", "mm", "mm p95", "deg p95", "grip p95"]
+def _phases(outcome: Outcome) -> Table:
+    about, measured = outcome.about, outcome.replay.measures
+    recorded, lead, further = about["recorded"], measured[0], _further(measured, ())
+    unit = SHORT.get(lead.unit, lead.unit)
+    columns = ["phase", "frames", unit, f"{unit} p95", *(f"{name} p95" for name in further)]
     columns += ["rec-full", "rec-skip"] if recorded else []
     table = _table(*columns)
     for name in (*PHASES, "all"):
         row = about["deviation"][name]
         cells = [name, str(row["moments"])]
-        moved = row["translation_mm"]
-        cells += ["", "", "", ""] if moved is None else [
+        moved = row[lead.name]
+        cells += [""] * (2 + len(further)) if moved is None else [
             f"{moved['p50']:.2f}",
             f"{moved['p95']:.2f}",
-            f"{row['rotation_degrees']['p95']:.2f}",
-            f"{row['gripper']['p95']:.3f}",
+            *(f"{row[own.name]['p95']:.{own.digits}f}" for own in further.values()),
         ]  # fmt: skip
         for side in ("full", "skipping") if recorded else ():
-            entry = recorded[side][name]["translation_mm"]
+            entry = recorded[side][name][lead.name]
             cells.append("" if entry is None else f"{entry['p95']:.2f}")
         table.add_row(*cells, style="bold" if name == "all" else None)
     return table
