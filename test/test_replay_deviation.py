@@ -73,7 +73,7 @@ def test_joints_lie_apart_by_the_one_that_lies_furthest_in_units_that_people_rea
     one, other = np.array([0.1, 20.0, 30.0, 50.0], np.float32), np.array([0.2, 26.0, 10.0, 80.0], np.float32)
     found = {own.name: (float(own.apart(one, other)), own.unit) for own in measures(joint_positions())}
     assert found["joint_degrees"] == (6.0, "degrees"), "the shoulder's 0.1 rad are 5.73"
-    assert found["joint_percent"] == (10.0, "% of the range")
+    assert found["joint_percent"] == (10.0, "%")
     np.testing.assert_allclose(found["gripper"][0], 0.3, rtol=1e-5)
     assert [own.name for own in measures(joint_positions(gripper=False))] == ["joint_degrees", "joint_percent"]
     assert [own.unit for own in measures(joint_velocities())] == ["degrees/s", "opening"]

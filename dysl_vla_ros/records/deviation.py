@@ -44,7 +44,7 @@ def measures(action: ActionSpec) -> tuple[Measure, ...]:
     kinds = (
         ("joint_degrees", "joints", "degrees", (RADIANS, DEGREES)),
         ("joint_mm", "sliding joints", "mm", (METRES,)),
-        ("joint_percent", "joints", "% of the range", tuple(ENDS)),
+        ("joint_percent", "joints in shares of their range", "%", tuple(ENDS)),
     )
     found = []
     for key, words, own_unit, units in kinds:

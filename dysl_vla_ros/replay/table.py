@@ -15,8 +15,8 @@ from dysl_vla_ros.replay.job import Outcome
 from dysl_vla_ros.replay.run import FULL, SKIPPING
 
 # heads of narrow columns
-SHORT = {"degrees": "deg", "degrees/s": "deg/s", "% of the range": "%", "rotation": "deg", "gripper": "grip"}
-SHORT |= {"sliding joints": "sliding", "joints": "joints"}
+SHORT = {"degrees": "deg", "degrees/s": "deg/s", "rotation": "deg", "gripper": "grip"}
+SHORT |= {"sliding joints": "sliding", "joints in shares of their range": "range %"}
 
 
 def print_outcome(outcome: Outcome, folder: Path, console: Console | None = None) -> None:
