@@ -8,8 +8,9 @@ Lessons come first (:func:`lesson_at`), without the action: hop after hop, each 
 all chains from the start, layers learn to stay where they are, right for most, and leave that only after hours.
 
 Taught in training alone (the deployed policy has none of these heads), later on beside the action: what lies on each
-patch, and where its dot leads; behind layer 4 + 4 h, by a pointer of the action query over the patches, the disc after
-hop h; and the action behind layers from which on it can be known.
+patch, and where its dot leads; behind layer 4 + 4 h the disc after hop h, by a pointer of the action query over the
+patches, and its place, read off the query (asked for the action alone, layers behind a right pointer went to the middle
+of the board for 1,600 steps: the mean of all answers); and the action behind layers from which on it can be known.
 """
 
 from collections.abc import Sequence
@@ -44,7 +45,7 @@ READ_LAYERS, FOLLOW_LAYERS = 2, 4  # layers before what lies on a patch is read 
 FIRST_HOP, LAYERS_A_HOP = 4, 4  # layers before the disc of the start is asked for; between two hops
 GAIN = 10.0  # 1/m: the expert's, from the way that is left to its speed's share
 LONG_SHARE = 0.85  # of the chains of a lesson about long ones: else to stay where one is would be right too often
-EARLY, READ, FOLLOW, POINT = 0.5, 0.1, 0.3, 0.3  # weights of the losses
+EARLY, READ, FOLLOW, POINT, PLACE = 0.5, 0.1, 0.3, 0.3, 1.0  # weights of the losses
 # what the board is first looked at for, and then each hop: where in the lessons the next one begins, of their steps
 BEGINS = (0.0, 0.4, 0.55, 0.7, 0.85)
 Hops = TypeVar("Hops", int, Tensor)
@@ -80,6 +81,7 @@ class BoardBatch:
     scene: Tensor  # (B, Q, 6) normalised positions of puck and goal
     hops: Tensor  # (B, Q)
     way: Tensor  # (B, Q, hops + 1) discs; behind the goal the goal
+    places: Tensor  # (B, 9, 2) of the discs, normalised as in ``scene``
     taken: Tensor  # (B,) bool: the goal decides
     discs: Tensor  # (B, 9, N) weights of the disc's centre among the N patches of the fixed camera
     colours: Tensor  # (B, 9)
@@ -145,13 +147,15 @@ class BoardBatches:
         scene = np.repeat(episodes.scene[frames][:, None], QUESTIONS, axis=1)
         scene[:, :, 3:5] = goals
         scene = (scene - np.array(SCENE_CENTRE * 2)) / SCENE_SCALE
+        places = (self._places[number] - np.array(SCENE_CENTRE[:2])) / SCENE_SCALE
         colours = self._colours[frames]
         dots = np.take_along_axis(colours, self._following[frames], axis=1)
         hops = np.array([chain.hops for chain in self._chains])[asked]
         tensor = lambda array: torch.from_numpy(np.ascontiguousarray(array)).to(self.device)  # noqa: E731
         return BoardBatch(
             pictures, tensor(words), tensor(proprioception), tensor(config.action.normalise(actions)),
-            tensor(mask[..., None]), tensor(scene.astype(np.float32)), tensor(hops), tensor(ways), tensor(taken),
+            tensor(mask[..., None]), tensor(scene.astype(np.float32)), tensor(hops), tensor(ways),
+            tensor(places.astype(np.float32)), tensor(taken),
             tensor(patch_weights(self._discs[number], config.cameras["image"])), tensor(colours), tensor(dots),
             tensor(self._following[frames]),
         )  # fmt: skip
@@ -206,6 +210,7 @@ class BoardHeads(nn.Module):
         self.read = nn.Linear(width, 2 * DISCS)  # colour of disc and of dot
         self.key, self.pointer = nn.Linear(width, width), nn.Linear(width, width)
         self.led_to, self.leads = nn.Linear(width, width), nn.Linear(width, width)
+        self.place = nn.Linear(width, 2)  # of the disc that a query points at
 
     def points(self, patches: Tensor, query: Tensor) -> Tensor:
         """Return logits (B, Q, N) of queries (B, Q, D) over patches (B, N, D)."""
@@ -285,7 +290,7 @@ def lesson_loss(
 def _taught(
     network: ReferenceNetwork, heads: BoardHeads, batch: BoardBatch, states: Sequence[Tensor], hops: range
 ) -> Tensor:
-    """Return the loss of what lies on the patches, of where dots lead, and of the disc after each of ``hops``."""
+    """Return the loss of what lies on patches, of where dots lead, and of disc and place after each of ``hops``."""
     tail, patches_there = network.tokens - network.words_at, batch.discs.shape[-1]
     last = len(states) - 1
     patches = network.norm(states[min(READ_LAYERS, last)])[:, :patches_there]
@@ -304,6 +309,8 @@ def _taught(
         query = state[:, network.words_at :].unflatten(1, (batch.words.shape[1], tail))[:, :, -1]
         pointed = heads.points(state[:, :patches_there], query).float()
         loss = loss + POINT * functional.cross_entropy(pointed.flatten(0, 1), wanted.flatten(0, 1))
+        there = torch.take_along_dim(batch.places, batch.way[:, :, hop, None], 1)  # (B, Q, 2)
+        loss = loss + PLACE * (heads.place(query).float() - there).abs().mean()
     return loss
 
 
