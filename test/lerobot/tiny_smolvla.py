@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lerobot.configs import FeatureType, NormalizationMode, PolicyFeature
+from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies.factory import make_pre_post_processors
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     PreTrainedTokenizerFast,
     SmolVLMConfig,
@@ -18,7 +18,7 @@ from transformers import (
 )
 
 WORDS = ["<pad>", "<unk>", "<fake_token_around_image>", "<global-img>", "<image>", "<end_of_utterance>", "\n"]
-WORDS += "pick up the red green blue cube ball box and put it in tray left right arm".split()
+WORDS += ["pick", "up", "the", "red", "green", "blue", "cube", "ball", "box", "and", "put", "it", "in", "tray"]
 
 
 def write_vlm(folder: Path) -> None:
