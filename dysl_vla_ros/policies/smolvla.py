@@ -111,7 +111,7 @@ class SmolVla(LeRobotPolicy):
                 kept.crop(length)
                 return after
 
-            hidden = follow(result.plan, inputs_embeds[1], run, "expert", self.cast(bridge))
+            hidden = follow(result.plan, inputs_embeds[1], run, "expert", bridge)
             return [None, joint.lm_expert.norm(hidden)], None
 
         flow = view(self.flow, vlm_with_expert=view(joint, forward=walk))

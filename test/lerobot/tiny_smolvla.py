@@ -1,4 +1,4 @@
-"""A random SmolVLA of 4 layers, written by LeRobot's own ``save_pretrained`` and processors."""
+"""A random SmolVLA of six layers, written by LeRobot's own ``save_pretrained`` and processors."""
 
 from pathlib import Path
 from typing import Any
@@ -47,13 +47,13 @@ def write_vlm(folder: Path) -> None:
 
 
 CAMERAS = {"observation.images.top": (3, 48, 64), "observation.images.wrist": (3, 32, 32)}
-STATE, ACTION, HORIZON, FLOW_STEPS = 6, 6, 8, 3
+LAYERS, STATE, ACTION, HORIZON, FLOW_STEPS = 6, 6, 6, 8, 3
 
 
 def config(vlm: Path, **changed: Any) -> SmolVLAConfig:
-    """Return the configuration of 4 layers in both streams."""
+    """Return the configuration of six layers in both streams."""
     values: dict[str, Any] = {
-        "vlm_model_name": str(vlm), "num_vlm_layers": 4, "chunk_size": HORIZON, "n_action_steps": HORIZON,
+        "vlm_model_name": str(vlm), "num_vlm_layers": LAYERS, "chunk_size": HORIZON, "n_action_steps": HORIZON,
         "num_steps": FLOW_STEPS, "resize_imgs_with_padding": (64, 64), "device": "cpu", "tokenizer_max_length": 12,
         "input_features": {
             "observation.state": PolicyFeature(FeatureType.STATE, (STATE,)),

@@ -85,7 +85,7 @@ def read_configuration(folder: LeRobotFolder, changed: Mapping[str, Any]) -> Any
     if unknown := sorted(values.keys() - known):
         raise CheckpointError(
             f"{folder.path / CONFIG}: lerobot {metadata.version('lerobot')} does not know {', '.join(unknown)}; "
-            f"another version wrote this file: install that one in {sys.executable} where it is within {RANGE}, or train again"
+            f"another version wrote this file: install that one where it is within {RANGE}, or train again"
         )
     try:
         with draccus.config_type("json"):

@@ -50,6 +50,7 @@ class LeRobotPolicy(CommonPolicy):
     """A policy of LeRobot's as a :class:`~dysl_vla_ros.policies.interface.VlaPolicy`, but for what a family says."""
 
     family: str
+    base_hash: str
     library: str  # module:class
     tied: Mapping[str, str] = {}  # parameters that a file may leave out -> the one that they share
     hub_name: str  # what the checkpoint has from a hub, in words
@@ -175,11 +176,7 @@ class LeRobotPolicy(CommonPolicy):
         drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(seed % 2**63)) for seed in seeds]
         return torch.stack(drawn).to(self.device)
 
-    def cast(self, bridge: Bridge) -> Bridge:
-        """Return a bridge between hidden states of another dtype than the adapters'."""
-        return lambda stream, layer, hidden: bridge(stream, layer, hidden.to(self.dtype)).to(hidden.dtype)
-
-    def actions(self, normalised: Tensor, context: LeRobotContext) -> FloatArray:
+    def actions(self, normalised: Tensor, context: Any) -> FloatArray:
         """Return (B, H, A) by the library's post-processor."""
         if self._relative is not None:  # the step remembers one state: that of this observation
             from lerobot.lerobot_types import TransitionKey
@@ -243,8 +240,8 @@ class LeRobotPolicy(CommonPolicy):
         if not torch.equal(own, theirs):
             apart = float((own - theirs).abs().max())
             raise CheckpointError(
-                f"{self.folder.path}: {self.family} through our loop differs from the library's predict_action_chunk by "
-                f"up to {apart:.3g}; these versions are not served: {versions()}"
+                f"{self.folder.path}: {self.family} through our loop differs from the library's predict_action_chunk "
+                f"by up to {apart:.3g}; these versions are not served: {versions()}"
             )
 
 
