@@ -195,5 +195,6 @@ def _same(own: Tensor, loaded: Tensor) -> bool:
 
 
 def _line(error: BaseException) -> str:
-    """Return a library's error as one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
+    """Return a library's error as one line, with what it came of."""
+    own = f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
+    return f"{own} ({_line(error.__cause__)})" if error.__cause__ is not None else own
