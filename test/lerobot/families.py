@@ -51,8 +51,8 @@ def _smolvla(folder: Path) -> Any:
 
 FAMILIES = {
     "smolvla": Family(
-        tiny_smolvla.write_vlm,
-        tiny_smolvla.write_smolvla,
+        tiny_smolvla.write_hub,
+        tiny_smolvla.write,
         _smolvla,
         lambda p: [it.self_attn.k_proj for it in p.flow.vlm_with_expert.get_vlm_model().text_model.layers],
         lambda p: [it.self_attn.q_proj for it in p.flow.vlm_with_expert.lm_expert.layers],

@@ -21,7 +21,7 @@ WORDS = ["<pad>", "<unk>", "<fake_token_around_image>", "<global-img>", "<image>
 WORDS += ["pick", "up", "the", "red", "green", "blue", "cube", "ball", "box", "and", "put", "it", "in", "tray"]
 
 
-def write_vlm(folder: Path) -> None:
+def write_hub(folder: Path) -> None:
     """Write what `model.tokenizer` names: a language model's configuration and processor, without weights."""
     vocabulary = {word: number for number, word in enumerate(WORDS)}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -73,7 +73,7 @@ def statistics() -> dict[str, dict[str, torch.Tensor]]:
     }
 
 
-def write_smolvla(folder: Path, vlm: Path, **changed: Any) -> SmolVLAPolicy:
+def write(folder: Path, vlm: Path, **changed: Any) -> SmolVLAPolicy:
     """Write a checkpoint as ``lerobot-train`` does, and return the policy that was saved."""
     torch.manual_seed(7)
     policy = SmolVLAPolicy(config(vlm, **changed)).eval()
