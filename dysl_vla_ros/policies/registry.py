@@ -16,7 +16,11 @@ CPU, CONFIG = torch.device("cpu"), "config.json"
 # layout, told by a key of config.json -> its values -> what loads such a folder
 LAYOUTS = {
     "family": {"reference": "dysl_vla_ros.policies.reference:ReferencePolicy"},
-    "type": {"smolvla": "dysl_vla_ros.policies.smolvla:SmolVla"},  # LeRobot's
+    "type": {  # LeRobot's
+        "smolvla": "dysl_vla_ros.policies.smolvla:SmolVla",
+        "pi0": "dysl_vla_ros.policies.pi0:Pi0",
+        "pi05": "dysl_vla_ros.policies.pi0:Pi05",
+    },
 }
 FAMILIES = LAYOUTS["family"]
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tiny_pi0
+import tiny_pi05
 import tiny_smolvla
 import torch
 
@@ -49,6 +51,18 @@ def _smolvla(folder: Path) -> Any:
     return tiny_smolvla.SmolVLAPolicy.from_pretrained(folder)
 
 
+def _pi0(tiny: Any, kind: Any) -> Family:
+    return Family(
+        tiny.write_hub,
+        tiny.write,
+        lambda folder: kind.from_pretrained(folder).eval(),
+        lambda p: [it.self_attn.k_proj for it in p._text.layers],
+        lambda p: [it.self_attn.q_proj for it in p._expert.layers],
+        lambda p: p._text.layers[-1].mlp,
+        tiny.FLOW_STEPS,
+    )
+
+
 FAMILIES = {
     "smolvla": Family(
         tiny_smolvla.write_hub,
@@ -59,6 +73,8 @@ FAMILIES = {
         lambda p: p.flow.vlm_with_expert.get_vlm_model().text_model.layers[-1].mlp,
         tiny_smolvla.FLOW_STEPS,
     ),
+    "pi0": _pi0(tiny_pi0, tiny_pi0.pi0.PI0Policy),
+    "pi05": _pi0(tiny_pi05, tiny_pi0.pi05.PI05Policy),
 }
 
 

@@ -5,8 +5,9 @@ the flow steps follow them. The library's own modules compute everything; none i
 """
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from dysl_vla_ros.policies.identity import hash_of
 from dysl_vla_ros.policies.interface import CommonPolicy
 from dysl_vla_ros.policies.lerobot.contract import Meaning, meaning_of
 from dysl_vla_ros.policies.lerobot.folder import ACTION, STATE, WEIGHTS, LeRobotFolder, center_and_scale, read_folder
+from dysl_vla_ros.policies.lerobot.keys import LayerKeys
 from dysl_vla_ros.policies.lerobot.library import (
     DTYPES,
     make_policy,
@@ -52,7 +54,6 @@ class LeRobotPolicy(CommonPolicy):
     family: str
     base_hash: str
     library: str  # module:class
-    tied: Mapping[str, str] = {}  # parameters that a file may leave out -> the one that they share
     hub_name: str  # what the checkpoint has from a hub, in words
     tokenizer_files: tuple[str, ...] = ("tokenizer_config.json",)  # that model.tokenizer must have
     steps_field: str  # of the library's configuration: the number of flow steps
@@ -94,7 +95,7 @@ class LeRobotPolicy(CommonPolicy):
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             module, _, name = cls.library.partition(":")
             kind = getattr(importlib.import_module(module), name)
-            loaded = make_policy(folder, configuration, kind, cls.tied, cls.hub_name)
+            loaded = make_policy(folder, configuration, kind, cls.hub_name)
             cls.convert(loaded, folder, dtype)
             processors = make_processors(folder, str(device), tokenizer, cls.hub_name)
             policy = cls(folder, meaning, loaded, processors)
@@ -175,6 +176,39 @@ class LeRobotPolicy(CommonPolicy):
         shape = (self.config.chunk_size, self.config.max_action_dim)
         drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(seed % 2**63)) for seed in seeds]
         return torch.stack(drawn).to(self.device)
+
+    def keep(self, index: int, hidden: Tensor, context: LeRobotContext, run: Callable[..., Tensor]) -> Tensor:
+        """Run a leading layer with a cache of its own, which stays in the context.
+
+        Of the last layer only keys and values are wanted: what would come after them is not computed.
+
+        Args:
+            index: of the layer.
+            hidden: (B, T, D) that enters it.
+            context: of the observations.
+            run: the layer, which takes ``past_key_values``.
+        """
+        kept = context.kept[index] = LayerKeys()
+        if index < len(self.layers) - 1:
+            return run(past_key_values=kept)
+        kept.fill(partial(run, past_key_values=kept))
+        return hidden
+
+    def follow_keys(self, index: int, context: LeRobotContext, run: Callable[..., Tensor]) -> Tensor:
+        """Run the expert's layer over what the leading layer of its number left, and leave that as it was."""
+        kept = context.kept[index]
+        after = run(past_key_values=kept)
+        assert context.token_mask is not None
+        kept.crop(context.token_mask.shape[1])
+        return after
+
+    def integrate(self, step: Callable[..., Tensor], noise: Tensor, given: Mapping[str, Any]) -> Tensor:
+        """Take ``noise`` through the library's flow steps; return (B, H, A)."""
+        from lerobot.policies.common.flow_matching import euler_integrate
+
+        steps = getattr(self.config, self.steps_field)
+        actions: Tensor = euler_integrate(lambda x, time: step(x_t=x, timestep=time, **given), noise, steps)
+        return actions[..., : self.action.dimensions]
 
     def actions(self, normalised: Tensor, context: Any) -> FloatArray:
         """Return (B, H, A) by the library's post-processor."""
