@@ -190,7 +190,10 @@ WRONG = {
     "no message": (msgpack.packb(5), "no message of this protocol"),
     "no msgpack": (b"\xc1", "no msgpack"),
     "nothing": (b"", "no msgpack"),
-    "an extension": (msgpack.packb(["fault", {"text": msgpack.ExtType(1, b"x")}]), "fault.text must be str"),
+    "an extension": (
+        msgpack.packb(["fault", {"text": msgpack.ExtType(1, b"x"), "draft": ""}]),
+        "fault.text must be str",
+    ),
 }
 
 

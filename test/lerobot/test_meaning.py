@@ -52,7 +52,7 @@ def test_nothing_said_names_every_entry_and_drafts_the_block(written: Any) -> No
         "time_step: ...",
     ):
         assert line in draft
-    assert "kind: joint_position" in draft and "gripper: ..." in draft
+    assert "kind: ... # joint_position" in draft and "gripper: ..." in draft
 
 
 def test_what_is_said_is_what_the_policy_declares(written: Any) -> None:
