@@ -4,6 +4,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from dysl_vla_ros.commands.main import main
+from dysl_vla_ros.doctor.checks.checkpoint import base
 from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.policies.lerobot.explanation import explain
 from dysl_vla_ros.policies.registry import load_policy
@@ -91,6 +93,14 @@ def test_inspect_prints_it_and_other_verbs_say_what_reads_such_a_folder(folder: 
     (folder / "policy_postprocessor.json").unlink()
     assert main(["inspect", str(folder)]) == 2
     assert str(folder / "policy_postprocessor.json") in capsys.readouterr().err
+
+
+def test_the_doctor_looks_at_it_as_the_worker_does(folder: Path) -> None:
+    (finding,) = base(SimpleNamespace(checkpoint=folder))  # type: ignore[arg-type]
+    assert "smolvla of LeRobot's, 6 files that fit each other" in finding.text
+    (folder / "normalizer_processor.safetensors").write_bytes(b"")
+    (finding,) = base(SimpleNamespace(checkpoint=folder))  # type: ignore[arg-type]
+    assert str(folder / "normalizer_processor.safetensors") in finding.text
 
 
 @WITHOUT

@@ -4,18 +4,15 @@ The library calls parts of its layers, no layers. So each layer of both becomes 
 library's joint model with one layer, a cache of its own and no norm behind it.
 """
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dysl_vla_ros.policies.lerobot.folder import LeRobotFolder
-from dysl_vla_ros.policies.lerobot.policy import LeRobotContext, LeRobotPolicy
+from dysl_vla_ros.policies.lerobot.folder import STATE, LeRobotFolder
+from dysl_vla_ros.policies.lerobot.policy import LeRobotContext, LeRobotPolicy, Walk
 from dysl_vla_ros.policies.module_view import view
-from dysl_vla_ros.skipping.stack import StackResult
-from dysl_vla_ros.skipping.streams import Bridge, Stream, follow
 
 
 class SmolVla(LeRobotPolicy):
@@ -29,20 +26,15 @@ class SmolVla(LeRobotPolicy):
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
-        self.flow = self.policy.model
         self.joint = joint = self.flow.vlm_with_expert
         text = joint.get_vlm_model().text_model
         self.dtype = text.layers[0].self_attn.q_proj.weight.dtype
         pairs = list(zip(*joint.get_model_layers([text, joint.lm_expert]), strict=True))
-        self.streams = (
-            Stream("stack", joint.config.text_config.hidden_size),
-            Stream("expert", joint.expert_hidden_size, self.config.num_steps),
-        )
         every, cross = self.config.self_attn_every_n_layers, "cross" in self.config.attention_mode
         own = [1 if not cross or (every > 0 and index % every == 0) else -1 for index in range(len(pairs))]
         self._leads = [_alone(joint, lead, None, 1) for lead, _ in pairs]
         self._experts = [_alone(joint, None, expert, kind) for (_, expert), kind in zip(pairs, own, strict=True)]
-        self.layers = [partial(self._lead, index) for index in range(len(pairs))]
+        self.have_layers(self._lead, len(pairs), joint.config.text_config.hidden_size, joint.expert_hidden_size)
 
     @classmethod
     def changes(cls, folder: LeRobotFolder, dtype: torch.dtype | None, tokenizer: str) -> dict[str, Any]:
@@ -62,18 +54,11 @@ class SmolVla(LeRobotPolicy):
 
     def embed(self, context: LeRobotContext) -> Tensor:
         """Embed images, words and state."""
-        from lerobot.policies.common.vla_utils import make_att_2d_masks
-
-        batch = self.policy._prepare_batch(
-            {name: it.clone() if isinstance(it, Tensor) else it for name, it in context.batch.items()}
-        )
-        images, masks = self.policy.prepare_images(batch)
-        words = (batch["observation.language.tokens"], batch["observation.language.attention_mask"])
-        hidden, real, order = self.flow.embed_prefix(images, masks, *words, state=self.policy.prepare_state(batch))
-        context.token_mask = real
-        context.given = {
-            "attention_mask": make_att_2d_masks(real, order), "position_ids": torch.cumsum(real, dim=1) - 1
-        }  # fmt: skip
+        batch = self.policy._prepare_batch({**context.batch, STATE: context.batch[STATE].clone()})
+        images, state = self.policy.prepare_images(batch), self.policy.prepare_state(batch)
+        hidden, real, order = self.flow.embed_prefix(*images, *self.words(context), state=state)
+        mask, positions = self.attention(context, real, order)
+        context.given = {"attention_mask": mask, "position_ids": positions}
         return hidden
 
     def _lead(self, index: int, hidden: Tensor, context: LeRobotContext) -> Tensor:
@@ -84,23 +69,21 @@ class SmolVla(LeRobotPolicy):
 
         return self.keep(index, hidden, context, run)
 
-    def decode(
-        self, result: StackResult, context: Any, state: None, noise: Tensor, bridge: Bridge
-    ) -> tuple[Tensor, None]:
-        """Return normalised actions (B, H, A): all flow steps through the library's own step."""
+    def flow_step(self, context: LeRobotContext, walk: Walk) -> tuple[Callable[..., Tensor], dict[str, Any]]:
+        """The library's step calls one joint model: here it is one that walks."""
 
-        def walk(inputs_embeds: list[Any], past_key_values: None, **more: Any) -> Any:
-            def run(index: int, hidden: Tensor) -> Tensor:
-                call = partial(self._experts[index].forward, inputs_embeds=[None, hidden], **more)
-                return self.follow_keys(index, context, lambda **kept: call(**kept)[0][1])
+        def forward(inputs_embeds: list[Any], past_key_values: None, **more: Any) -> Any:
+            def layer(index: int, hidden: Tensor, **kept: Any) -> Tensor:
+                return self._experts[index].forward(inputs_embeds=[None, hidden], **kept, **more)[0][1]
 
-            hidden = follow(result.plan, inputs_embeds[1], run, "expert", bridge)
-            return [None, self.joint.lm_expert.norm(hidden)], None
+            return [None, self.joint.lm_expert.norm(walk(inputs_embeds[1], layer))], None
 
-        flow = view(self.flow, vlm_with_expert=view(self.joint, forward=walk))
-        given = {"prefix_pad_masks": context.token_mask, "past_key_values": None}
-        actions = self.integrate(flow.denoise_step, noise, given)
-        return (self.policy._pi_aloha_encode_actions(actions) if self.config.adapt_to_pi_aloha else actions), None
+        flow = view(self.flow, vlm_with_expert=view(self.joint, forward=forward))
+        return flow.denoise_step, {"prefix_pad_masks": context.token_mask, "past_key_values": None}
+
+    def unpadded(self, actions: Tensor) -> Tensor:
+        """Turn joints as Aloha has them."""
+        return self.policy._pi_aloha_encode_actions(actions) if self.config.adapt_to_pi_aloha else actions
 
 
 def _alone(joint: Any, lead: Any, expert: Any, self_attention_every: int) -> Any:

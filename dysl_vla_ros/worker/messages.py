@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from dysl_vla_ros.errors import ObservationError, WorkerError
 from dysl_vla_ros.interfaces import FloatArray, PolicyDescription, StepResult
-from dysl_vla_ros.policy_options import PolicyOptions
+from dysl_vla_ros.policy_options import AS_THE_FILES_SAY, PolicyOptions
 from dysl_vla_ros.settings import RuntimeSettings
 from dysl_vla_ros.typed_values import DTYPES, WrongValueError, build
 
@@ -63,7 +63,7 @@ class Load:
     noise: str
     noise_seed: int
     dtype: str
-    options: PolicyOptions
+    options: PolicyOptions = AS_THE_FILES_SAY
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,6 @@ def test_options_reach_the_library(family: str, written: Any) -> None:
     usual = load(folder)
     assert usual.streams[1].passes == FAMILIES[family].passes
     assert policy.base_hash != usual.base_hash and policy.weights_hash == usual.weights_hash
-    assert usual.cameras == ("observation.images.wrist", "observation.images.top"), "the contract's first one paces"
+    assert usual.cameras == ("observation.images.top", "observation.images.wrist"), "the checkpoint's first one paces"
     assert sum(len(weights) for weights in usual.parts().values()) == len(list(usual.policy.parameters()))
     assert usual.check_instruction("pick " * 300)[0].startswith("the instruction has ")

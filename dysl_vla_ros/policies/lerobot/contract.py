@@ -42,8 +42,7 @@ def meaning_of(folder: LeRobotFolder, said: RobotContract, horizon: int) -> Mean
     faults = [*_camera_faults(folder, said), *_state_faults(folder, said, state), *_action_faults(folder, said, action)]
     if faults:
         raise ContractError(f"{'; '.join(faults)}", contract_draft(folder, said, horizon))
-    # in the contract's order: the first camera paces inference
-    return Meaning(tuple(said.cameras), state, action)
+    return Meaning(tuple(folder.cameras), state, action)
 
 
 def contract_draft(folder: LeRobotFolder, said: RobotContract | None = None, horizon: int = 1) -> str:

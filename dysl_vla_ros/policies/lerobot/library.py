@@ -20,7 +20,7 @@ from dysl_vla_ros.policy_options import PolicyOptions
 
 FIRST, BEHIND = (0, 6, 1), (0, 7)  # LeRobot's versions that were tested: from, up to but not
 RANGE = "lerobot>=0.6.1,<0.7"
-INSTALL = f"pip install 'lerobot[smolvla,pi,xvla]{RANGE.removeprefix('lerobot')}'"
+INSTALL = f"pip install 'lerobot[smolvla,pi]{RANGE.removeprefix('lerobot')}'"
 OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
 NAMED = 4  # tensors at fault that are named, of as many as there are
 DTYPES = {None: "", torch.float32: "float32", torch.bfloat16: "bfloat16"}

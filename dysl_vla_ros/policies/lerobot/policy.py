@@ -34,7 +34,10 @@ from dysl_vla_ros.policies.lerobot.library import (
 )
 from dysl_vla_ros.policy_options import AS_THE_FILES_SAY, PolicyOptions
 from dysl_vla_ros.skipping.stack import Layer, StackResult, full_result
-from dysl_vla_ros.skipping.streams import Bridge, Stream, no_bridge
+from dysl_vla_ros.skipping.streams import Bridge, Stream, follow, no_bridge
+
+Walk = Callable[[Tensor, Callable[..., Tensor]], Tensor]
+"""(hidden (B, T, D), (layer, hidden, past_key_values=) -> hidden) -> hidden: the expert's layers of a plan."""
 
 
 @dataclass
@@ -62,6 +65,7 @@ class LeRobotPolicy(CommonPolicy):
 
     def __init__(self, folder: LeRobotFolder, meaning: Meaning, policy: Any, processors: tuple[Any, Any]) -> None:
         self.folder, self.policy, self.config = folder, policy, policy.config
+        self.flow = policy.model
         self.preprocessor, self.postprocessor = processors
         self.cameras, self.proprioception, self.action = meaning.cameras, meaning.proprioception, meaning.action
         self.instructions = ()
@@ -122,8 +126,8 @@ class LeRobotPolicy(CommonPolicy):
         """Do everything before the stack: return its input (B, T, D), and put into ``context`` what layers need."""
         raise NotImplementedError
 
-    def decode(self, result: StackResult, context: Any, state: None, noise: Any, bridge: Bridge) -> tuple[Tensor, None]:
-        """See :meth:`~dysl_vla_ros.policies.interface.VlaPolicy.decode`."""
+    def flow_step(self, context: LeRobotContext, walk: Walk) -> tuple[Callable[..., Tensor], dict[str, Any]]:
+        """Return the library's flow step, its expert's layers replaced by ``walk``, and what it takes beside x_t."""
         raise NotImplementedError
 
     # -- what all of them do -----------------------------------------------------------------------------------------
@@ -152,9 +156,14 @@ class LeRobotPolicy(CommonPolicy):
         context = LeRobotContext(self.preprocessor(together), state, kept=[None] * len(self.layers))
         return self.embed(context), context
 
+    @staticmethod
+    def words(context: LeRobotContext) -> tuple[Tensor, Tensor]:
+        """Return the words' tokens (B, W) and which of them are real."""
+        return context.batch["observation.language.tokens"], context.batch["observation.language.attention_mask"]
+
     @property
     def _keys(self) -> tuple[str, ...]:
-        return (*self.folder.cameras, STATE)  # in the checkpoint's order, whatever the contract's
+        return (*self.folder.cameras, STATE)
 
     def _frame(self, observation: Observation) -> dict[str, Any]:
         from lerobot.policies.utils import prepare_observation_for_inference
@@ -177,6 +186,12 @@ class LeRobotPolicy(CommonPolicy):
         drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(seed % 2**63)) for seed in seeds]
         return torch.stack(drawn).to(self.device)
 
+    def have_layers(self, lead: Callable[..., Tensor], count: int, width: int, expert_width: int) -> None:
+        """Note layers and streams: ``lead(index, hidden, context)`` runs a leading layer."""
+        self.layers = [partial(lead, index) for index in range(count)]
+        steps = getattr(self.config, self.steps_field)
+        self.streams = (Stream("stack", width), Stream("expert", expert_width, steps))
+
     def keep(self, index: int, hidden: Tensor, context: LeRobotContext, run: Callable[..., Tensor]) -> Tensor:
         """Run a leading layer with a cache of its own, which stays in the context.
 
@@ -194,21 +209,36 @@ class LeRobotPolicy(CommonPolicy):
         kept.fill(partial(run, past_key_values=kept))
         return hidden
 
-    def follow_keys(self, index: int, context: LeRobotContext, run: Callable[..., Tensor]) -> Tensor:
-        """Run the expert's layer over what the leading layer of its number left, and leave that as it was."""
-        kept = context.kept[index]
-        after = run(past_key_values=kept)
-        assert context.token_mask is not None
-        kept.crop(context.token_mask.shape[1])
-        return after
+    def attention(self, context: LeRobotContext, real: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the prefix's mask (B, T, T) and positions (B, T) as the library makes them, and note real tokens."""
+        from lerobot.policies.common.vla_utils import make_att_2d_masks
 
-    def integrate(self, step: Callable[..., Tensor], noise: Tensor, given: Mapping[str, Any]) -> Tensor:
-        """Take ``noise`` through the library's flow steps; return (B, H, A)."""
+        context.token_mask = real
+        return make_att_2d_masks(real, order), torch.cumsum(real, dim=1) - 1
+
+    def decode(
+        self, result: StackResult, context: Any, state: None, noise: Tensor, bridge: Bridge
+    ) -> tuple[Tensor, None]:
+        """Return normalised actions (B, H, A): the library's flow steps, the expert following the plan in each."""
         from lerobot.policies.common.flow_matching import euler_integrate
 
+        def walk(hidden: Tensor, layer: Callable[..., Tensor]) -> Tensor:
+            def run(index: int, entering: Tensor) -> Tensor:
+                kept = context.kept[index]
+                after = layer(index, entering, past_key_values=kept)
+                kept.crop(context.token_mask.shape[1])  # what the leading layer left stays as it was
+                return after
+
+            return follow(result.plan, hidden, run, "expert", bridge)
+
+        step, given = self.flow_step(context, walk)
         steps = getattr(self.config, self.steps_field)
         actions: Tensor = euler_integrate(lambda x, time: step(x_t=x, timestep=time, **given), noise, steps)
-        return actions[..., : self.action.dimensions]
+        return self.unpadded(actions[..., : self.action.dimensions]), None
+
+    def unpadded(self, actions: Tensor) -> Tensor:
+        """Return what the library makes of its actions before its post-processor: nothing, in most families."""
+        return actions
 
     def actions(self, normalised: Tensor, context: Any) -> FloatArray:
         """Return (B, H, A) by the library's post-processor."""
