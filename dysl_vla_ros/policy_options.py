@@ -4,6 +4,7 @@ policy. Whoever needs more of it adds a field of the name that ``model`` setting
 
 from dataclasses import dataclass, field, fields
 
+from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.robot_contract import RobotContract
 from dysl_vla_ros.settings import ModelSettings
 
@@ -15,6 +16,23 @@ class PolicyOptions:
     robot: RobotContract = field(default_factory=RobotContract)
     tokenizer: str = ""
     flow_steps: int = 0
+    sha256: str = ""
+
+    def require_weights(self, found: str, where: str) -> None:
+        """Refuse weights of another SHA-256 than ``model.sha256``.
+
+        Args:
+            found: that of the weights.
+            where: the file or folder.
+
+        Raises:
+            CheckpointError: it is another one.
+        """
+        if self.sha256 and found != self.sha256:
+            raise CheckpointError(
+                f"{where}: its weights have the SHA-256 {found}, model.sha256 says {self.sha256}; get the weights that "
+                "are meant, or correct the setting"
+            )
 
     @classmethod
     def of(cls, model: ModelSettings, robot: RobotContract) -> "PolicyOptions":

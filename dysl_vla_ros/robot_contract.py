@@ -13,6 +13,7 @@ from typing import Any
 
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.interfaces import PolicyDescription
+from dysl_vla_ros.joint_units import ENDS
 
 TRAJECTORY, ARRAY = "joint_trajectory", "float64_multi_array"
 MESSAGES = (TRAJECTORY, ARRAY)
@@ -155,9 +156,12 @@ def draft(description: PolicyDescription, contract: RobotContract | None = None)
         f"        {name}: {said.cameras.get(name, '...' if '.' in name else name)}" for name in description.cameras
     ]
     lines += ["      state:", f"        names: {_listed(state.names)}", f"        units: {_listed(state.units)}"]
-    lines += _range(state.units, state.low, state.high)
+    lines += _range(state.names, state.units, state.low, state.high, "gripper.opening")
     lines += ["      action:", f"        kind: {spec.kind}", f"        names: {_listed(spec.names)}"]
-    lines += [f"        units: {_listed(spec.units)}", *_range(spec.units, spec.low, spec.high)]
+    lines += [
+        f"        units: {_listed(spec.units)}",
+        *_range(spec.names, spec.units, spec.low, spec.high, spec.gripper),
+    ]
     lines += [f"        gripper: {spec.gripper}"] if spec.gripper and spec.moves_joints else []
     lines += [f"        time_step: {_number(spec.time_step) if spec.time_step else '...'}"]
     if spec.moves_joints:
@@ -174,12 +178,14 @@ def draft(description: PolicyDescription, contract: RobotContract | None = None)
     return "\n".join(lines) + "\n"
 
 
-def _range(units: Iterable[str], low: Sequence[float], high: Sequence[float]) -> list[str]:
-    """Return the lines that say what both ends of ``percent`` and ``range_100`` are, where there is such a unit."""
-    if not low and not high and not set(units) & {"percent", "range_100"}:
+def _range(
+    names: Sequence[str], units: Sequence[str], low: Sequence[float], high: Sequence[float], gripper: str
+) -> list[str]:
+    """Return the lines that say what both ends of ``percent`` and ``range_100`` are, where a joint has such a unit."""
+    shares = [name for name, unit in zip(names, units, strict=False) if unit in ENDS and name != gripper]
+    if not low and not high and not shares:
         return []
-    count = len(tuple(units))
-    parts = {"low": low or ("...",) * count, "high": high or ("...",) * count}
+    parts = {end: values or ("...",) * len(units) for end, values in (("low", low), ("high", high))}
     return [
         f"        {name}: [{', '.join(it if isinstance(it, str) else _number(it) for it in values)}]"
         for name, values in parts.items()

@@ -16,6 +16,7 @@ from dysl_vla_ros.doctor.checks.checkpoint import base
 from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.policies.lerobot.explanation import explain
 from dysl_vla_ros.policies.registry import load_policy
+from dysl_vla_ros.policy_options import PolicyOptions
 
 WITHOUT = pytest.mark.skipif(
     importlib.util.find_spec("lerobot") is not None and importlib.util.find_spec("lerobot").origin is not None,  # type: ignore[union-attr]
@@ -101,6 +102,12 @@ def test_the_doctor_looks_at_it_as_the_worker_does(folder: Path) -> None:
     (folder / "normalizer_processor.safetensors").write_bytes(b"")
     (finding,) = base(SimpleNamespace(checkpoint=folder))  # type: ignore[arg-type]
     assert str(folder / "normalizer_processor.safetensors") in finding.text
+
+
+def test_weights_of_another_hash_than_was_said_are_refused_before_the_library_sees_them(folder: Path) -> None:
+    own = explain(folder)["weights_hash"]
+    with pytest.raises(CheckpointError, match=f"model.safetensors: its weights have the SHA-256 {own}, model.sha256"):
+        load_policy(folder, options=PolicyOptions(sha256="0" * 64))
 
 
 @WITHOUT

@@ -52,4 +52,6 @@ def load_policy(
         )
     module, _, attribute = known[name].partition(":")
     family: type[_Family] = getattr(importlib.import_module(module), attribute)
-    return family.load(checkpoint, device, dtype, options)
+    policy = family.load(checkpoint, device, dtype, options)
+    options.require_weights(policy.weights_hash, str(checkpoint))
+    return policy

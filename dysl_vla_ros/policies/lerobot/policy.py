@@ -87,6 +87,7 @@ class LeRobotPolicy(CommonPolicy):
         Random state is as before. See :func:`~dysl_vla_ros.policies.registry.load_policy` for arguments and errors.
         """
         folder = read_folder(checkpoint)
+        options.require_weights(folder.hashes[WEIGHTS], str(checkpoint / WEIGHTS))
         require_library(checkpoint)
         if dtype not in DTYPES:
             raise SettingError(f"model.dtype: {cls.family} computes in float32 or bfloat16, not in {dtype}")
