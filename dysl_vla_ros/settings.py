@@ -46,6 +46,15 @@ class ModelSettings:
         "numbers that the policy computes in; empty: the checkpoint's own",
         choices=("", "float32", "bfloat16", "float16"),
     )
+    tokenizer: str = setting(
+        "", "folder of what the checkpoint names on a hub: tokenizer, of SmolVLA its VLM's config.json as well"
+    )
+    sha256: str = setting(
+        "",
+        "SHA-256 that the base weights must have; empty: any",
+        form=(r"([0-9a-f]{64})?", "64 hexadecimal digits, or empty"),
+    )
+    flow_steps: int = setting(0, "flow steps of a policy that draws noise; 0: as the checkpoint says", low=0, high=1000)
     image_transport: str = setting(
         "raw",
         "what the cameras' topics carry; compressed: JPEG or PNG on `<topic>/compressed`",

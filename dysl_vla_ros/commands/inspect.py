@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dysl_vla_ros.commands.argument_checks import require_policy
+from dysl_vla_ros.commands.lerobot_folder import lines
 from dysl_vla_ros.errors import SettingError
+from dysl_vla_ros.policies.layouts import LEROBOT, OURS, layout_of
+from dysl_vla_ros.policies.lerobot.explanation import explain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,11 +35,16 @@ def check(arguments: argparse.Namespace) -> None:
     for name, value, low, high in (("--threads", arguments.threads, 0, 256), ("--steps", arguments.steps, 0, 10_000)):
         if not low <= value <= high:
             raise SettingError(f"{name} must be from {low} to {high}, not {value}")
-    require_policy(arguments.checkpoint, arguments.adapters)
+    if layout_of(arguments.checkpoint) == OURS:
+        require_policy(arguments.checkpoint, arguments.adapters)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Inspect the checkpoint and print what it is."""
+    if layout_of(arguments.checkpoint) == LEROBOT:
+        found_there = explain(arguments.checkpoint)
+        print(json.dumps(found_there, indent=2) if arguments.json else "\n".join(lines(found_there)))
+        return 0
     from dysl_vla_ros.runtime.inspection import inspect
     from dysl_vla_ros.worker.process import compute_threads
 

@@ -9,6 +9,8 @@ from dysl_vla_ros.doctor.examination import Examination
 from dysl_vla_ros.doctor.finding import Finding, fail, ok, warn
 from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.files import sha256
+from dysl_vla_ros.policies.layouts import LEROBOT, layout_of
+from dysl_vla_ros.policies.lerobot.folder import read_folder
 
 GET_AGAIN = "name another folder with --checkpoint, or get the files again (with git: `git lfs pull`)"
 REMAKE = "name another DySL folder with --adapters, or make it again with `dysl_vla calibrate` and `dysl_vla distill`"
@@ -17,6 +19,9 @@ REMAKE = "name another DySL folder with --adapters, or make it again with `dysl_
 def base(examination: Examination) -> Iterator[Finding]:
     """Check the base checkpoint's files against their hashes; without torch too."""
     folder = examination.checkpoint
+    if _of_lerobot(folder):
+        yield _lerobot(folder)
+        return
     if fault := hash_fault(folder) or _read_fault(folder):
         yield fail("checkpoint", fault, GET_AGAIN)
         return
@@ -75,6 +80,22 @@ def hash_fault(folder: Path) -> str:
         if (found := sha256(path)) != wanted:
             return f"{path} is not the file that was written: its SHA-256 begins {found[:12]}, expected {wanted[:12]}"
     return ""
+
+
+def _of_lerobot(folder: Path) -> bool:
+    try:
+        return layout_of(folder) == LEROBOT
+    except CheckpointError:
+        return False  # told as of any folder
+
+
+def _lerobot(folder: Path) -> Finding:
+    """Check a folder of LeRobot's as the worker does before the library sees it; the weights by their header alone."""
+    try:
+        found = read_folder(folder)
+    except CheckpointError as error:
+        return fail("checkpoint", str(error), GET_AGAIN)
+    return ok("checkpoint", f"{folder}: {found.type} of LeRobot's, {len(found.hashes)} files that fit each other")
 
 
 def _part(config: dict[str, Any], name: str) -> dict[str, Any]:
