@@ -21,10 +21,10 @@ in_environment := source scripts/activate.bash &&
 sources := $(shell find dysl_vla_ros msg srv launch config checkpoints -not -name '__pycache__' -not -name '*.pyc' \
   -not -name '.*' 2>/dev/null) CMakeLists.txt package.xml programs.txt scripts/build.sh
 
-.PHONY: help setup build demo test test-jazzy test-all bench benchmark lint clean distclean
+.PHONY: help setup setup-lerobot build demo test test-jazzy test-lerobot test-all bench benchmark lint clean distclean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build ## watch the policy move a simulated arm (EPISODES=2 a task, HEADLESS=1, RECORD=DIR: a bag); writes demo_out/
 	@$(in_environment) dysl_vla demo $(if $(EPISODES),--episodes $(EPISODES)) $(if $(filter-out 0,$(HEADLESS)),--headless) \
@@ -37,6 +37,9 @@ test-jazzy: export DISTRO := jazzy
 test-jazzy: ## the tests with real nodes on ROS 2 Jazzy, in .venv-jazzy (`make demo DISTRO=jazzy` likewise)
 	@$(MAKE) --no-print-directory DISTRO=jazzy build
 	@$(in_environment) PART=nodes scripts/test.sh $(ARGS)
+
+test-lerobot: setup ## the families that LeRobot hosts, in .venv-lerobot; skipped where there is no Python 3.12 or 3.13
+	@scripts/test_lerobot.sh $(ARGS)
 
 test-all: build ## the whole test suite
 	@$(in_environment) SLOW=1 scripts/test.sh $(ARGS)
@@ -55,6 +58,8 @@ lint: setup ## ruff and mypy
 	@.venv$(suffix)/bin/mypy
 
 setup: .venv$(suffix)/.complete ## Debian packages (as root, else they are named) and .venv; done once
+setup-lerobot: setup ## .venv-lerobot: a LeRobot environment to test with (5 GB; LEROBOT_PYTHON=/path/to/python3.12)
+	@scripts/setup_lerobot.sh
 build: install$(suffix)/.complete ## build the package into install/; done when a source has changed
 
 .venv$(suffix)/.complete: $(filter-out requirements/ros-%.txt,$(wildcard requirements/*.txt)) \
@@ -72,4 +77,4 @@ clean: ## remove what was built, tested and shown; keep .venv and benchmark_out
 	rm -rf build build-jazzy install install-jazzy log demo_out bench_out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 distclean: clean ## remove .venv as well
-	rm -rf .venv .venv-jazzy
+	rm -rf .venv .venv-jazzy .venv-lerobot .venv-lerobot-tools

@@ -17,6 +17,18 @@ class SettingError(DyslVlaError):
     """A setting is of the wrong type, out of range, or contradicts another one."""
 
 
+class ContractError(SettingError):
+    """What the user must say of the robot is missing or does not fit the checkpoint.
+
+    Attributes:
+        draft: the block of a parameter file that says it, to be filled in.
+    """
+
+    def __init__(self, text: str, draft: str = "") -> None:
+        super().__init__(text)
+        self.draft = draft
+
+
 class ObservationError(DyslVlaError):
     """An image, proprioception or instruction cannot be given to the policy."""
 
@@ -30,7 +42,15 @@ class NonFiniteActionError(DyslVlaError):
 
 
 class WorkerError(DyslVlaError):
-    """The policy worker refused, failed, or is gone."""
+    """The policy worker refused, failed, or is gone.
+
+    Attributes:
+        draft: the block of a parameter file that is missing something, where that is why; else "".
+    """
+
+    def __init__(self, text: str = "", draft: str = "") -> None:
+        super().__init__(text)
+        self.draft = draft
 
 
 class WorkerLostError(WorkerError):

@@ -22,12 +22,14 @@ class ProprioceptionSpec:
     """The proprioception that a policy declares: names, units, frame, in the order it wants them.
 
     ``ee.x``, ``ee.y``, ``ee.z`` (and ``ee.qx`` .. ``ee.qw``) come from ``ee_pose``, ``gripper.opening`` (0 closed,
-    1 open) from ``gripper_state``; any other name is a joint of ``joint_states``.
+    1 open; in ``percent`` 0 to 100) from ``gripper_state``; any other name is a joint of ``joint_states``.
     """
 
     names: tuple[str, ...]
     units: tuple[str, ...]
     frame: str = "base"
+    low: tuple[float, ...] = ()  # (P,) rad or m at the lower end of percent and range_100; () where no unit needs it
+    high: tuple[float, ...] = ()  # (P,) the same at the upper end
 
 
 END_EFFECTOR_DELTA, JOINT_POSITION, JOINT_VELOCITY = "end_effector_delta", "joint_position", "joint_velocity"

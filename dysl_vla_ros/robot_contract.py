@@ -38,9 +38,14 @@ class RobotContract:
     cameras: Mapping[str, str] = field(default_factory=dict)  # name in the checkpoint -> topic
     state_names: tuple[str, ...] = ()
     state_units: tuple[str, ...] = ()
+    state_low: tuple[float, ...] = ()  # rad or m at the lower end of percent and range_100, a value for each name
+    state_high: tuple[float, ...] = ()  # the same at the upper end
     action_kind: str = ""
     action_names: tuple[str, ...] = ()
     action_units: tuple[str, ...] = ()
+    action_gripper: str = ""  # the one of action_names that is the gripper's opening
+    action_low: tuple[float, ...] = ()
+    action_high: tuple[float, ...] = ()
     time_step: float = 0.0  # s
     message: str = TRAJECTORY  # what ~/joint_command carries
     limits: JointLimits = JointLimits()
@@ -50,10 +55,23 @@ NUMBERS, TEXTS, NUMBER, TEXT = "a list of numbers (write 1.0, not 1)", "a list o
 # parameter -> (what it is, where it goes, default, what it means); a list or text that is empty, and 0.0, say nothing
 ENTRIES: dict[str, tuple[str, str, Any, str]] = {
     "robot.state.names": (TEXTS, "state_names", [], "the policy's proprioception in its order, as it is named there"),
-    "robot.state.units": (TEXTS, "state_units", [], "a unit for each: rad, m, deg; 1 of a gripper's opening"),
+    "robot.state.units": (
+        TEXTS, "state_units", [],
+        "a unit for each: rad, m, deg, percent, range_100; 1 or percent of a gripper's opening"
+    ),
+    "robot.state.low": (
+        NUMBERS, "state_low", [], "rad or m at the lower end of percent and range_100, a value for each name; empty: "
+        "those that robot.action.low has of the same names"
+    ),
+    "robot.state.high": (NUMBERS, "state_high", [], "the same at the upper end"),
     "robot.action.kind": (TEXT, "action_kind", "", "end_effector_delta, joint_position or joint_velocity"),
     "robot.action.names": (TEXTS, "action_names", [], "a name for each value of an action, in the policy's order"),
     "robot.action.units": (TEXTS, "action_units", [], "a unit for each: rad, m, deg, percent, range_100"),
+    "robot.action.gripper": (TEXT, "action_gripper", "", "the one of these names that is the gripper's opening"),
+    "robot.action.low": (
+        NUMBERS, "action_low", [], "rad or m at the lower end of percent and range_100, a value for each name"
+    ),
+    "robot.action.high": (NUMBERS, "action_high", [], "the same at the upper end"),
     "robot.action.time_step": (NUMBER, "time_step", 0.0, "s that one action spans"),
     "robot.action.message": (TEXT, "message", TRAJECTORY, f"what ~/joint_command carries: {' or '.join(MESSAGES)}"),
     "safety.joint.min_position": (NUMBERS, "min_position", [], "lowest position of each joint, rad or m"),
@@ -132,10 +150,16 @@ def draft(description: PolicyDescription, contract: RobotContract | None = None)
     said = contract or RobotContract()
     spec, state, limits = description.action, description.proprioception, said.limits
     lines = ["/**/dysl_vla:", "  ros__parameters:", "    robot:", "      cameras:"]
-    lines += [f"        {name}: {said.cameras.get(name, name)}" for name in description.cameras]
+    # a name with points in it is no name of a topic
+    lines += [
+        f"        {name}: {said.cameras.get(name, '...' if '.' in name else name)}" for name in description.cameras
+    ]
     lines += ["      state:", f"        names: {_listed(state.names)}", f"        units: {_listed(state.units)}"]
+    lines += _range(state.units, state.low, state.high)
     lines += ["      action:", f"        kind: {spec.kind}", f"        names: {_listed(spec.names)}"]
-    lines += [f"        units: {_listed(spec.units)}", f"        time_step: {_number(spec.time_step)}"]
+    lines += [f"        units: {_listed(spec.units)}", *_range(spec.units, spec.low, spec.high)]
+    lines += [f"        gripper: {spec.gripper}"] if spec.gripper and spec.moves_joints else []
+    lines += [f"        time_step: {_number(spec.time_step) if spec.time_step else '...'}"]
     if spec.moves_joints:
         lines += [f"        message: {said.message}", "    safety:"]
         first = limits.max_first_step if contract else FIRST_STEP
@@ -148,6 +172,18 @@ def draft(description: PolicyDescription, contract: RobotContract | None = None)
             )
             lines.append(f"        {name}: [{', '.join(given)}]")
     return "\n".join(lines) + "\n"
+
+
+def _range(units: Iterable[str], low: Sequence[float], high: Sequence[float]) -> list[str]:
+    """Return the lines that say what both ends of ``percent`` and ``range_100`` are, where there is such a unit."""
+    if not low and not high and not set(units) & {"percent", "range_100"}:
+        return []
+    count = len(tuple(units))
+    parts = {"low": low or ("...",) * count, "high": high or ("...",) * count}
+    return [
+        f"        {name}: [{', '.join(it if isinstance(it, str) else _number(it) for it in values)}]"
+        for name, values in parts.items()
+    ]
 
 
 def _listed(values: Iterable[str]) -> str:

@@ -46,6 +46,10 @@ class ModelSettings:
         "numbers that the policy computes in; empty: the checkpoint's own",
         choices=("", "float32", "bfloat16", "float16"),
     )
+    tokenizer: str = setting(
+        "", "folder of what the checkpoint names on a hub: tokenizer, of SmolVLA its VLM's config.json as well"
+    )
+    flow_steps: int = setting(0, "flow steps of a policy that draws noise; 0: as the checkpoint says", low=0, high=1000)
     image_transport: str = setting(
         "raw",
         "what the cameras' topics carry; compressed: JPEG or PNG on `<topic>/compressed`",

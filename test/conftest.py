@@ -30,6 +30,7 @@ hypothesis.settings.load_profile("busy")
 
 
 PARTS = ("nodes", "others")
+collect_ignore = ["lerobot"]  # runs in an environment of its own: scripts/test_lerobot.sh
 
 
 def pytest_configure() -> None:

@@ -24,6 +24,7 @@ BASE = {
     "json_files",
     "params_file",
     "parent_process",
+    "policy_options",
     "readings",
     "robot_contract",
     "ros_environment",

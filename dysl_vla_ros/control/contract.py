@@ -19,10 +19,22 @@ def contract_faults(contract: RobotContract, description: PolicyDescription) -> 
         ("robot.action.kind", [contract.action_kind] if contract.action_kind else [], [spec.kind]),
         ("robot.action.names", contract.action_names, spec.names),
         ("robot.action.units", contract.action_units, spec.units),
+        ("robot.action.gripper", [contract.action_gripper] if contract.action_gripper else [], [spec.gripper]),
     )
     faults = [
         f"{name} is {', '.join(said)}, but the checkpoint has {', '.join(own)}"
         for name, said, own in pairs
+        if said and tuple(said) != tuple(own)
+    ]
+    ends: tuple[tuple[str, Sequence[float], Sequence[float]], ...] = (
+        ("robot.state.low", contract.state_low, state.low),
+        ("robot.state.high", contract.state_high, state.high),
+        ("robot.action.low", contract.action_low, spec.low),
+        ("robot.action.high", contract.action_high, spec.high),
+    )
+    faults += [
+        f"{name} is {list(said)}, but the checkpoint has {list(own)}"
+        for name, said, own in ends
         if said and tuple(said) != tuple(own)
     ]
     step = contract.time_step

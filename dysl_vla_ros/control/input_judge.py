@@ -6,20 +6,22 @@ belongs together (:mod:`~dysl_vla_ros.control.pairing`). Whoever hears messages 
 clocks, a recording with the times in it.
 """
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from dysl_vla_ros.control.freshness import Freshness, arrival_limit
 from dysl_vla_ros.control.joints import Joints
 from dysl_vla_ros.control.pairing import Heard, Pairing, Verdict, within
 from dysl_vla_ros.control.plausibility import POSE, PlausibleValues
-from dysl_vla_ros.interfaces import PolicyDescription
-from dysl_vla_ros.joint_units import DEGREES, METRES, RADIANS
+from dysl_vla_ros.interfaces import PolicyDescription, ProprioceptionSpec
+from dysl_vla_ros.joint_units import METRES, RADIANS, UnitScale
 from dysl_vla_ros.readings import seconds
 from dysl_vla_ros.settings import SafetySettings
 
 OPENING, JOINTS = "gripper_state", "joint_states"
+OPENING_NAME = "gripper.opening"  # what a policy calls the value of OPENING
 
 
 class InputJudge:
@@ -31,6 +33,7 @@ class InputJudge:
         unstamped: sources that are taken by arrival alone.
         joints: the joints that the policy declares or commands, each with its unit (``m``: it slides).
         topics: what a source is called in texts.
+        spec: the units that the policy declares; None: those that messages carry.
     """
 
     def __init__(
@@ -40,12 +43,14 @@ class InputJudge:
         unstamped: Sequence[str],
         joints: Mapping[str, str],
         topics: Mapping[str, str],
+        spec: ProprioceptionSpec | None = None,
     ) -> None:
         """Begin with nothing heard."""
         self._cameras = tuple(cameras)
         streams = (JOINTS,) if joints else ()
         self.freshness = Freshness(cameras, (*stamped, *unstamped, *streams), topics)
-        self._in_degrees = tuple(name for name, unit in joints.items() if unit == DEGREES)
+        self._declared = spec or ProprioceptionSpec((), ())
+        self._scale = _scale_of(self._declared)
         measured_in = {name: METRES if unit == METRES else RADIANS for name, unit in joints.items()}
         self._joints = Joints(tuple(joints), topics.get(JOINTS, ""), measured_in)
         self._plausible = PlausibleValues()
@@ -68,7 +73,7 @@ class InputJudge:
         spec, action = description.proprioception, description.action
         units = dict(zip(action.names, action.units, strict=True)) | dict(zip(spec.names, spec.units, strict=True))
         stamped, unstamped = ([source] if source in sources else [] for source in (POSE, OPENING))
-        return cls(description.cameras, stamped, unstamped, {name: units[name] for name in joints}, topics)
+        return cls(description.cameras, stamped, unstamped, {name: units[name] for name in joints}, topics, spec)
 
     def start(self, steady_now: float) -> None:
         """Forget what was heard (``steady_now`` in s); the counts go on."""
@@ -174,14 +179,26 @@ class InputJudge:
     def values(self, verdict: Verdict) -> dict[str, float]:
         """Return proprioception by name: of the image's own stamp where there is one, else the newest.
 
-        Joints that the policy declares in degrees are given in degrees.
+        In the units that the policy declares; others in those of their messages.
         """
         known = {name: value for values in self._values.values() for name, value in values.items()}
         known |= self._joints.values
         for source, part in verdict.parts.items():
             if source not in self._cameras:
                 known |= part.item
-        return known | {name: math.degrees(known[name]) for name in self._in_degrees if name in known}
+        names = self._declared.names
+        here = self._scale.from_si(np.array([known.get(name, np.nan) for name in names]))
+        return known | {name: float(value) for name, value in zip(names, here, strict=True) if name in known}
+
+
+def _scale_of(spec: ProprioceptionSpec) -> UnitScale:
+    """Return what maps the units of messages to those of a policy; a gripper's opening has the range of none."""
+    ends = ([0.0] * len(spec.names), [1.0] * len(spec.names))
+    low, high = ([*values] if values else end for values, end in zip((spec.low, spec.high), ends, strict=True))
+    if OPENING_NAME in spec.names:
+        place = spec.names.index(OPENING_NAME)
+        low[place], high[place] = 0.0, 1.0
+    return UnitScale(spec.units, low, high)
 
 
 def _joint(name: str) -> str:

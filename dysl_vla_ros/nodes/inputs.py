@@ -25,7 +25,7 @@ from dysl_vla_ros.control.limits import POSITION, Place
 from dysl_vla_ros.control.plausibility import POSE
 from dysl_vla_ros.errors import ObservationError, SettingError
 from dysl_vla_ros.interfaces import ActionSpec, Observation, PolicyDescription, ProprioceptionSpec
-from dysl_vla_ros.joint_units import DEGREES, METRES, RADIANS
+from dysl_vla_ros.joint_units import JOINT_UNITS
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode
 from dysl_vla_ros.nodes.outputs import LATCHED
 from dysl_vla_ros.nodes.pictures import Pictures
@@ -37,8 +37,6 @@ SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, durabili
 # several drivers may share the topic: with a queue of one, the last of them would be heard alone
 JOINT_STREAM = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
 SPOKEN = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
-
-JOINT_UNITS = (RADIANS, METRES, DEGREES)  # what a JointState carries, or is converted to
 
 
 @dataclass(frozen=True)
@@ -66,14 +64,14 @@ def joint_names(spec: ProprioceptionSpec, action: ActionSpec) -> tuple[str, ...]
     """Return the joints that a policy declares, and those that it commands: these must be measured.
 
     Raises:
-        SettingError: in a unit that joint_states does not carry.
+        SettingError: in a unit that positions of joint_states are not converted to.
     """
     names = [name for name in spec.names if not name.startswith("ee.") and name != "gripper.opening"]
     units = dict(zip(spec.names, spec.units, strict=True))
     if odd := [f"{name} in {units[name]!r}" for name in names if units[name] not in JOINT_UNITS]:
         raise SettingError(
-            f"the policy wants {', '.join(odd)}; {JOINTS} carries radians and metres: declare 'rad', 'm' or 'deg' in "
-            "the checkpoint's config.json, with statistics in that unit"
+            f"the policy wants {', '.join(odd)}; {JOINTS} is converted to {', '.join(JOINT_UNITS)}: declare one of "
+            "these in the checkpoint's config.json or robot.state.units, with statistics in that unit"
         )
     return tuple(dict.fromkeys([*names, *action.joints]))
 

@@ -10,7 +10,7 @@ from dysl_vla_ros.control.commander import Commander
 from dysl_vla_ros.control.contract import contract_faults
 from dysl_vla_ros.control.joint_commander import JointCommander
 from dysl_vla_ros.control.limits import unsuitable_policy
-from dysl_vla_ros.errors import SettingError
+from dysl_vla_ros.errors import SettingError, WorkerError
 from dysl_vla_ros.interfaces import PolicyDescription
 from dysl_vla_ros.nodes.control_loop import ControlLoop
 from dysl_vla_ros.nodes.graph_watch import GraphWatch
@@ -42,9 +42,8 @@ class Session:
         self._parameters = parameters
         self.statistics = Statistics()
         self.is_open = False
-        self.client = WorkerClient(
-            WorkerSpec.from_settings(parameters.settings.model), node.guarded("reply")(self._on_reply), self._on_lost
-        )
+        spec = WorkerSpec.from_settings(parameters.settings.model, parameters.robot)
+        self.client = WorkerClient(spec, node.guarded("reply")(self._on_reply), self._on_lost)
 
     def open(self) -> None:
         """Start the worker, load, warm up, connect. Blocks at most ``model.load_timeout``; :meth:`close` ends it.
@@ -54,7 +53,12 @@ class Session:
             SettingError: a setting that this policy does not allow, or inputs that this version does not read.
         """
         node, parameters = self._node, self._parameters
-        self.description = self.client.start()
+        try:
+            self.description = self.client.start()
+        except WorkerError as error:
+            if error.draft:
+                node.get_logger().error(f"say this in a parameter file:\n{error.draft}")
+            raise
         settings = parameters.settings
         if fault := self._cross_check(settings):
             raise SettingError(fault)

@@ -24,6 +24,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMS
 
 from dysl_vla_ros.errors import CheckpointError, InstructionError, ObservationError
 from dysl_vla_ros.interfaces import ActionSpec, Observation, ProprioceptionSpec
+from dysl_vla_ros.joint_units import range_faults
 from dysl_vla_ros.json_files import build_from
 from dysl_vla_ros.policies.action_meaning import action_to_json, with_meaning
 from dysl_vla_ros.policies.action_statistics import action_faults
@@ -32,6 +33,7 @@ from dysl_vla_ros.policies.identity import base_hash
 from dysl_vla_ros.policies.interface import CommonPolicy
 from dysl_vla_ros.policies.last_layer import LastLayer
 from dysl_vla_ros.policies.weights_header import load_exactly, read_shapes, require_fitting
+from dysl_vla_ros.policy_options import AS_THE_FILES_SAY, PolicyOptions
 from dysl_vla_ros.skipping.stack import Layer, StackResult
 from dysl_vla_ros.skipping.streams import Bridge, Stream
 
@@ -75,6 +77,8 @@ class ReferenceConfig:
         if isinstance(values, dict):
             values = {"layout": LAYOUTS[0], **values}
             values |= {"action": with_meaning(values["action"])} if "action" in values else {}
+            if isinstance(state := values.get("proprioception"), dict):
+                values["proprioception"] = {"low": [], "high": [], **state}
         config: ReferenceConfig = build_from(ReferenceConfig, values, "model", source, RESTORE)
         if faults := [*config.faults(), *action_faults(config.action, "model.action")]:
             raise CheckpointError(f"{source}: {'; '.join(faults)}; {RESTORE}")
@@ -109,6 +113,12 @@ class ReferenceConfig:
             for name, values in lengths.items()
             if len(values) != wanted
         ]
+        if not found:
+            state = self.proprioception
+            # of a gripper's opening both ends are known
+            gripper = state.names.index("gripper.opening") if "gripper.opening" in state.names else None
+            where = "model.proprioception"
+            found += range_faults(state.names, state.units, state.low, state.high, where, gripper)
         limits = (("mean", self.proprioception_mean, 0.0), ("std", self.proprioception_std, SMALLEST_DEVIATION))
         for name, values, least in limits:
             found += [
@@ -121,6 +131,9 @@ class ReferenceConfig:
     def to_json(self) -> dict[str, Any]:
         """Return plain values for ``config.json``; what files of before did not name is not named, as then."""
         values = asdict(self) | {"action": action_to_json(self.action)}
+        for end in ("low", "high"):
+            if not values["proprioception"][end]:
+                del values["proprioception"][end]
         if self.layout == LAYOUTS[0]:
             del values["layout"]
         return values
@@ -311,8 +324,17 @@ class ReferencePolicy(CommonPolicy):
         self.instructions = config.instructions
 
     @classmethod
-    def load(cls, checkpoint: Path, device: torch.device, dtype: torch.dtype | None) -> "ReferencePolicy":
-        """Load a folder whose hashes were checked; it computes in float32 where nobody wants another ``dtype``."""
+    def load(
+        cls,
+        checkpoint: Path,
+        device: torch.device,
+        dtype: torch.dtype | None,
+        options: PolicyOptions = AS_THE_FILES_SAY,
+    ) -> "ReferencePolicy":
+        """Load a folder whose hashes were checked; it computes in float32 where nobody wants another ``dtype``.
+
+        Its files say everything: of the options none is needed.
+        """
         values = read_config(checkpoint)
         config = ReferenceConfig.from_json(values.get("model"), checkpoint / "config.json")
         if WEIGHTS not in values["files"]:

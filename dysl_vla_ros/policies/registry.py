@@ -7,35 +7,66 @@ from typing import Protocol
 import torch
 
 from dysl_vla_ros.errors import CheckpointError
-from dysl_vla_ros.policies.checkpoint import read_checkpoint
+from dysl_vla_ros.json_files import read_object
+from dysl_vla_ros.policies.checkpoint import MEND, read_checkpoint
 from dysl_vla_ros.policies.interface import VlaPolicy
+from dysl_vla_ros.policy_options import AS_THE_FILES_SAY, PolicyOptions
 
-CPU = torch.device("cpu")
-FAMILIES = {"reference": "dysl_vla_ros.policies.reference:ReferencePolicy"}
+CPU, CONFIG = torch.device("cpu"), "config.json"
+# layout, told by a key of config.json -> its values -> what loads such a folder
+LAYOUTS = {
+    "family": {"reference": "dysl_vla_ros.policies.reference:ReferencePolicy"},
+    "type": {"smolvla": "dysl_vla_ros.policies.smolvla:SmolVla"},  # LeRobot's
+}
+FAMILIES = LAYOUTS["family"]
 
 
 class _Family(Protocol):
     @classmethod
-    def load(cls, checkpoint: Path, device: torch.device, dtype: torch.dtype | None) -> VlaPolicy: ...
+    def load(
+        cls, checkpoint: Path, device: torch.device, dtype: torch.dtype | None, options: PolicyOptions
+    ) -> VlaPolicy: ...
 
 
-def load_policy(checkpoint: Path, device: torch.device = CPU, dtype: torch.dtype | None = None) -> VlaPolicy:
-    """Load a base checkpoint, its files checked against their hashes.
+def load_policy(
+    checkpoint: Path,
+    device: torch.device = CPU,
+    dtype: torch.dtype | None = None,
+    options: PolicyOptions = AS_THE_FILES_SAY,
+) -> VlaPolicy:
+    """Load a base checkpoint of any layout, its files checked.
 
     Args:
         checkpoint: its folder.
         device: where it computes.
         dtype: of its hidden states; None: the checkpoint's own.
+        options: what its files do not say.
 
     Raises:
         CheckpointError: missing, damaged, of an unknown family or of a newer format.
+        ContractError: the options leave out what the files do not say, or contradict them.
     """
-    config = read_checkpoint(checkpoint)
-    name = config.get("family")
-    if not isinstance(name, str) or name not in FAMILIES:
+    layout = layout_of(checkpoint)
+    config = read_checkpoint(checkpoint) if layout == "family" else read_object(checkpoint / CONFIG, MEND)
+    name = config.get(layout)
+    known = LAYOUTS[layout]
+    if not isinstance(name, str) or name not in known:
         raise CheckpointError(
-            f"{checkpoint / 'config.json'}: unknown family {name!r}; this version knows {', '.join(FAMILIES)}"
+            f"{checkpoint / CONFIG}: unknown {layout} {name!r:.80}; this version knows {', '.join(known)}"
         )
-    module, _, attribute = FAMILIES[name].partition(":")
+    module, _, attribute = known[name].partition(":")
     family: type[_Family] = getattr(importlib.import_module(module), attribute)
-    return family.load(checkpoint, device, dtype)
+    return family.load(checkpoint, device, dtype, options)
+
+
+def layout_of(checkpoint: Path) -> str:
+    """Return the key of ``config.json`` that says whose layout it is; ours, ``family``, where none is there.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        config = read_object(checkpoint / CONFIG, MEND)
+    except (FileNotFoundError, NotADirectoryError):
+        return "family"  # refused with what is there
+    return next((key for key in LAYOUTS if key in config), "family") if "format_version" not in config else "family"

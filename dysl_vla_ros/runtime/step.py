@@ -27,6 +27,7 @@ from dysl_vla_ros.interfaces import (
 from dysl_vla_ros.policies.identity import model_hash
 from dysl_vla_ros.policies.interface import VlaPolicy
 from dysl_vla_ros.policies.registry import load_policy
+from dysl_vla_ros.policy_options import AS_THE_FILES_SAY, PolicyOptions
 from dysl_vla_ros.runtime.devices import device_named, dtype_named
 from dysl_vla_ros.runtime.folder import DyslFolder, load_dysl
 from dysl_vla_ros.runtime.latency import Stopwatch
@@ -73,6 +74,7 @@ class Runtime:
         noise: NoiseSettings = FRESH,
         dtype: str = "",
         calibrated: bool = True,
+        options: PolicyOptions = AS_THE_FILES_SAY,
     ) -> "Runtime":
         """Load a base checkpoint and a DySL folder.
 
@@ -84,13 +86,15 @@ class Runtime:
             noise: of a policy whose decoding draws some.
             dtype: to compute in, see ``model.dtype``.
             calibrated: see ``load_dysl``.
+            options: what the checkpoint's files do not say.
 
         Raises:
             CheckpointError: either is missing, damaged, or they do not belong together.
+            ContractError: the options do not say what the files do not say either, or contradict them.
             SettingError: the device is not there.
         """
         torch.set_num_threads(threads)
-        policy = load_policy(Path(checkpoint), device_named(device), dtype_named(dtype))
+        policy = load_policy(Path(checkpoint), device_named(device), dtype_named(dtype), options)
         return cls.beside(policy, checkpoint, adapters, noise, calibrated)
 
     @classmethod

@@ -21,6 +21,8 @@ import numpy as np
 from dysl_vla_ros import __version__
 from dysl_vla_ros.errors import ObservationError, WorkerError, WorkerLostError
 from dysl_vla_ros.interfaces import THE_MODEL, FloatArray, Observation, PolicyDescription, StepResult
+from dysl_vla_ros.policy_options import AS_THE_FILES_SAY, PolicyOptions
+from dysl_vla_ros.robot_contract import RobotContract
 from dysl_vla_ros.settings import ModelSettings, RuntimeSettings
 from dysl_vla_ros.worker.messages import (
     PROTOCOL,
@@ -54,11 +56,13 @@ class WorkerSpec:
     noise: str = "fresh"
     noise_seed: int = 0
     dtype: str = ""
+    options: PolicyOptions = AS_THE_FILES_SAY
 
     @classmethod
-    def from_settings(cls, model: ModelSettings) -> "WorkerSpec":
-        """Take the worker's part of the ``model`` settings."""
-        return cls(**{field.name: getattr(model, field.name) for field in dataclasses.fields(cls)})
+    def from_settings(cls, model: ModelSettings, robot: RobotContract | None = None) -> "WorkerSpec":
+        """Take the worker's part of the ``model`` settings, and what the user says of the robot."""
+        own = {field.name: getattr(model, field.name) for field in dataclasses.fields(cls) if field.name != "options"}
+        return cls(**own, options=PolicyOptions.of(model, robot or RobotContract()))
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ class WorkerClient:
         self._changed = threading.Condition()  # guards everything below; never held while calling back or waiting
         self._closed = False
         self._ended = ""  # why there is no worker any more
+        self._draft = ""  # see WorkerError
         self._process: WorkerProcess | None = None
         self._stream: socket.socket | None = None
         self._slots: FrameSlots | None = None
@@ -150,7 +155,7 @@ class WorkerClient:
             )
         reason = self._ended or "the policy worker was closed while it was starting"
         self.close()
-        raise WorkerError(reason)
+        raise WorkerError(reason, self._draft)
 
     def submit(self, request: StepRequest) -> None:
         """Send one observation; the reply comes through ``on_reply``. Does not wait.
@@ -239,7 +244,7 @@ class WorkerClient:
             if ready:
                 self._serve(ours)
         except (WorkerError, OSError) as error:
-            why = str(error)
+            why, self._draft = str(error), getattr(error, "draft", "")
         except Exception as error:  # our own mistake: it must end in on_lost, not in a silent thread
             traceback.print_exception(error)
             why = f"unexpected: {type(error).__name__}: {error}"
@@ -265,15 +270,17 @@ class WorkerClient:
         process.forget_folder()
         spec = self._spec
         # The worker has another working directory: paths must not change their meaning.
-        checkpoint, adapters = (os.path.abspath(path) if path else "" for path in (spec.checkpoint, spec.adapters))
+        paths = (spec.checkpoint, spec.adapters, spec.options.tokenizer)
+        checkpoint, adapters, tokenizer = (os.path.abspath(path) if path else "" for path in paths)
+        options = dataclasses.replace(spec.options, tokenizer=tokenizer)
         threads = compute_threads(spec.threads)
-        order = Load(checkpoint, adapters, spec.device, threads, spec.noise, spec.noise_seed, spec.dtype)
+        order = Load(checkpoint, adapters, spec.device, threads, spec.noise, spec.noise_seed, spec.dtype, options)
         self._send(stream, encode(order))
         answer = receive(stream)
         if answer is None:
             raise WorkerError("")
         if isinstance(answer, Fault):
-            raise WorkerError(answer.text)
+            raise WorkerError(answer.text, answer.draft)
         if not isinstance(answer, PolicyDescription):
             raise MessageError(f"a {type(answer).__name__} where the policy's description was expected")
         return answer

@@ -33,10 +33,11 @@ from numpy.typing import NDArray
 
 from dysl_vla_ros.errors import ObservationError, WorkerError
 from dysl_vla_ros.interfaces import FloatArray, PolicyDescription, StepResult
+from dysl_vla_ros.policy_options import PolicyOptions
 from dysl_vla_ros.settings import RuntimeSettings
 from dysl_vla_ros.typed_values import DTYPES, WrongValueError, build
 
-PROTOCOL = 7  # raised by every change of a message
+PROTOCOL = 8  # raised by every change of a message
 MESSAGE_LIMIT = 1 << 20  # bytes; the largest real one, a description, has a few thousand
 LENGTH = struct.Struct("<I")
 SLOT = 4096 * 3072 * 3  # bytes, a 12-megapixel picture; sparse, so that a small one costs what it needs
@@ -62,6 +63,7 @@ class Load:
     noise: str
     noise_seed: int
     dtype: str
+    options: PolicyOptions
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class Fault:
     """Why nothing could be loaded."""
 
     text: str
+    draft: str = ""  # a block of a parameter file to fill in, where it is the contract that something is missing in
 
 
 KINDS: dict[str, type[Any]] = {

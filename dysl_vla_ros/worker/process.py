@@ -12,12 +12,21 @@ import tempfile
 import threading
 from pathlib import Path
 
+import msgpack
+
 import dysl_vla_ros
 from dysl_vla_ros.errors import WorkerError
 
 # What the worker inherits from the node's environment. ROS puts its own libraries and packages into LD_LIBRARY_PATH,
-# PYTHONPATH, AMENT_PREFIX_PATH and more: another Python must not see those.
-KEPT = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_CACHE_HOME")
+# PYTHONPATH, AMENT_PREFIX_PATH and more: another Python must not see those. Where Hugging Face's files lie and which
+# GPUs may be used are the user's to say.
+KEPT = (
+    "PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE",
+    "CUDA_VISIBLE_DEVICES",
+)  # fmt: skip
+# What another Python finds through a link, so that nothing of ours need be installed there. Of msgpack the half in pure
+# Python runs in any version; the compiled one is taken where it fits.
+LINKED = (dysl_vla_ros, msgpack)
 LAST_LINES = 20  # of the worker's output, kept to explain its end
 GRACE = 0.2  # s that a worker which hung up has to end by itself, so that its exit code can be told
 REAP_LIMIT = 2.0  # s; SIGKILL takes longer only on a process stuck in the kernel
@@ -40,7 +49,8 @@ class WorkerProcess:
         self._lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
         self._python = _interpreter(python)
         self._folder = Path(tempfile.mkdtemp(prefix="dysl_vla_"))
-        (self._folder / "dysl_vla_ros").symlink_to(Path(dysl_vla_ros.__file__).absolute().parent)
+        for package in LINKED:
+            (self._folder / package.__name__).symlink_to(Path(str(package.__file__)).absolute().parent)
         arguments = [f"--stream={stream}", f"--frames={frames}", f"--parent={os.getpid()}"]
         try:
             self._process = subprocess.Popen(
@@ -77,7 +87,7 @@ class WorkerProcess:
         return self._process.pid
 
     def forget_folder(self) -> None:
-        """Remove the folder with the link to this package: it serves until the worker has said hello."""
+        """Remove the folder with the links: it serves until the worker has said hello."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def kill(self) -> None:
@@ -120,7 +130,7 @@ class WorkerProcess:
 
 
 def environment(threads: int, folder: Path) -> dict[str, str]:
-    """Return the worker's whole environment; ``folder`` holds the link to this package."""
+    """Return the worker's whole environment; ``folder`` holds the links to what it imports of ours."""
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     return kept | {
         "PYTHONPATH": str(folder),

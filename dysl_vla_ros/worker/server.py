@@ -38,7 +38,7 @@ def serve(stream: socket.socket, frames: int) -> int:
         runtime = load(order)
         description = runtime.description
     except Exception as error:  # whatever it is, the node must hear the reason
-        stream.sendall(encode(Fault(reason(error))))
+        stream.sendall(encode(Fault(reason(error), getattr(error, "draft", ""))))
         return 1
     stream.sendall(encode(description))
     slots: FrameSlots | None = None
@@ -58,7 +58,9 @@ def load(order: Load) -> "Runtime":
     from dysl_vla_ros.runtime.step import Runtime  # imports torch
 
     noise = NoiseSettings(order.noise, order.noise_seed)
-    runtime = Runtime.load(order.checkpoint, order.adapters, order.device, order.threads, noise, order.dtype)
+    runtime = Runtime.load(
+        order.checkpoint, order.adapters, order.device, order.threads, noise, order.dtype, options=order.options
+    )
     runtime.warm_up()
     return runtime
 

@@ -1,0 +1,1 @@
+"""LeRobot's checkpoints: a folder read and checked, its policy loaded, its modules driven from outside."""

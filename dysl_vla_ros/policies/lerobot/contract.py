@@ -1,0 +1,143 @@
+"""What a LeRobot checkpoint does not say of the arm, put together from what the user says: names, units, kind, time.
+
+Sizes that differ from the checkpoint's features, and cameras that only one of both has, are refused: nothing is
+guessed, and no camera is ever replaced by a black picture.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dysl_vla_ros.errors import ContractError
+from dysl_vla_ros.interfaces import END_EFFECTOR_DELTA, ActionSpec, PolicyDescription, ProprioceptionSpec
+from dysl_vla_ros.joint_units import GRIPPER_UNITS, JOINT_UNITS, range_faults
+from dysl_vla_ros.policies.action_statistics import action_faults
+from dysl_vla_ros.policies.lerobot.folder import ACTION, CONFIG, STATE, LeRobotFolder, center_and_scale
+from dysl_vla_ros.robot_contract import RobotContract, draft
+
+OPEN = "..."  # what is to be filled in
+OPENING = "gripper.opening"
+POSE = ("ee.x", "ee.y", "ee.z", "ee.qx", "ee.qy", "ee.qz", "ee.qw")
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What goes in and out of a policy."""
+
+    cameras: tuple[str, ...]
+    proprioception: ProprioceptionSpec
+    action: ActionSpec
+
+
+def meaning_of(folder: LeRobotFolder, said: RobotContract, horizon: int) -> Meaning:
+    """Put folder and contract together.
+
+    Raises:
+        ContractError: an entry is missing or does not fit; every one is named, with the block to fill in.
+    """
+    state, action = proprioception_of(folder, said), action_of(folder, said, horizon)
+    faults = [*_camera_faults(folder, said), *_state_faults(folder, said, state), *_action_faults(folder, said, action)]
+    if faults:
+        raise ContractError(f"{'; '.join(faults)}", contract_draft(folder, said, horizon))
+    # in the contract's order: the first camera paces inference
+    return Meaning(tuple(said.cameras), state, action)
+
+
+def contract_draft(folder: LeRobotFolder, said: RobotContract | None = None, horizon: int = 1) -> str:
+    """Return the block of a parameter file that says everything, with ``...`` for what is missing."""
+    said = said or RobotContract()
+    action, state = action_of(folder, said, horizon), proprioception_of(folder, said)
+    spec = dataclasses.replace(
+        action,
+        kind=action.kind or "joint_position",
+        names=action.names or (OPEN,) * folder.action_size,
+        units=action.units or (OPEN,) * folder.action_size,
+        gripper=action.gripper or OPEN,
+    )
+    count = folder.state_size
+    state = dataclasses.replace(state, names=state.names or (OPEN,) * count, units=state.units or (OPEN,) * count)
+    described = PolicyDescription(folder.type, "", "", tuple(folder.cameras), state, spec, 0, (), ())
+    return draft(described, said)
+
+
+def proprioception_of(folder: LeRobotFolder, said: RobotContract) -> ProprioceptionSpec:
+    """Return the state's meaning as far as it is said; a joint's range may be said of the action alone."""
+    ends = []
+    for own, others in ((said.state_low, said.action_low), (said.state_high, said.action_high)):
+        known = dict(zip(said.action_names, others, strict=False))
+        of_action = tuple(known.get(name, 0.0 if name == OPENING else None) for name in said.state_names)
+        ranged = any(unit in ("percent", "range_100") for unit in said.state_units)
+        ends.append(own or (() if not ranged or None in of_action else of_action))
+    return ProprioceptionSpec(said.state_names, said.state_units, "base", *ends)  # type: ignore[arg-type]
+
+
+def action_of(folder: LeRobotFolder, said: RobotContract, horizon: int) -> ActionSpec:
+    """Return the action's meaning as far as it is said."""
+    center, scale = center_and_scale(folder.modes[ACTION], folder.statistics[ACTION], folder.action_size)
+    delta = said.action_kind == END_EFFECTOR_DELTA
+    meaning: dict[str, Any] = {
+        "names": said.action_names, "units": said.action_units, "gripper": said.action_gripper, "low": said.action_low,
+        "high": said.action_high,
+    }  # fmt: skip
+    if delta and not said.action_names:  # of such an action everything follows from its size
+        meaning = {}
+    has_rotation = delta and folder.action_size == 7
+    return ActionSpec(horizon, said.time_step, has_rotation, center, scale, kind=said.action_kind, **meaning)
+
+
+def _camera_faults(folder: LeRobotFolder, said: RobotContract) -> list[str]:
+    foreign = [name for name in said.cameras if name not in folder.cameras]
+    absent = [name for name in folder.cameras if name not in said.cameras]
+    where = folder.path / CONFIG
+    faults = [f"robot.cameras names {', '.join(foreign)}, {where} has {', '.join(folder.cameras)}"] if foreign else []
+    if absent:
+        faults.append(f"robot.cameras has no topic for {', '.join(absent)} of {where}; a camera is never replaced")
+    return faults
+
+
+def _state_faults(folder: LeRobotFolder, said: RobotContract, spec: ProprioceptionSpec) -> list[str]:
+    where = f"{folder.path / CONFIG}: {STATE}"
+    faults = [
+        *_size_fault("robot.state.names", said.state_names, folder.state_size, where),
+        *_size_fault("robot.state.units", said.state_units, folder.state_size, where),
+    ]
+    if faults:
+        return faults
+    if len(set(spec.names)) < len(spec.names) or "" in spec.names:
+        return [f"robot.state.names is {list(spec.names)}, expected a name of its own for each value"]
+    for name, unit in zip(spec.names, spec.units, strict=True):
+        known: Sequence[str] = JOINT_UNITS
+        if name == OPENING:
+            known = GRIPPER_UNITS
+        elif name in POSE:
+            known = ("m",) if name in POSE[:3] else ("1",)
+        if unit not in known:
+            faults.append(f"robot.state.units has {unit!r:.40} for {name}, expected {', '.join(known)}")
+    gripper = spec.names.index(OPENING) if OPENING in spec.names else None
+    return faults or range_faults(spec.names, spec.units, spec.low, spec.high, "robot.state", gripper)
+
+
+def _action_faults(folder: LeRobotFolder, said: RobotContract, spec: ActionSpec) -> list[str]:
+    where = f"{folder.path / CONFIG}: {ACTION}"
+    faults = []
+    if not said.action_kind:
+        faults.append("robot.action.kind is not said, and no file of the checkpoint says it")
+    if not said.time_step:
+        faults.append("robot.action.time_step is not said, and no file of the checkpoint says it")
+    if said.action_kind == END_EFFECTOR_DELTA:
+        if folder.action_size not in (4, 7):
+            sizes = "4 (translation, gripper) or 7 (rotation too)"
+            faults.append(
+                f"robot.action.kind is {END_EFFECTOR_DELTA}, of {sizes} values; {where} has {folder.action_size}"
+            )
+    else:
+        faults += _size_fault("robot.action.names", said.action_names, folder.action_size, where)
+        faults += _size_fault("robot.action.units", said.action_units, folder.action_size, where)
+    return faults or action_faults(spec, "robot.action")
+
+
+def _size_fault(name: str, said: Sequence[str], wanted: int, where: str) -> list[str]:
+    if not said:
+        return [f"{name} is not said, and no file of the checkpoint says it ({where} has {wanted} values)"]
+    return [f"{name} has {len(said)} values, {where} has {wanted}"] if len(said) != wanted else []

@@ -1,0 +1,199 @@
+"""LeRobot itself: which version is there, its policy and processors made from a folder that was checked."""
+
+import dataclasses
+import importlib
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import redirect_stdout
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dysl_vla_ros.errors import CheckpointError, SettingError
+from dysl_vla_ros.policies.checkpoint import MEND, looks_like
+from dysl_vla_ros.policies.lerobot.folder import CONFIG, POSTPROCESSOR, PREPROCESSOR, WEIGHTS, LeRobotFolder
+from dysl_vla_ros.policy_options import PolicyOptions
+
+FIRST, BEHIND = (0, 6, 1), (0, 7)  # LeRobot's versions that were tested: from, up to but not
+RANGE = "lerobot>=0.6.1,<0.7"
+INSTALL = f"pip install 'lerobot[smolvla,pi,xvla]{RANGE.removeprefix('lerobot')}'"
+OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
+NAMED = 4  # tensors at fault that are named, of as many as there are
+DTYPES = {None: "", torch.float32: "float32", torch.bfloat16: "bfloat16"}
+
+
+def require_library(path: Path) -> str:
+    """Return LeRobot's version in this Python.
+
+    Raises:
+        CheckpointError: there is none, or one that was not tested.
+    """
+    try:
+        found = metadata.version("lerobot")
+    except metadata.PackageNotFoundError as error:
+        raise CheckpointError(
+            f"{path} is a checkpoint of LeRobot's, and {sys.executable} (Python {sys.version.split()[0]}) has no "
+            f"lerobot; name the Python of a LeRobot environment in model.python ({INSTALL}, in Python 3.12 or later)"
+        ) from error
+    numbers = tuple(int(it) for it in re.findall(r"\d+", found)[:3])
+    if not FIRST <= numbers < BEHIND:
+        raise CheckpointError(
+            f"{path}: {sys.executable} has lerobot {found}; this version of dysl_vla_ros was tested with {RANGE}: "
+            f"install one of these there ({INSTALL}), or name another Python in model.python"
+        )
+    return found
+
+
+def versions() -> str:
+    """Return the versions that decide which bits are computed, for messages."""
+    return ", ".join(f"{name} {metadata.version(name)}" for name in ("lerobot", "torch", "transformers"))
+
+
+def tokenizer_folder(options: PolicyOptions, needed: Iterable[str], named: str) -> str:
+    """Return ``model.tokenizer``, a folder in which the needed files are; "" where the library's cache is to serve.
+
+    Raises:
+        SettingError: no such folder, or a file is not in it.
+    """
+    if not options.tokenizer:
+        return ""
+    folder = Path(options.tokenizer)
+    if not folder.is_dir():
+        raise SettingError(f"model.tokenizer '{folder}' is not a folder; name a local copy of {named}")
+    if missing := [name for name in needed if not (folder / name).is_file()]:
+        raise SettingError(f"model.tokenizer '{folder}' has no {', '.join(missing)}; name a local copy of {named}")
+    return str(folder)
+
+
+def read_configuration(folder: LeRobotFolder, changed: Mapping[str, Any]) -> Any:
+    """Return the library's own configuration of a folder, some fields replaced.
+
+    Raises:
+        CheckpointError: a field that this LeRobot does not know, or a value that it refuses.
+    """
+    import draccus
+    from lerobot.configs.policies import PreTrainedConfig
+
+    importlib.import_module(f"lerobot.policies.{folder.type}.configuration_{folder.type}")
+    kind = PreTrainedConfig.get_choice_class(folder.type)
+    known = {it.name for it in dataclasses.fields(kind)}
+    values = {name: value for name, value in folder.config.items() if name != "type"}
+    if unknown := sorted(values.keys() - known):
+        raise CheckpointError(
+            f"{folder.path / CONFIG}: lerobot {metadata.version('lerobot')} does not know {', '.join(unknown)}; "
+            f"another version wrote this file: install that one in {sys.executable} where it is within {RANGE}, or train again"
+        )
+    try:
+        with draccus.config_type("json"):
+            return draccus.decode(kind, values | dict(changed))
+    except Exception as error:  # whatever the library has against it
+        raise CheckpointError(f"{folder.path / CONFIG}: {_line(error)}; {MEND}") from error
+
+
+def make_policy(folder: LeRobotFolder, configuration: Any, kind: Any, tied: Mapping[str, str], named: str) -> Any:
+    """Build and load the library's policy, and compare all of it with the file.
+
+    Args:
+        folder: checked.
+        configuration: see :func:`read_configuration`.
+        kind: the library's class.
+        tied: parameters that the file may leave out -> that of the file which they share.
+        named: what the configuration wants from a hub, for messages.
+
+    Raises:
+        CheckpointError: a tensor is missing, left over, of another shape or value; not enough memory; no such hub.
+    """
+    file = folder.path / WEIGHTS
+    _require_finite(file)
+    try:
+        with redirect_stdout(sys.stderr):
+            policy = kind.from_pretrained(folder.path, config=configuration)
+    except OUT_OF_MEMORY as error:
+        raise CheckpointError(f"{file}: out of memory on {configuration.device}: {_line(error)}") from error
+    except OSError as error:
+        raise CheckpointError(_absent_from_hub(folder, named, error)) from error
+    except Exception as error:
+        if "out of memory" in str(error) or "not enough memory" in str(error):
+            raise CheckpointError(f"{file}: out of memory on {configuration.device}: {_line(error)}") from error
+        raise CheckpointError(f"{file} does not fit {CONFIG}: {_line(error)}; {MEND}") from error
+    _require_same(file, policy, tied)
+    return policy.eval().requires_grad_(False)
+
+
+def make_processors(folder: LeRobotFolder, device: str, tokenizer: str, named: str) -> tuple[Any, Any]:
+    """Return the library's pre- and post-processor of a folder.
+
+    Raises:
+        CheckpointError: they cannot be made; says what they want from a hub.
+    """
+    from lerobot.policies.factory import make_pre_post_processors
+
+    importlib.import_module(f"lerobot.policies.{folder.type}.processor_{folder.type}")
+    before: dict[str, Any] = {"device_processor": {"device": device}}
+    if tokenizer:
+        before["tokenizer_processor"] = {"tokenizer_name": tokenizer}
+    try:
+        return make_pre_post_processors(
+            None, str(folder.path), preprocessor_overrides=before, postprocessor_overrides={}
+        )
+    except OSError as error:
+        raise CheckpointError(_absent_from_hub(folder, named, error)) from error
+    except Exception as error:
+        where = f"{folder.path / PREPROCESSOR} or {POSTPROCESSOR}"
+        raise CheckpointError(f"{where}: {_line(error)}; {MEND}") from error
+
+
+def _absent_from_hub(folder: LeRobotFolder, named: str, error: OSError) -> str:
+    return (
+        f"{folder.path}: the checkpoint wants {named}, which is not on this machine ({_line(error):.200}); copy it "
+        "here and name its folder in model.tokenizer, or fetch it once into HF_HOME"
+    )
+
+
+def _require_finite(file: Path) -> None:
+    """Look at every value of a weights file once, a tensor at a time."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (no mapping)
+                value = tensors.get_tensor(name)
+                if value.is_floating_point() and value.numel() and not torch.stack(value.aminmax()).isfinite().all():
+                    raise CheckpointError(f"{file}: tensor '{name}' holds NaN or infinity; {MEND}")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file} is {looks_like(file)}: {error}; {MEND}") from error
+
+
+def _require_same(file: Path, policy: Any, tied: Mapping[str, str]) -> None:
+    """Refuse a policy that is not the file's: the library passes much over without a word."""
+    from safetensors import safe_open
+
+    faults = []
+    with safe_open(file, framework="pt") as tensors:
+        left = set(tensors.keys())
+        known = left | {f"model.{name}" for name in left}
+        for name, value in policy.state_dict().items():
+            source = name if name in known else tied.get(name, name)
+            key = source if source in left else source.removeprefix("model.")
+            if key not in tensors.keys():  # noqa: SIM118
+                faults.append(f"'{name}' is missing")
+            elif not _same(tensors.get_tensor(key), value):
+                faults.append(f"'{name}' is not what the file has")
+            left.discard(key)
+    faults += [f"'{name}' is not of this model" for name in sorted(left)]
+    if faults:
+        more = f" and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
+        raise CheckpointError(f"{file} does not fit {CONFIG}: {'; '.join(faults[:NAMED])}{more}; {MEND}")
+
+
+def _same(own: Tensor, loaded: Tensor) -> bool:
+    return own.shape == loaded.shape and torch.equal(own.to(loaded.device, loaded.dtype), loaded)
+
+
+def _line(error: BaseException) -> str:
+    """Return a library's error as one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]

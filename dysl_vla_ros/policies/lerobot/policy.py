@@ -1,0 +1,266 @@
+"""What the families that LeRobot hosts share: loading, processors, the check against the library's own call.
+
+A family says which class of the library it drives, how an observation is embedded, what its leading layers are, and how
+the flow steps follow them. The library's own modules compute everything; none is patched or copied.
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dysl_vla_ros.errors import CheckpointError, InstructionError, ObservationError, SettingError
+from dysl_vla_ros.files import sha256
+from dysl_vla_ros.interfaces import FloatArray, Observation
+from dysl_vla_ros.policies.identity import hash_of
+from dysl_vla_ros.policies.interface import CommonPolicy
+from dysl_vla_ros.policies.lerobot.contract import Meaning, meaning_of
+from dysl_vla_ros.policies.lerobot.folder import ACTION, STATE, WEIGHTS, LeRobotFolder, center_and_scale, read_folder
+from dysl_vla_ros.policies.lerobot.library import (
+    DTYPES,
+    make_policy,
+    make_processors,
+    read_configuration,
+    require_library,
+    tokenizer_folder,
+    versions,
+)
+from dysl_vla_ros.policy_options import AS_THE_FILES_SAY, PolicyOptions
+from dysl_vla_ros.skipping.stack import Layer, StackResult, full_result
+from dysl_vla_ros.skipping.streams import Bridge, Stream, no_bridge
+
+
+@dataclass
+class LeRobotContext:
+    """What belongs to one :meth:`LeRobotPolicy.prepare`."""
+
+    batch: Mapping[str, Any]  # what the library's pre-processor gives
+    state: Tensor  # (B, P) as it was measured
+    token_mask: Tensor | None = None  # (B, T) bool
+    given: dict[str, Any] = field(default_factory=dict)  # what the family's layers need beside the hidden state
+    kept: list[Any] = field(default_factory=list)  # (L,) what each leading layer left; overwritten by its next run
+
+
+class LeRobotPolicy(CommonPolicy):
+    """A policy of LeRobot's as a :class:`~dysl_vla_ros.policies.interface.VlaPolicy`, but for what a family says."""
+
+    family: str
+    library: str  # module:class
+    tied: Mapping[str, str] = {}  # parameters that a file may leave out -> the one that they share
+    hub_name: str  # what the checkpoint has from a hub, in words
+    tokenizer_files: tuple[str, ...] = ("tokenizer_config.json",)  # that model.tokenizer must have
+    steps_field: str  # of the library's configuration: the number of flow steps
+    streams: tuple[Stream, ...]
+    layers: Sequence[Layer]
+
+    def __init__(self, folder: LeRobotFolder, meaning: Meaning, policy: Any, processors: tuple[Any, Any]) -> None:
+        self.folder, self.policy, self.config = folder, policy, policy.config
+        self.preprocessor, self.postprocessor = processors
+        self.cameras, self.proprioception, self.action = meaning.cameras, meaning.proprioception, meaning.action
+        self.instructions = ()
+        self.device = next(policy.parameters()).device
+        self.weights_hash = folder.hashes[WEIGHTS]
+        self._relative = next((it for it in self.preprocessor.steps if hasattr(it, "get_cached_state")), None)
+        self._tokenizer = next(it for it in self.preprocessor.steps if hasattr(it, "input_tokenizer"))
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: Path,
+        device: torch.device,
+        dtype: torch.dtype | None,
+        options: PolicyOptions = AS_THE_FILES_SAY,
+    ) -> "LeRobotPolicy":
+        """Load a folder, everything checked before and after the library reads it, and held against its own call.
+
+        Random state is as before. See :func:`~dysl_vla_ros.policies.registry.load_policy` for arguments and errors.
+        """
+        folder = read_folder(checkpoint)
+        require_library(checkpoint)
+        if dtype not in DTYPES:
+            raise SettingError(f"model.dtype: {cls.family} computes in float32 or bfloat16, not in {dtype}")
+        tokenizer = tokenizer_folder(options, cls.tokenizer_files, cls.hub_name)
+        changed: dict[str, Any] = {"device": str(device), "rtc_config": None, "compile_model": False}
+        if options.flow_steps:
+            changed[cls.steps_field] = options.flow_steps
+        configuration = read_configuration(folder, changed | cls.changes(folder, dtype, tokenizer))
+        meaning = meaning_of(folder, options.robot, configuration.chunk_size)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            module, _, name = cls.library.partition(":")
+            kind = getattr(importlib.import_module(module), name)
+            loaded = make_policy(folder, configuration, kind, cls.tied, cls.hub_name)
+            cls.convert(loaded, folder, dtype)
+            processors = make_processors(folder, str(device), tokenizer, cls.hub_name)
+            policy = cls(folder, meaning, loaded, processors)
+            policy.base_hash = _base_hash(policy, tokenizer)
+            policy.check_against_library()
+        return policy
+
+    # -- what a family says ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def changes(cls, folder: LeRobotFolder, dtype: torch.dtype | None, tokenizer: str) -> dict[str, Any]:
+        """Return fields of the library's configuration to replace, for this machine and the user's wishes."""
+        raise NotImplementedError
+
+    @classmethod
+    def convert(cls, policy: Any, folder: LeRobotFolder, dtype: torch.dtype | None) -> None:
+        """Cast what the library's loader does not: nothing, in most families."""
+
+    def modules(self) -> Mapping[str, Sequence[nn.Module]]:
+        """Return modules by part, for the count of weights; ``stack`` are the leading layers'."""
+        raise NotImplementedError
+
+    def embed(self, context: LeRobotContext) -> Tensor:
+        """Do everything before the stack: return its input (B, T, D), and put into ``context`` what layers need."""
+        raise NotImplementedError
+
+    def decode(self, result: StackResult, context: Any, state: None, noise: Any, bridge: Bridge) -> tuple[Tensor, None]:
+        """See :meth:`~dysl_vla_ros.policies.interface.VlaPolicy.decode`."""
+        raise NotImplementedError
+
+    # -- what all of them do -----------------------------------------------------------------------------------------
+
+    def check_instruction(self, instruction: str) -> tuple[str, ...]:
+        """Refuse an empty instruction; warn where its end is not read."""
+        if not instruction.strip():
+            raise InstructionError("the instruction is empty; say what is to be done")
+        count, most = len(self._tokenizer.input_tokenizer(instruction)["input_ids"]), self._tokenizer.max_length
+        return (f"the instruction has {count} tokens, the policy reads the first {most}",) if count > most else ()
+
+    def sample(self) -> Observation:
+        """Return grey images of the sizes that the checkpoint names, and the state's centre."""
+        images = {name: np.full((*self.folder.cameras[name][-2:], 3), 128, dtype=np.uint8) for name in self.cameras}
+        center, _ = center_and_scale(self.folder.modes[STATE], self.folder.statistics[STATE], self.folder.state_size)
+        return Observation(images, np.array(center, dtype=np.float32), "pick up the object")
+
+    def prepare(self, observations: Sequence[Observation]) -> tuple[Tensor, LeRobotContext]:
+        """Turn observations into tensors as the library's own control loop does, and embed them: (B, T, D)."""
+        for observation in observations:
+            self.check_instruction(observation.instruction)
+        frames = [self._frame(observation) for observation in observations]
+        together: dict[str, Any] = {name: torch.cat([frame[name] for frame in frames]) for name in self._keys}
+        together["task"] = [observation.instruction for observation in observations]
+        state = together[STATE]
+        context = LeRobotContext(self.preprocessor(together), state, kept=[None] * len(self.layers))
+        return self.embed(context), context
+
+    @property
+    def _keys(self) -> tuple[str, ...]:
+        return (*self.folder.cameras, STATE)  # in the checkpoint's order, whatever the contract's
+
+    def _frame(self, observation: Observation) -> dict[str, Any]:
+        from lerobot.policies.utils import prepare_observation_for_inference
+
+        if missing := [camera for camera in self.cameras if camera not in observation.images]:
+            raise ObservationError(f"no picture of {', '.join(missing)}; the policy needs {', '.join(self.cameras)}")
+        values = np.array(observation.proprioception, dtype=np.float32)
+        if values.shape != (self.folder.state_size,) or not np.isfinite(values).all():
+            raise ObservationError(
+                f"proprioception {values.tolist()} must be {self.folder.state_size} finite values: "
+                f"{', '.join(self.proprioception.names)}"
+            )
+        # copies: a picture may be a read-only view of memory that is written again after this step
+        images = {camera: np.array(observation.images[camera], order="C") for camera in self.folder.cameras}
+        return prepare_observation_for_inference(images | {STATE: values}, self.device, observation.instruction)
+
+    def noise(self, seeds: Sequence[int]) -> Tensor:
+        """Return (B, H, largest A) from each seed, drawn on the CPU: the same on every device."""
+        shape = (self.config.chunk_size, self.config.max_action_dim)
+        drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(seed % 2**63)) for seed in seeds]
+        return torch.stack(drawn).to(self.device)
+
+    def cast(self, bridge: Bridge) -> Bridge:
+        """Return a bridge between hidden states of another dtype than the adapters'."""
+        return lambda stream, layer, hidden: bridge(stream, layer, hidden.to(self.dtype)).to(hidden.dtype)
+
+    def actions(self, normalised: Tensor, context: LeRobotContext) -> FloatArray:
+        """Return (B, H, A) by the library's post-processor."""
+        if self._relative is not None:  # the step remembers one state: that of this observation
+            from lerobot.lerobot_types import TransitionKey
+
+            self._relative({TransitionKey.OBSERVATION: {STATE: context.state}})
+        values: FloatArray = self.postprocessor(normalised).float().cpu().numpy()
+        return values
+
+    def parts(self) -> Mapping[str, Sequence[Tensor]]:
+        """Return the weights by part, each once; ``other`` is what no part has."""
+        found: dict[str, Sequence[Tensor]] = {}
+        taken: set[int] = set()
+        for name, modules in (*self.modules().items(), ("other", [self.policy])):
+            own = {id(weight): weight for module in modules for weight in module.parameters()}
+            found[name] = tuple(weight for key, weight in own.items() if key not in taken)
+            taken |= own.keys()
+        return {name: weights for name, weights in found.items() if weights}
+
+    def collate(self, contexts: Sequence[LeRobotContext]) -> LeRobotContext:
+        """Refuse: nothing is learned from such a policy yet."""
+        raise CheckpointError(
+            f"{self.folder.path}: adapters of a {self.family} policy cannot be trained by this version"
+        )
+
+    def reference_chunk(self, observation: Observation, noise: Any) -> Tensor:
+        """Return the normalised actions (B, H, A) of the library's own call, with the same noise."""
+        self.policy.reset()
+        batch = self.preprocessor({**self._frame(observation), "task": [observation.instruction]})
+        chunk: Tensor = self.policy.predict_action_chunk(batch, noise=noise)
+        self.policy.reset()
+        return chunk
+
+    def check_against_library(self) -> None:
+        """Compare full depth through the seam with the library's own call: every bit must be the same.
+
+        Raises:
+            CheckpointError: it is not, or the library refuses what its own checkpoint says; names the versions.
+        """
+        random = np.random.default_rng(1)
+        sample = self.sample()
+        images = {name: random.integers(0, 256, it.shape, dtype=np.uint8) for name, it in sample.images.items()}
+        observation = Observation(images, sample.proprioception, sample.instruction)
+        try:
+            with torch.inference_mode():
+                noise = self.noise([1])
+                hidden, context = self.prepare([observation])
+                for layer in self.layers:
+                    hidden = layer(hidden, context)
+                own, _ = self.decode(full_result(hidden, len(self.layers)), context, None, noise, no_bridge)
+                theirs = self.reference_chunk(observation, noise)
+                physical = self.actions(own, context)
+        except Exception as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise CheckpointError(
+                    f"{self.folder.path}: out of memory on {self.device} in a first inference"
+                ) from error
+            raise CheckpointError(f"{self.folder.path}: {type(error).__name__}: {error} ({versions()})") from error
+        wanted = (1, self.action.horizon, self.action.dimensions)
+        if tuple(own.shape) != wanted or physical.shape != wanted:
+            raise CheckpointError(f"{self.folder.path}: actions of shape {list(own.shape)}, expected {list(wanted)}")
+        if not torch.equal(own, theirs):
+            apart = float((own - theirs).abs().max())
+            raise CheckpointError(
+                f"{self.folder.path}: {self.family} through our loop differs from the library's predict_action_chunk by "
+                f"up to {apart:.3g}; these versions are not served: {versions()}"
+            )
+
+
+def _base_hash(policy: LeRobotPolicy, tokenizer: str) -> str:
+    """Return the hash of all that decides the motion: the files, the tokenizer, what the user says of the robot."""
+    beside = sorted(Path(tokenizer).glob("*.json")) if tokenizer else []
+    spec, state = policy.action, policy.proprioception
+    return hash_of(
+        {
+            "family": policy.family,
+            "files": dict(sorted(policy.folder.hashes.items())),
+            "tokenizer": {path.name: sha256(path) for path in beside},
+            "flow_steps": getattr(policy.config, policy.steps_field),
+            "dtype": str(policy.dtype),
+            "action": [spec.kind, spec.names, spec.units, spec.gripper, spec.low, spec.high, spec.time_step],
+            "state": [state.names, state.units, state.low, state.high],
+            ACTION: policy.folder.action_size,
+        }
+    )
