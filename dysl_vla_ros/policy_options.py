@@ -15,6 +15,9 @@ class PolicyOptions:
     robot: RobotContract = field(default_factory=RobotContract)
     tokenizer: str = ""
     flow_steps: int = 0
+    horizon: int = 0
+    bounds: str = ""
+    statistics_key: str = ""
 
     @classmethod
     def of(cls, model: ModelSettings, robot: RobotContract) -> "PolicyOptions":

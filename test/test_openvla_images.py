@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from dysl_vla_ros.policies.openvla_images import Normalisation, as_jpeg, crop_middle, prepare_picture, shrink
+from dysl_vla_ros.policies.openvla.images import Normalisation, as_jpeg, crop_middle, prepare_picture, shrink
 from openvla_pictures import KEPT, SIZES, picture, thinned
 
 seeds = pytest.mark.parametrize("seed", SIZES)

@@ -17,6 +17,7 @@ CPU, CONFIG = torch.device("cpu"), "config.json"
 LAYOUTS = {
     "family": {"reference": "dysl_vla_ros.policies.reference:ReferencePolicy"},
     "type": {"smolvla": "dysl_vla_ros.policies.smolvla:SmolVla"},  # LeRobot's
+    "model_type": {"openvla": "dysl_vla_ros.policies.openvla_oft:OpenVlaOftPolicy"},  # OpenVLA-OFT's
 }
 FAMILIES = LAYOUTS["family"]
 
