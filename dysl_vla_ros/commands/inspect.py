@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from dysl_vla_ros.commands.argument_checks import require_policy
 from dysl_vla_ros.errors import SettingError
+from dysl_vla_ros.params_file import read_params_file
+from dysl_vla_ros.policies.openvla.explanation import explain
+from dysl_vla_ros.policies.openvla.files import is_openvla
+from dysl_vla_ros.policy_options import AS_THE_FILES_SAY
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("checkpoint", type=Path, help="folder of the base checkpoint")
     parser.add_argument("--adapters", default="", help="DySL folder (default: the checkpoint's own `dysl`)")
+    parser.add_argument(
+        "--params", type=Path, help="ROS 2 parameter file: of a foreign checkpoint what its files do not say"
+    )
     parser.add_argument("--threads", type=int, default=0, help="compute threads; 0: half the cores, as the node does")
     parser.add_argument("--steps", type=int, default=20, help="steps timed at each depth; 0: measure nothing")
     parser.add_argument("--json", action="store_true", help="print plain values in place of tables")
@@ -33,15 +40,25 @@ def check(arguments: argparse.Namespace) -> None:
         if not low <= value <= high:
             raise SettingError(f"{name} must be from {low} to {high}, not {value}")
     require_policy(arguments.checkpoint, arguments.adapters)
+    if arguments.params:
+        read_params_file(arguments.params)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Inspect the checkpoint and print what it is."""
+    """Inspect the checkpoint and print what it is; of a foreign one without parameters what its files say."""
+    if is_openvla(arguments.checkpoint) and not arguments.params:
+        explained = explain(arguments.checkpoint)
+        if arguments.json:
+            print(json.dumps(explained, indent=2))
+        else:
+            show_explanation(explained)
+        return 0
     from dysl_vla_ros.runtime.inspection import inspect
     from dysl_vla_ros.worker.process import compute_threads
 
     threads = compute_threads(arguments.threads)
-    found = inspect(arguments.checkpoint, arguments.adapters, threads=threads, steps=arguments.steps)
+    options = read_params_file(arguments.params).options if arguments.params else AS_THE_FILES_SAY
+    found = inspect(arguments.checkpoint, arguments.adapters, threads=threads, steps=arguments.steps, options=options)
     if arguments.json:
         print(json.dumps(found.to_json(), indent=2))
     else:
@@ -67,6 +84,34 @@ def show(found: "Inspection") -> None:
         console.print(facts["contract"], soft_wrap=True)
     if found.latency:
         console.print(_latency_table(found.latency, found.threads))
+
+
+def show_explanation(found: Mapping[str, Any]) -> None:
+    """Print what a foreign checkpoint's files say, and what they lack."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    layers, inputs = found["layers"], found["inputs"]
+    about = {
+        "family": f"{found['family']}, explained by its files alone: nothing was loaded",
+        "layers": f"{layers['total']} of width {layers['width']}; may be skipped: {layers['skipped']}",
+        "streams": ", ".join(layers["streams"]),
+        "cameras": "one of: " + "; ".join(", ".join(names) for names in inputs["cameras"]),
+        "proprioception": f"{inputs['proprioception']} values",
+        "instruction": inputs["instruction"],
+        "action": f"{found['action_values']} values",
+        "data sets": ", ".join(found["statistics"]),
+    }
+    console.print(_listing(found["checkpoint"], about))
+    weights = _table("weights", "part", "parameters", "share")
+    for name, count in found["parts"].items():
+        weights.add_row(name, f"{count:,}", f"{100 * count / found['parameters']:.1f} %")
+    memory = ", ".join(f"{_bytes(size)} in {name}" for name, size in found["memory_bytes"].items())
+    weights.caption = f"{memory}; {_bytes(found['disk_bytes'])} on disk"
+    console.print(weights)
+    console.print(_listing("refused without these parameters, which no file says", found["missing"]))
+    console.print("to be filled in, and given with --params or to the node with params_file:=\n")
+    console.print(found["contract"], soft_wrap=True)
 
 
 def _table(title: str, *columns: str) -> "Table":

@@ -58,9 +58,22 @@ class OpenVlaFolder:
         """Values of proprioception: P."""
         return self.projector_shapes["fc1.weight"][1]
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Values of actions and of proprioception, by their names in the statistics."""
+        return {"action": self.dimensions, "proprio": self.proprioception}
+
     def hashes(self) -> dict[str, str]:
         """Return the SHA-256 of every file of weights."""
         return {path.name: sha256(path) for path in self.weights}
+
+
+def is_openvla(path: Path) -> bool:
+    """Whether a folder's ``config.json`` says that it is of this layout; one that cannot be read does not."""
+    try:
+        return read_object(path / CONFIG, MEND).get("model_type") == "openvla"
+    except (CheckpointError, OSError):
+        return False
 
 
 def read_folder(path: Path) -> OpenVlaFolder:
@@ -75,7 +88,7 @@ def read_folder(path: Path) -> OpenVlaFolder:
     statistics = _object(path / STATISTICS, "the fine-tuned model's own; the base model's norm_stats do not serve")
     if not statistics:
         raise CheckpointError(f"{path / STATISTICS} is empty, it has no data set's statistics; {MEND}")
-    _refuse_variants(path)
+    refuse_variants(path)
     head, projector = (_converted(path, name) for name in (HEAD, PROJECTOR))
     head_shapes, projector_shapes = read_shapes(head), read_shapes(projector)
     _require_matrix(head_shapes, "model.fc2.weight", head)
@@ -172,7 +185,12 @@ def _without_weights(path: Path) -> str:
     return f"{path} has neither {INDEX} nor {SINGLE}{why}; {MEND}"
 
 
-def _refuse_variants(path: Path) -> None:
+def refuse_variants(path: Path) -> None:
+    """Refuse files of OpenVLA-OFT's other variants.
+
+    Raises:
+        CheckpointError: there is one; names it.
+    """
     for start, variant in VARIANTS.items():
         if odd := sorted(path.glob(f"{start}*")):
             raise CheckpointError(

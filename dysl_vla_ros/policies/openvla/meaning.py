@@ -31,8 +31,8 @@ class Meaning:
 
 
 @dataclass(frozen=True)
-class _Features:
-    """See :class:`~dysl_vla_ros.policies.contract_meaning.Features`."""
+class Features:
+    """What the contract is held against, see :class:`~dysl_vla_ros.policies.contract_meaning.Features`."""
 
     folder: OpenVlaFolder
     cameras: tuple[str, ...]
@@ -42,18 +42,22 @@ class _Features:
 
     @property
     def state_size(self) -> int:
+        """Values of proprioception."""
         return self.folder.proprioception
 
     @property
     def action_size(self) -> int:
+        """Values of an action."""
         return self.folder.dimensions
 
     def where(self, part: str) -> str:
+        """Return which file says it, and under which key."""
         if part == "cameras":
             return f"a model of {len(self.cameras)} pictures"
         return f"{self.folder.projector}: fc1.weight" if part == "state" else f"{self.folder.head}: model.fc2.weight"
 
     def center_and_scale(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return what ``normalised = (action - center) / scale`` is made with."""
         own = self.statistics
         ranges = zip(own.low, own.high, own.mask, strict=True)
         pairs = [(low + 0.5 * (high - low + TINY), 0.5 * (high - low + TINY)) if on else (0.0, 1.0)
@@ -79,13 +83,12 @@ def meaning_of(folder: OpenVlaFolder, options: PolicyOptions) -> Meaning:
             f"model.bounds is not said, and no file of the checkpoint says it: {' or '.join(BOUNDS)}, as trained "
             f"(both stand in {folder.path / STATISTICS})"
         )
-    sizes = {"action": folder.dimensions, "proprio": folder.proprioception}
-    key, action, state = choose_statistics(
-        folder.statistics, folder.path / STATISTICS, sizes, options.statistics_key, options.bounds or next(iter(BOUNDS))
-    )
+    bounds = options.bounds or next(iter(BOUNDS))  # where none is said, that is among the faults
+    source, key = folder.path / STATISTICS, options.statistics_key
+    key, action, state = choose_statistics(folder.statistics, source, folder.sizes, key, bounds)
     cameras, fault = _cameras(tuple(options.robot.cameras))
     faults += [fault] if fault else []
-    features = _Features(folder, cameras, key, action)
+    features = Features(folder, cameras, key, action)
     try:
         meaning = contract_meaning.meaning_of(features, options.robot, max(options.horizon, 1))
     except ContractError as error:
