@@ -15,6 +15,7 @@ beside=$(mktemp -d)
 trap 'rm -rf "$beside"' EXIT
 ln -s "$root/dysl_vla_ros" "$beside/dysl_vla_ros"
 ln -s "$("$venv/bin/python3" -c 'import msgpack, os; print(os.path.dirname(msgpack.__file__))')" "$beside/msgpack"
-env -u PYTHONHOME PYTHONPATH="$beside" HF_HUB_OFFLINE=1 MSGPACK_PUREPYTHON=1 \
+# many small models on few cores are quickest with one thread each
+env -u PYTHONHOME OMP_NUM_THREADS=1 PYTHONPATH="$beside" HF_HUB_OFFLINE=1 MSGPACK_PUREPYTHON=1 \
   .venv-lerobot/bin/python -m pytest --confcutdir=test/lerobot --rootdir=test/lerobot -c test/lerobot/pytest.ini \
   test/lerobot "$@"

@@ -21,6 +21,8 @@ from dysl_vla_ros.interfaces import (
     StepResult,
     Timings,
 )
+from dysl_vla_ros.policy_options import PolicyOptions
+from dysl_vla_ros.robot_contract import RobotContract
 from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
 from dysl_vla_ros.worker.messages import (
     MESSAGE_LIMIT,
@@ -79,7 +81,8 @@ ANSWER = Answer(
     StepResult(ActionChunk(np.float32([[1 / 3, 0, -0.0, 1e-38]]), 0.05, True), TRACE, Timings(vision=1.5, total=9.25)),
     "",
 )
-MESSAGES = [Hello("0.1.0", PROTOCOL, "3.11.4"), Load("/a", "", "cpu", 1, "fresh", 0, ""), DESCRIPTION, STEP, ANSWER,
+LOAD = Load("/a", "", "cpu", 1, "fresh", 0, "", PolicyOptions(RobotContract(cameras={"image": "/a"}), "/b", 3))
+MESSAGES = [Hello("0.1.0", PROTOCOL, "3.11.4"), LOAD, DESCRIPTION, STEP, ANSWER,
             Answer(0, 1, None, "why", THE_INSTRUCTION), Fault("why"),
             dataclasses.replace(ANSWER, warnings=("the policy does not know 推",))]  # fmt: skip
 
@@ -187,7 +190,10 @@ WRONG = {
     "no message": (msgpack.packb(5), "no message of this protocol"),
     "no msgpack": (b"\xc1", "no msgpack"),
     "nothing": (b"", "no msgpack"),
-    "an extension": (msgpack.packb(["fault", {"text": msgpack.ExtType(1, b"x")}]), "fault.text must be str"),
+    "an extension": (
+        msgpack.packb(["fault", {"text": msgpack.ExtType(1, b"x"), "draft": ""}]),
+        "fault.text must be str",
+    ),
 }
 
 

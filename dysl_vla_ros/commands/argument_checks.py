@@ -13,7 +13,8 @@ from typing import Any
 from dysl_vla_ros.errors import BagError, DataError, SettingError
 from dysl_vla_ros.jobs.learning_data import DataSettings, kind_of
 from dysl_vla_ros.policies.checkpoint import read_config
-from dysl_vla_ros.policies.openvla.files import is_openvla, read_folder
+from dysl_vla_ros.policies.layouts import OPENVLA, layout_of
+from dysl_vla_ros.policies.openvla.files import read_folder
 from dysl_vla_ros.settings import ModelSettings, build
 from dysl_vla_ros.simulation.tasks import require_learnable, tasks_named
 
@@ -28,7 +29,7 @@ def require_policy(checkpoint: Path, adapters: str | Path | None = None) -> None
     Raises:
         CheckpointError: one is missing, or its ``config.json`` cannot be read.
     """
-    if is_openvla(checkpoint):
+    if layout_of(checkpoint) == OPENVLA:
         read_folder(checkpoint)
     else:
         read_config(checkpoint)

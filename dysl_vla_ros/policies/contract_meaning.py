@@ -16,6 +16,8 @@ from dysl_vla_ros.policies.action_statistics import action_faults
 from dysl_vla_ros.robot_contract import RobotContract, draft
 
 OPEN = "..."  # what is to be filled in
+OPEN_KIND = "... # joint_position, joint_velocity or end_effector_delta"
+OPEN_GRIPPER = "... # the one of these names that is the gripper's opening; no line where none is"
 OPENING = "gripper.opening"
 POSE = ("ee.x", "ee.y", "ee.z", "ee.qx", "ee.qy", "ee.qz", "ee.qw")
 
@@ -81,10 +83,10 @@ def contract_draft(folder: Features, said: RobotContract | None = None, horizon:
     action, state = action_of(folder, said, horizon), proprioception_of(folder, said)
     spec = dataclasses.replace(
         action,
-        kind=action.kind or "joint_position",
+        kind=action.kind or OPEN_KIND,
         names=action.names or (OPEN,) * folder.action_size,
         units=action.units or (OPEN,) * folder.action_size,
-        gripper=action.gripper or OPEN,
+        gripper=action.gripper or OPEN_GRIPPER,
     )
     count = folder.state_size
     state = dataclasses.replace(state, names=state.names or (OPEN,) * count, units=state.units or (OPEN,) * count)

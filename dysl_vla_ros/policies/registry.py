@@ -10,16 +10,11 @@ from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.json_files import read_object
 from dysl_vla_ros.policies.checkpoint import MEND, read_checkpoint
 from dysl_vla_ros.policies.interface import VlaPolicy
+from dysl_vla_ros.policies.layouts import CONFIG, LAYOUTS, OURS, layout_of
 from dysl_vla_ros.policy_options import AS_THE_FILES_SAY, PolicyOptions
 
-CPU, CONFIG = torch.device("cpu"), "config.json"
-# layout, told by a key of config.json -> its values -> what loads such a folder
-LAYOUTS = {
-    "family": {"reference": "dysl_vla_ros.policies.reference:ReferencePolicy"},
-    "type": {"smolvla": "dysl_vla_ros.policies.smolvla:SmolVla"},  # LeRobot's
-    "model_type": {"openvla": "dysl_vla_ros.policies.openvla_oft:OpenVlaOftPolicy"},  # OpenVLA-OFT's
-}
-FAMILIES = LAYOUTS["family"]
+CPU = torch.device("cpu")
+FAMILIES = LAYOUTS[OURS]
 
 
 class _Family(Protocol):
@@ -48,7 +43,7 @@ def load_policy(
         ContractError: the options leave out what the files do not say, or contradict them.
     """
     layout = layout_of(checkpoint)
-    config = read_checkpoint(checkpoint) if layout == "family" else read_object(checkpoint / CONFIG, MEND)
+    config = read_checkpoint(checkpoint) if layout == OURS else read_object(checkpoint / CONFIG, MEND)
     name = config.get(layout)
     known = LAYOUTS[layout]
     if not isinstance(name, str) or name not in known:
@@ -58,16 +53,3 @@ def load_policy(
     module, _, attribute = known[name].partition(":")
     family: type[_Family] = getattr(importlib.import_module(module), attribute)
     return family.load(checkpoint, device, dtype, options)
-
-
-def layout_of(checkpoint: Path) -> str:
-    """Return the key of ``config.json`` that says whose layout it is; ours, ``family``, where none is there.
-
-    Raises:
-        CheckpointError: the file cannot be read.
-    """
-    try:
-        config = read_object(checkpoint / CONFIG, MEND)
-    except (FileNotFoundError, NotADirectoryError):
-        return "family"  # refused with what is there
-    return next((key for key in LAYOUTS if key in config), "family") if "format_version" not in config else "family"

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from dysl_vla_ros.policies.lerobot.folder import LeRobotFolder
-from dysl_vla_ros.policies.lerobot.keys import LayerKeys
 from dysl_vla_ros.policies.lerobot.policy import LeRobotContext, LeRobotPolicy
 from dysl_vla_ros.policies.module_view import view
 from dysl_vla_ros.skipping.stack import StackResult
@@ -31,7 +30,7 @@ class SmolVla(LeRobotPolicy):
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
         self.flow = self.policy.model
-        joint = self.flow.vlm_with_expert
+        self.joint = joint = self.flow.vlm_with_expert
         text = joint.get_vlm_model().text_model
         self.dtype = text.layers[0].self_attn.q_proj.weight.dtype
         pairs = list(zip(*joint.get_model_layers([text, joint.lm_expert]), strict=True))
@@ -57,12 +56,9 @@ class SmolVla(LeRobotPolicy):
         policy.model.vlm_with_expert.vlm.to(dtype or published)
 
     def modules(self) -> Mapping[str, Sequence[nn.Module]]:
-        """Return the parts; the language model's head is not used."""
-        joint = self.flow.vlm_with_expert
-        vlm = joint.get_vlm_model()
-        return {
-            "vision": [vlm.vision_model, vlm.connector], "stack": [vlm.text_model.layers], "expert": [joint.lm_expert]
-        }  # fmt: skip
+        """Return the parts."""
+        vlm, expert = self.joint.get_vlm_model(), self.joint.lm_expert
+        return {"vision": [vlm.vision_model, vlm.connector], "stack": [vlm.text_model.layers], "expert": [expert]}
 
     def embed(self, context: LeRobotContext) -> Tensor:
         """Embed images, words and state."""
@@ -81,42 +77,29 @@ class SmolVla(LeRobotPolicy):
         return hidden
 
     def _lead(self, index: int, hidden: Tensor, context: LeRobotContext) -> Tensor:
-        """Run a leading layer; of the last one only keys and values are wanted."""
-        kept = context.kept[index] = LayerKeys()
-        run = partial(
-            self._leads[index].forward,
-            past_key_values=kept,
-            inputs_embeds=[hidden, None],
-            use_cache=True,
-            **context.given,
-        )
-        if index == len(self.layers) - 1:
-            kept.fill(run)
-            return hidden
-        return run()[0][0]
+        def run(past_key_values: Any) -> Tensor:
+            return self._leads[index].forward(
+                inputs_embeds=[hidden, None], past_key_values=past_key_values, use_cache=True, **context.given
+            )[0][0]
+
+        return self.keep(index, hidden, context, run)
 
     def decode(
         self, result: StackResult, context: Any, state: None, noise: Tensor, bridge: Bridge
     ) -> tuple[Tensor, None]:
         """Return normalised actions (B, H, A): all flow steps through the library's own step."""
-        from lerobot.policies.common.flow_matching import euler_integrate
 
-        joint, length = self.flow.vlm_with_expert, context.token_mask.shape[1]
-
-        def walk(inputs_embeds: list[Any], past_key_values: None, **given: Any) -> Any:
+        def walk(inputs_embeds: list[Any], past_key_values: None, **more: Any) -> Any:
             def run(index: int, hidden: Tensor) -> Tensor:
-                kept = context.kept[index]
-                expert = self._experts[index]
-                after = expert.forward(inputs_embeds=[None, hidden], past_key_values=kept, **given)[0][1]
-                kept.crop(length)
-                return after
+                call = partial(self._experts[index].forward, inputs_embeds=[None, hidden], **more)
+                return self.follow_keys(index, context, lambda **kept: call(**kept)[0][1])
 
-            hidden = follow(result.plan, inputs_embeds[1], run, "expert", self.cast(bridge))
-            return [None, joint.lm_expert.norm(hidden)], None
+            hidden = follow(result.plan, inputs_embeds[1], run, "expert", bridge)
+            return [None, self.joint.lm_expert.norm(hidden)], None
 
-        flow = view(self.flow, vlm_with_expert=view(joint, forward=walk))
-        step = partial(flow.denoise_step, context.token_mask, None)
-        actions = euler_integrate(step, noise, self.config.num_steps)[..., : self.action.dimensions]
+        flow = view(self.flow, vlm_with_expert=view(self.joint, forward=walk))
+        given = {"prefix_pad_masks": context.token_mask, "past_key_values": None}
+        actions = self.integrate(flow.denoise_step, noise, given)
         return (self.policy._pi_aloha_encode_actions(actions) if self.config.adapt_to_pi_aloha else actions), None
 
 

@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from dysl_vla_ros.interfaces import JOINT_VELOCITY, ActionSpec, Observation, Timings
 from dysl_vla_ros.policies.checkpoint import read_config
-from dysl_vla_ros.policies.openvla.files import is_openvla, read_folder
+from dysl_vla_ros.policies.layouts import OPENVLA, layout_of
+from dysl_vla_ros.policies.openvla.files import read_folder
 from dysl_vla_ros.policy_options import AS_THE_FILES_SAY, PolicyOptions
 from dysl_vla_ros.robot_contract import draft
 from dysl_vla_ros.runtime.folder import CALIBRATION, WEIGHTS
@@ -133,7 +134,7 @@ def facts(runtime: Runtime, checkpoint: Path, adapters: Path | None) -> dict[str
             ],
         },
         "contract": draft(described) if spec.moves_joints else "",
-        "training": {} if is_openvla(checkpoint) else dict(read_config(checkpoint).get("training", {})),
+        "training": {} if layout_of(checkpoint) == OPENVLA else dict(read_config(checkpoint).get("training", {})),
         "dysl": None,
     }
     if runtime.dysl is not None and adapters is not None:
@@ -151,7 +152,7 @@ def _action_values(spec: ActionSpec) -> list[tuple[str, str]]:
 
 
 def _disk_bytes(folder: Path) -> int:
-    if is_openvla(folder):
+    if layout_of(folder) == OPENVLA:
         return sum(path.stat().st_size for path in read_folder(folder).weights)
     return sum((folder / name).stat().st_size for name in read_config(folder).get("files", {}))
 

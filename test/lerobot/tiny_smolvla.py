@@ -1,4 +1,4 @@
-"""A random SmolVLA of 4 layers, written by LeRobot's own ``save_pretrained`` and processors."""
+"""A random SmolVLA of six layers, written by LeRobot's own ``save_pretrained`` and processors."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ WORDS = ["<pad>", "<unk>", "<fake_token_around_image>", "<global-img>", "<image>
 WORDS += ["pick", "up", "the", "red", "green", "blue", "cube", "ball", "box", "and", "put", "it", "in", "tray"]
 
 
-def write_vlm(folder: Path) -> None:
+def write_hub(folder: Path) -> None:
     """Write what `model.tokenizer` names: a language model's configuration and processor, without weights."""
     vocabulary = {word: number for number, word in enumerate(WORDS)}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -47,13 +47,13 @@ def write_vlm(folder: Path) -> None:
 
 
 CAMERAS = {"observation.images.top": (3, 48, 64), "observation.images.wrist": (3, 32, 32)}
-STATE, ACTION, HORIZON, FLOW_STEPS = 6, 6, 8, 3
+LAYERS, STATE, ACTION, HORIZON, FLOW_STEPS = 6, 6, 6, 8, 3
 
 
 def config(vlm: Path, **changed: Any) -> SmolVLAConfig:
-    """Return the configuration of 4 layers in both streams."""
+    """Return the configuration of six layers in both streams."""
     values: dict[str, Any] = {
-        "vlm_model_name": str(vlm), "num_vlm_layers": 4, "chunk_size": HORIZON, "n_action_steps": HORIZON,
+        "vlm_model_name": str(vlm), "num_vlm_layers": LAYERS, "chunk_size": HORIZON, "n_action_steps": HORIZON,
         "num_steps": FLOW_STEPS, "resize_imgs_with_padding": (64, 64), "device": "cpu", "tokenizer_max_length": 12,
         "input_features": {
             "observation.state": PolicyFeature(FeatureType.STATE, (STATE,)),
@@ -73,7 +73,7 @@ def statistics() -> dict[str, dict[str, torch.Tensor]]:
     }
 
 
-def write_smolvla(folder: Path, vlm: Path, **changed: Any) -> SmolVLAPolicy:
+def write(folder: Path, vlm: Path, **changed: Any) -> SmolVLAPolicy:
     """Write a checkpoint as ``lerobot-train`` does, and return the policy that was saved."""
     torch.manual_seed(7)
     policy = SmolVLAPolicy(config(vlm, **changed)).eval()

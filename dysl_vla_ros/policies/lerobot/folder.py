@@ -238,9 +238,9 @@ def _statistics(
         tensors = load_file(file)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file} is {looks_like(file)}: {error}; {MEND}") from error
-    found = {}
+    found: dict[str, Statistics] = {}
     for name in needed:
-        own = {}
+        own: dict[str, np.ndarray] = {}
         for kind in MODES[modes[name]]:
             values = tensors.get(f"{name}.{kind}")
             where = f"{file}: {name}.{kind}"

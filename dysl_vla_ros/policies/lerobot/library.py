@@ -85,7 +85,7 @@ def read_configuration(folder: LeRobotFolder, changed: Mapping[str, Any]) -> Any
     if unknown := sorted(values.keys() - known):
         raise CheckpointError(
             f"{folder.path / CONFIG}: lerobot {metadata.version('lerobot')} does not know {', '.join(unknown)}; "
-            f"another version wrote this file: install that one in {sys.executable} where it is within {RANGE}, or train again"
+            f"another version wrote this file: install that one where it is within {RANGE}, or train again"
         )
     try:
         with draccus.config_type("json"):
@@ -94,14 +94,13 @@ def read_configuration(folder: LeRobotFolder, changed: Mapping[str, Any]) -> Any
         raise CheckpointError(f"{folder.path / CONFIG}: {_line(error)}; {MEND}") from error
 
 
-def make_policy(folder: LeRobotFolder, configuration: Any, kind: Any, tied: Mapping[str, str], named: str) -> Any:
+def make_policy(folder: LeRobotFolder, configuration: Any, kind: Any, named: str) -> Any:
     """Build and load the library's policy, and compare all of it with the file.
 
     Args:
         folder: checked.
         configuration: see :func:`read_configuration`.
         kind: the library's class.
-        tied: parameters that the file may leave out -> that of the file which they share.
         named: what the configuration wants from a hub, for messages.
 
     Raises:
@@ -120,7 +119,7 @@ def make_policy(folder: LeRobotFolder, configuration: Any, kind: Any, tied: Mapp
         if "out of memory" in str(error) or "not enough memory" in str(error):
             raise CheckpointError(f"{file}: out of memory on {configuration.device}: {_line(error)}") from error
         raise CheckpointError(f"{file} does not fit {CONFIG}: {_line(error)}; {MEND}") from error
-    _require_same(file, policy, tied)
+    _require_same(file, policy)
     return policy.eval().requires_grad_(False)
 
 
@@ -168,26 +167,33 @@ def _require_finite(file: Path) -> None:
         raise CheckpointError(f"{file} is {looks_like(file)}: {error}; {MEND}") from error
 
 
-def _require_same(file: Path, policy: Any, tied: Mapping[str, str]) -> None:
+def _require_same(file: Path, policy: Any) -> None:
     """Refuse a policy that is not the file's: the library passes much over without a word."""
     from safetensors import safe_open
 
     faults = []
     with safe_open(file, framework="pt") as tensors:
-        left = set(tensors.keys())
-        known = left | {f"model.{name}" for name in left}
+        origins = _origins(policy, list(tensors.keys()))
         for name, value in policy.state_dict().items():
-            source = name if name in known else tied.get(name, name)
-            key = source if source in left else source.removeprefix("model.")
-            if key not in tensors.keys():  # noqa: SIM118
+            if name not in origins:
                 faults.append(f"'{name}' is missing")
-            elif not _same(tensors.get_tensor(key), value):
+            elif not _same(tensors.get_tensor(origins[name]), value):
                 faults.append(f"'{name}' is not what the file has")
-            left.discard(key)
-    faults += [f"'{name}' is not of this model" for name in sorted(left)]
+        used = {origin for name, origin in origins.items() if name in policy.state_dict()}
+        faults += [f"'{name}' is not of this model" for name in sorted(tensors.keys()) if name not in used]
     if faults:
         more = f" and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
         raise CheckpointError(f"{file} does not fit {CONFIG}: {'; '.join(faults[:NAMED])}{more}; {MEND}")
+
+
+def _origins(policy: Any, names: list[str]) -> dict[str, str]:
+    """Return parameter -> the file's tensor that the library's own renaming makes it of, told by sending numbers."""
+    numbers = {name: torch.tensor(number) for number, name in enumerate(names)}
+    if rename := getattr(policy, "_fix_pytorch_state_dict_keys", None):
+        numbers = rename(numbers, policy.config)
+    return {
+        name if name.startswith("model.") else f"model.{name}": names[int(number)] for name, number in numbers.items()
+    }
 
 
 def _same(own: Tensor, loaded: Tensor) -> bool:
@@ -195,5 +201,6 @@ def _same(own: Tensor, loaded: Tensor) -> bool:
 
 
 def _line(error: BaseException) -> str:
-    """Return a library's error as one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
+    """Return a library's error as one line, with what it came of."""
+    own = f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
+    return f"{own} ({_line(error.__cause__)})" if error.__cause__ is not None else own

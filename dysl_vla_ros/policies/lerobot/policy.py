@@ -5,8 +5,9 @@ the flow steps follow them. The library's own modules compute everything; none i
 """
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from dysl_vla_ros.policies.contract_meaning import Meaning, meaning_of
 from dysl_vla_ros.policies.identity import hash_of
 from dysl_vla_ros.policies.interface import CommonPolicy
 from dysl_vla_ros.policies.lerobot.folder import ACTION, STATE, WEIGHTS, LeRobotFolder, center_and_scale, read_folder
+from dysl_vla_ros.policies.lerobot.keys import LayerKeys
 from dysl_vla_ros.policies.lerobot.library import (
     DTYPES,
     make_policy,
@@ -50,8 +52,8 @@ class LeRobotPolicy(CommonPolicy):
     """A policy of LeRobot's as a :class:`~dysl_vla_ros.policies.interface.VlaPolicy`, but for what a family says."""
 
     family: str
+    base_hash: str
     library: str  # module:class
-    tied: Mapping[str, str] = {}  # parameters that a file may leave out -> the one that they share
     hub_name: str  # what the checkpoint has from a hub, in words
     tokenizer_files: tuple[str, ...] = ("tokenizer_config.json",)  # that model.tokenizer must have
     steps_field: str  # of the library's configuration: the number of flow steps
@@ -93,7 +95,7 @@ class LeRobotPolicy(CommonPolicy):
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             module, _, name = cls.library.partition(":")
             kind = getattr(importlib.import_module(module), name)
-            loaded = make_policy(folder, configuration, kind, cls.tied, cls.hub_name)
+            loaded = make_policy(folder, configuration, kind, cls.hub_name)
             cls.convert(loaded, folder, dtype)
             processors = make_processors(folder, str(device), tokenizer, cls.hub_name)
             policy = cls(folder, meaning, loaded, processors)
@@ -175,11 +177,40 @@ class LeRobotPolicy(CommonPolicy):
         drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(seed % 2**63)) for seed in seeds]
         return torch.stack(drawn).to(self.device)
 
-    def cast(self, bridge: Bridge) -> Bridge:
-        """Return a bridge between hidden states of another dtype than the adapters'."""
-        return lambda stream, layer, hidden: bridge(stream, layer, hidden.to(self.dtype)).to(hidden.dtype)
+    def keep(self, index: int, hidden: Tensor, context: LeRobotContext, run: Callable[..., Tensor]) -> Tensor:
+        """Run a leading layer with a cache of its own, which stays in the context.
 
-    def actions(self, normalised: Tensor, context: LeRobotContext) -> FloatArray:
+        Of the last layer only keys and values are wanted: what would come after them is not computed.
+
+        Args:
+            index: of the layer.
+            hidden: (B, T, D) that enters it.
+            context: of the observations.
+            run: the layer, which takes ``past_key_values``.
+        """
+        kept = context.kept[index] = LayerKeys()
+        if index < len(self.layers) - 1:
+            return run(past_key_values=kept)
+        kept.fill(partial(run, past_key_values=kept))
+        return hidden
+
+    def follow_keys(self, index: int, context: LeRobotContext, run: Callable[..., Tensor]) -> Tensor:
+        """Run the expert's layer over what the leading layer of its number left, and leave that as it was."""
+        kept = context.kept[index]
+        after = run(past_key_values=kept)
+        assert context.token_mask is not None
+        kept.crop(context.token_mask.shape[1])
+        return after
+
+    def integrate(self, step: Callable[..., Tensor], noise: Tensor, given: Mapping[str, Any]) -> Tensor:
+        """Take ``noise`` through the library's flow steps; return (B, H, A)."""
+        from lerobot.policies.common.flow_matching import euler_integrate
+
+        steps = getattr(self.config, self.steps_field)
+        actions: Tensor = euler_integrate(lambda x, time: step(x_t=x, timestep=time, **given), noise, steps)
+        return actions[..., : self.action.dimensions]
+
+    def actions(self, normalised: Tensor, context: Any) -> FloatArray:
         """Return (B, H, A) by the library's post-processor."""
         if self._relative is not None:  # the step remembers one state: that of this observation
             from lerobot.lerobot_types import TransitionKey
@@ -243,8 +274,8 @@ class LeRobotPolicy(CommonPolicy):
         if not torch.equal(own, theirs):
             apart = float((own - theirs).abs().max())
             raise CheckpointError(
-                f"{self.folder.path}: {self.family} through our loop differs from the library's predict_action_chunk by "
-                f"up to {apart:.3g}; these versions are not served: {versions()}"
+                f"{self.folder.path}: {self.family} through our loop differs from the library's predict_action_chunk "
+                f"by up to {apart:.3g}; these versions are not served: {versions()}"
             )
 
 

@@ -68,14 +68,6 @@ class OpenVlaFolder:
         return {path.name: sha256(path) for path in self.weights}
 
 
-def is_openvla(path: Path) -> bool:
-    """Whether a folder's ``config.json`` says that it is of this layout; one that cannot be read does not."""
-    try:
-        return read_object(path / CONFIG, MEND).get("model_type") == "openvla"
-    except (CheckpointError, OSError):
-        return False
-
-
 def read_folder(path: Path) -> OpenVlaFolder:
     """Read and check a folder.
 

@@ -1,0 +1,133 @@
+"""The families under test, and what every test of them needs: the contract, observations, hooks, plans."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tiny_pi0
+import tiny_pi05
+import tiny_smolvla
+import torch
+
+from dysl_vla_ros.interfaces import Observation
+from dysl_vla_ros.policies.registry import load_policy
+from dysl_vla_ros.policy_options import PolicyOptions
+from dysl_vla_ros.robot_contract import RobotContract
+from dysl_vla_ros.skipping.modules import DyslModules
+from dysl_vla_ros.skipping.partition import LayerPartition
+
+CPU = torch.device("cpu")
+JOINTS = ("pan", "lift", "elbow", "flex", "roll")
+ROBOT = RobotContract(
+    cameras={"observation.images.wrist": "/wrist/image_raw", "observation.images.top": "/top/image_raw"},
+    state_names=(*JOINTS, "gripper.opening"),
+    state_units=("deg", "deg", "deg", "range_100", "deg", "percent"),
+    action_kind="joint_position",
+    action_names=(*JOINTS, "jaw"),
+    action_units=("deg", "deg", "deg", "range_100", "deg", "percent"),
+    action_gripper="jaw",
+    action_low=(0.0, 0.0, 0.0, -1.5, 0.0, 0.0),
+    action_high=(0.0, 0.0, 0.0, 1.6, 0.0, 0.0),
+    time_step=1 / 30,
+)
+PARTITION = LayerPartition(6, (0, 3, 5))
+
+
+@dataclass(frozen=True)
+class Family:
+    write_hub: Callable[[Path], None]
+    write: Callable[..., Any]  # (folder, hub) -> the policy that was saved
+    library: Callable[[Path], Any]  # the library's own policy of a folder
+    leads: Callable[[Any], Sequence[torch.nn.Module]]  # of our policy: one module in each leading layer
+    experts: Callable[[Any], Sequence[torch.nn.Module]]
+    behind_the_last_keys: Callable[[Any], torch.nn.Module]
+    passes: int
+
+
+def _smolvla(folder: Path) -> Any:
+    return tiny_smolvla.SmolVLAPolicy.from_pretrained(folder)
+
+
+def _pi0(tiny: Any, kind: Any) -> Family:
+    return Family(
+        tiny.write_hub,
+        tiny.write,
+        lambda folder: kind.from_pretrained(folder).eval(),
+        lambda p: [it.self_attn.k_proj for it in p._text.layers],
+        lambda p: [it.self_attn.q_proj for it in p._expert.layers],
+        lambda p: p._text.layers[-1].mlp,
+        tiny.FLOW_STEPS,
+    )
+
+
+FAMILIES = {
+    "smolvla": Family(
+        tiny_smolvla.write_hub,
+        tiny_smolvla.write,
+        _smolvla,
+        lambda p: [it.self_attn.k_proj for it in p.flow.vlm_with_expert.get_vlm_model().text_model.layers],
+        lambda p: [it.self_attn.q_proj for it in p.flow.vlm_with_expert.lm_expert.layers],
+        lambda p: p.flow.vlm_with_expert.get_vlm_model().text_model.layers[-1].mlp,
+        tiny_smolvla.FLOW_STEPS,
+    ),
+    "pi0": _pi0(tiny_pi0, tiny_pi0.pi0.PI0Policy),
+    "pi05": _pi0(tiny_pi05, tiny_pi0.pi05.PI05Policy),
+}
+
+
+def load(folder: Path, robot: RobotContract = ROBOT, dtype: torch.dtype | None = None, **options: Any) -> Any:
+    return load_policy(folder, CPU, dtype, PolicyOptions(robot, **options))
+
+
+def said(**changed: Any) -> RobotContract:
+    return replace(ROBOT, **changed)
+
+
+def observation(seed: int = 0) -> Observation:
+    random = np.random.default_rng(seed)
+    sizes = {"observation.images.top": (48, 64, 3), "observation.images.wrist": (40, 36, 3)}
+    images = {name: random.integers(0, 256, size, dtype=np.uint8) for name, size in sizes.items()}
+    return Observation(images, random.normal(size=6, scale=20.0).astype(np.float32), "pick up the red cube")
+
+
+def modules(policy: Any, seed: int = 3) -> DyslModules:
+    """Return modules that are no identity."""
+    made = DyslModules(PARTITION, policy.streams, bottleneck=8, queries=2, controller_width=4)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return made.eval().requires_grad_(False).to(policy.device, policy.dtype)
+
+
+def plans() -> list[tuple[int, ...]]:
+    """Return every way to skip in the blocks of PARTITION: for each the layer from which on, one past it for none."""
+    return list(product(*[range(first, end + 1) for first, end in PARTITION.blocks]))
+
+
+class Calls:
+    """How often each layer ran while the block did, as hooks on the library's own modules saw it."""
+
+    def __init__(self, family: str, policy: Any) -> None:
+        own = FAMILIES[family]
+        self.leads, self.experts, self.behind = [0] * 6, [0] * 6, [0]
+        pairs = [(self.leads, own.leads(policy)), (self.experts, own.experts(policy))]
+        self._hooks = [
+            module.register_forward_hook(lambda *_, counts=counts, index=index: self._count(counts, index))
+            for counts, found in (*pairs, (self.behind, [own.behind_the_last_keys(policy)]))
+            for index, module in enumerate(found)
+        ]
+
+    @staticmethod
+    def _count(counts: list[int], index: int) -> None:
+        counts[index] += 1
+
+    def __enter__(self) -> "Calls":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
