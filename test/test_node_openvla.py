@@ -63,7 +63,7 @@ def test_the_arm_moves_and_a_killed_worker_stops_it(arm: Rig) -> None:
     report = arm.peer.wait_for(REPORT, None, LIMIT, "a skip report")
     assert len(report.executed) == LAYERS and report.full_depth_reason == "no DySL folder"
     chunk = arm.peer.wait_for(CHUNK, None, LIMIT, "a chunk")
-    assert len(chunk.actions) == HORIZON
+    assert chunk.horizon == HORIZON and len(chunk.rotation) == 3 * HORIZON
     before = arm.heard(ACTION)
     worker = [own for own in descendants(arm.node.pid) if b"dysl_vla_ros.worker" in _words(own.pid)]
     os.kill(worker[0].pid, signal.SIGKILL)
