@@ -18,11 +18,13 @@ from typing import Any
 import yaml
 
 from dysl_vla_ros.errors import SettingError
-from dysl_vla_ros.robot_contract import entry_fault, is_entry
+from dysl_vla_ros.policy_options import PolicyOptions
+from dysl_vla_ros.robot_contract import RobotContract, contract_of, entry_fault, is_entry
 from dysl_vla_ros.settings import (
     GROUPS,
     ControlSettings,
     GuidanceSettings,
+    ModelSettings,
     RuntimeSettings,
     SkippingSettings,
     build,
@@ -42,6 +44,12 @@ class FileSettings:
 
     groups: Mapping[str, Any]  # "guidance" -> GuidanceSettings, ...
     given: tuple[str, ...]  # names that the file sets, "guidance.step"
+    robot: RobotContract = RobotContract()  # what it says of the arm
+
+    @property
+    def options(self) -> PolicyOptions:
+        """What it says that a checkpoint's files do not."""
+        return PolicyOptions.of(self.groups[ModelSettings.group], self.robot)
 
     @property
     def control(self) -> ControlSettings:
@@ -89,7 +97,8 @@ def read_params_file(path: Path, node: str = NODE) -> FileSettings:
         raise SettingError(f"{path}: {'; '.join(faults)}")
     for warning in old_names(values):
         _log.warning("%s: %s", path, warning)
-    return FileSettings(built, tuple(name for name in values if name in FIELDS))
+    robot = contract_of({name: value for name, value in values.items() if is_entry(name)})
+    return FileSettings(built, tuple(name for name in values if name in FIELDS), robot)
 
 
 Sections = Mapping[str, Mapping[str, Any]]  # "/left/dysl_vla", wildcards included -> what stands below ros__parameters

@@ -17,6 +17,9 @@ class PolicyOptions:
     tokenizer: str = ""
     flow_steps: int = 0
     sha256: str = ""
+    horizon: int = 0
+    bounds: str = ""
+    statistics_key: str = ""
 
     def require_weights(self, found: str, where: str) -> None:
         """Refuse weights of another SHA-256 than ``model.sha256``.

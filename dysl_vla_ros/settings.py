@@ -55,6 +55,20 @@ class ModelSettings:
         form=(r"([0-9a-f]{64})?", "64 hexadecimal digits, or empty"),
     )
     flow_steps: int = setting(0, "flow steps of a policy that draws noise; 0: as the checkpoint says", low=0, high=1000)
+    horizon: int = setting(
+        0,
+        "actions of a chunk, where no file of the checkpoint says it (OpenVLA-OFT: what it was trained with)",
+        low=0,
+        high=4096,
+    )
+    bounds: str = setting(
+        "",
+        "which statistics became -1 and 1 in training, where no file says it: q99 (1st and 99th percentile) or min_max",
+        choices=("", "q99", "min_max"),
+    )
+    statistics_key: str = setting(
+        "", "the data set whose statistics hold, where a checkpoint has those of several; empty: the only one"
+    )
     image_transport: str = setting(
         "raw",
         "what the cameras' topics carry; compressed: JPEG or PNG on `<topic>/compressed`",

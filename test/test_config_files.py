@@ -20,7 +20,13 @@ FIELDS = {f"{group.group}.{name}": field for group in GROUPS for name, field in 
 
 def values(file: Path) -> dict[str, object]:
     groups = yaml.safe_load(file.read_text())[KEY]["ros__parameters"]
-    return {f"{group}.{name}": value for group, entries in groups.items() for name, value in entries.items()}
+    entries = {group: own for group, own in groups.items() if group != "robot"}
+    return {f"{group}.{name}": value for group, own in entries.items() for name, value in own.items()}
+
+
+def of_the_robot(file: Path) -> dict[str, object]:
+    parts = yaml.safe_load(file.read_text())[KEY]["ros__parameters"].get("robot", {})
+    return {f"robot.{part}.{name}": value for part, own in parts.items() for name, value in own.items()}
 
 
 def comments(file: Path) -> dict[str, str]:
@@ -37,7 +43,7 @@ def comments(file: Path) -> dict[str, str]:
             else:
                 found[f"{group}.{match[1]}"] = " ".join(above)
         above = []
-    return found
+    return {name: text for name, text in found.items() if name in FIELDS}
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +62,7 @@ def test_there_is_a_file_for_each_kind_of_robot() -> None:
         "simulated_arm.yaml",
         "moveit_servo.yaml",
         "small_memory.yaml",
+        "openvla_oft.yaml",
     }
 
 
@@ -69,8 +76,9 @@ def test_a_real_node_takes_every_value_and_finds_nothing_unknown(file: Path, con
     try:
         assert node._parameters_of_node.unknown_names() == []
         node._parameters_of_node.require_valid()
-        for name, value in {**values(file), "model.checkpoint": "somewhere"}.items():
-            assert node.get_parameter(name).value == value
+        for name, value in {**values(file), **of_the_robot(file), "model.checkpoint": "somewhere"}.items():
+            found = node.get_parameter(name).value
+            assert (list(found) if isinstance(value, list) else found) == value
     finally:
         node.destroy_node()
 

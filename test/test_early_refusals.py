@@ -46,6 +46,7 @@ GOOD = {
     "replay": ["replay", "BAG", "--checkpoint", "BASE", "--out", "OUT"],
     "monitor": ["monitor"],
     "doctor": ["doctor"],
+    "convert": ["convert", "BASE"],
     "inspect": ["inspect", "BASE"],
 }
 READ = {
@@ -57,7 +58,7 @@ READ = {
     "tune": ["--adapters", "--params"],
     "evaluate": ["--adapters", "--params", "--paper-adapters", "--shallow", "--shallow-distilled"],
     "replay": ["--adapters", "--params", "--against"],
-    "inspect": ["--adapters"],
+    "inspect": ["--adapters", "--params"],
 }
 OTHER = {  # paths that are written to, or that may be missing, or that go with another one
     ("demo", "out"), ("demo", "record"), ("demonstrations", "folder"), ("demonstrations", "adapters"),
@@ -82,6 +83,7 @@ WRONG = {  # further arguments that no model is needed to refuse, and what the l
     "replay": [["--every", "0"], ["--topic", "image"], ["--max-deviation", "-1"]],
     "monitor": [["--node", "9 lives"], ["--node", ""]],
     "doctor": [["--live", "-1"]],
+    "convert": [[]],  # BASE is none of OpenVLA-OFT's
     "inspect": [["--threads", "-1"]],
 }  # fmt: skip
 

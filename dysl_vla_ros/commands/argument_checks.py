@@ -13,6 +13,8 @@ from typing import Any
 from dysl_vla_ros.errors import BagError, DataError, SettingError
 from dysl_vla_ros.jobs.learning_data import DataSettings, kind_of
 from dysl_vla_ros.policies.checkpoint import read_config
+from dysl_vla_ros.policies.layouts import OPENVLA, layout_of
+from dysl_vla_ros.policies.openvla.files import read_folder
 from dysl_vla_ros.settings import ModelSettings, build
 from dysl_vla_ros.simulation.tasks import require_learnable, tasks_named
 
@@ -27,7 +29,10 @@ def require_policy(checkpoint: Path, adapters: str | Path | None = None) -> None
     Raises:
         CheckpointError: one is missing, or its ``config.json`` cannot be read.
     """
-    read_config(checkpoint)
+    if layout_of(checkpoint) == OPENVLA:
+        read_folder(checkpoint)
+    else:
+        read_config(checkpoint)
     if adapters:
         read_config(Path(adapters), "DySL folder")
 

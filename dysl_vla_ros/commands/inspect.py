@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from dysl_vla_ros.commands.argument_checks import require_policy
 from dysl_vla_ros.commands.lerobot_folder import lines
+from dysl_vla_ros.commands.openvla_folder import show_openvla
+from dysl_vla_ros.commands.tables import listing, size_in_words, table_of
 from dysl_vla_ros.errors import SettingError
-from dysl_vla_ros.policies.layouts import LEROBOT, OURS, layout_of
-from dysl_vla_ros.policies.lerobot.explanation import explain
+from dysl_vla_ros.params_file import read_params_file
+from dysl_vla_ros.policies.layouts import LEROBOT, OPENVLA, layout_of
+from dysl_vla_ros.policies.lerobot import explanation as lerobot_explanation
+from dysl_vla_ros.policies.openvla import explanation as openvla_explanation
+from dysl_vla_ros.policy_options import AS_THE_FILES_SAY
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("checkpoint", type=Path, help="folder of the base checkpoint")
     parser.add_argument("--adapters", default="", help="DySL folder (default: the checkpoint's own `dysl`)")
+    parser.add_argument(
+        "--params", type=Path, help="ROS 2 parameter file: of a foreign checkpoint what its files do not say"
+    )
     parser.add_argument("--threads", type=int, default=0, help="compute threads; 0: half the cores, as the node does")
     parser.add_argument("--steps", type=int, default=20, help="steps timed at each depth; 0: measure nothing")
     parser.add_argument("--json", action="store_true", help="print plain values in place of tables")
@@ -35,21 +43,32 @@ def check(arguments: argparse.Namespace) -> None:
     for name, value, low, high in (("--threads", arguments.threads, 0, 256), ("--steps", arguments.steps, 0, 10_000)):
         if not low <= value <= high:
             raise SettingError(f"{name} must be from {low} to {high}, not {value}")
-    if layout_of(arguments.checkpoint) == OURS:
+    if layout_of(arguments.checkpoint) != LEROBOT:
         require_policy(arguments.checkpoint, arguments.adapters)
+    if arguments.params:
+        read_params_file(arguments.params)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Inspect the checkpoint and print what it is."""
-    if layout_of(arguments.checkpoint) == LEROBOT:
-        found_there = explain(arguments.checkpoint)
+    """Inspect the checkpoint and print what it is; of a foreign one without parameters what its files say."""
+    layout = layout_of(arguments.checkpoint)
+    if layout == OPENVLA and not arguments.params:
+        explained = openvla_explanation.explain(arguments.checkpoint)
+        if arguments.json:
+            print(json.dumps(explained, indent=2))
+        else:
+            show_openvla(explained)
+        return 0
+    if layout == LEROBOT:
+        found_there = lerobot_explanation.explain(arguments.checkpoint)
         print(json.dumps(found_there, indent=2) if arguments.json else "\n".join(lines(found_there)))
         return 0
     from dysl_vla_ros.runtime.inspection import inspect
     from dysl_vla_ros.worker.process import compute_threads
 
     threads = compute_threads(arguments.threads)
-    found = inspect(arguments.checkpoint, arguments.adapters, threads=threads, steps=arguments.steps)
+    options = read_params_file(arguments.params).options if arguments.params else AS_THE_FILES_SAY
+    found = inspect(arguments.checkpoint, arguments.adapters, threads=threads, steps=arguments.steps, options=options)
     if arguments.json:
         print(json.dumps(found.to_json(), indent=2))
     else:
@@ -77,28 +96,6 @@ def show(found: "Inspection") -> None:
         console.print(_latency_table(found.latency, found.threads))
 
 
-def _table(title: str, *columns: str) -> "Table":
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number == 0, overflow="fold")
-    return table
-
-
-def _listing(title: str, rows: Mapping[str, str]) -> "Table":
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, show_header=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows.items():
-        table.add_row(name, value)
-    table.add_row()
-    return table
-
-
 def _tables(found: Mapping[str, Any]) -> list["Table"]:
     layers, inputs, action = found["layers"], found["inputs"], found["action"]
     dynamic = sum(end - first for first, end in layers["blocks"])
@@ -116,26 +113,26 @@ def _tables(found: Mapping[str, Any]) -> list["Table"]:
         "instructions": "; ".join(inputs["instructions"]) or "none named",
         "trained": ", ".join(f"{name} {value}" for name, value in found["training"].items()) or "not said",
     }
-    weights = _table("weights", "part", "parameters", "share", "fp32", "fp16, bf16")
+    weights = table_of("weights", "part", "parameters", "share", "fp32", "fp16, bf16")
     for name, count in found["parts"].items():
         share = f"{100 * count / found['parameters']:.1f} %"
         weights.add_row(name, f"{count:,}", share, *_memory(found, count))
     weights.add_row("all", f"{found['parameters']:,}", "", *_memory(found, found["parameters"]), style="bold")
-    weights.caption = f"{_bytes(found['disk_bytes'])} on disk"
+    weights.caption = f"{size_in_words(found['disk_bytes'])} on disk"
     seconds = action["horizon"] * action["time_step"]
-    actions = _table(
+    actions = table_of(
         f"actions: {action['horizon']} a chunk, {action['time_step']:g} s each ({seconds:g} s), "
         + (f"frame {action['frame']}" if action["kind"] == "end_effector_delta" else action["kind"]),
         "value", "unit", "center", "scale",
     )  # fmt: skip
     for value in action["values"]:
         actions.add_row(value["name"], value["unit"], f"{value['center']:.4g}", f"{value['scale']:.4g}")
-    return [_listing(found["checkpoint"], about), weights, actions]
+    return [listing(found["checkpoint"], about), weights, actions]
 
 
 def _memory(found: Mapping[str, Any], count: int) -> list[str]:
     total, memory = max(found["parameters"], 1), found["memory_bytes"]
-    return [_bytes(round(memory[kind] * count / total)) for kind in ("fp32", "fp16")]
+    return [size_in_words(round(memory[kind] * count / total)) for kind in ("fp32", "fp16")]
 
 
 def _adapters(sizes: Mapping[str, Any], per_block: str) -> str:
@@ -147,11 +144,12 @@ def _adapters(sizes: Mapping[str, Any], per_block: str) -> str:
 
 def _dysl_tables(dysl: Mapping[str, Any], policy_parameters: int) -> list["Table"]:
     parts = ", ".join(f"{name} {count:,}" for name, count in dysl["parts"].items())
-    memory = f"{_bytes(dysl['memory_bytes']['fp32'])} in fp32, {_bytes(dysl['memory_bytes']['fp16'])} in fp16 or bf16"
+    sizes = {kind: size_in_words(size) for kind, size in dysl["memory_bytes"].items()}
+    memory = f"{sizes['fp32']} in fp32, {sizes['fp16']} in fp16 or bf16"
     share = 100 * dysl["parameters"] / max(policy_parameters, 1)
     about = {
         "parameters": f"{dysl['parameters']:,}, {share:.1f} % of the policy's ({parts})",
-        "memory": f"{memory}; {_bytes(dysl['disk_bytes'])} on disk",
+        "memory": f"{memory}; {size_in_words(dysl['disk_bytes'])} on disk",
         "static layers by": dysl["choice"] or "not said",
         "adapters": _adapters(dysl["modules"], dysl["per_block"]),
         "calibrated": ", ".join(
@@ -160,9 +158,9 @@ def _dysl_tables(dysl: Mapping[str, Any], policy_parameters: int) -> list["Table
         ),
         "made by": f"dysl_vla_ros {dysl['package_version']}",
     }
-    tables = [_listing(f"DySL folder {dysl['folder']}", about)]
+    tables = [listing(f"DySL folder {dysl['folder']}", about)]
     if front := sorted(dysl["front"], key=lambda point: point.get("layers", math.inf)):
-        table = _table("calibration front", "layers", "action error", "worst", "verified", "step", "verify threshold")
+        table = table_of("calibration front", "layers", "action error", "worst", "verified", "step", "verify threshold")
         for point in front[:MOST_POINTS]:
             guidance = point.get("guidance", {})
             values = [point.get(name, math.nan) for name in ("layers", "error", "worst_error", "verified_share")]
@@ -177,7 +175,7 @@ def _dysl_tables(dysl: Mapping[str, Any], policy_parameters: int) -> list["Table
 
 
 def _latency_table(latency: Mapping[str, "Latency"], threads: int) -> "Table":
-    table = _table(
+    table = table_of(
         f"milliseconds of a step on this machine, {threads} thread{'s' * (threads != 1)}: p50",
         "depth", "layers", "vision", "stack", "a layer", "head", "total", "p95", "Hz",
     )  # fmt: skip
@@ -188,12 +186,3 @@ def _latency_table(latency: Mapping[str, "Latency"], threads: int) -> "Table":
             f"{it.p95['total']:.1f}", f"{1e3 / it.p50['total']:.0f}",
         )  # fmt: skip
     return table
-
-
-def _bytes(size: int) -> str:
-    value = float(size)
-    for unit in ("B", "kB", "MB"):
-        if value < 1000.0:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000.0
-    return f"{value:.2f} GB"

@@ -18,6 +18,7 @@ from dysl_vla_ros.files import require_writable
 from dysl_vla_ros.jobs.learning_data import paths_of
 from dysl_vla_ros.jobs.settings import AnyPath, Data, TuneSettings
 from dysl_vla_ros.params_file import read_params_file
+from dysl_vla_ros.policy_options import AS_THE_FILES_SAY
 from dysl_vla_ros.recordings.full_depth import full_depth_runs
 from dysl_vla_ros.runs.full_depth import split_runs, thin_out
 from dysl_vla_ros.runtime.devices import device_named
@@ -67,13 +68,14 @@ def tune(
     """
     settings, folder, paths = settings or TuneSettings(), Path(out), paths_of(bags)
     device_named(settings.device, "--device")
-    runtime = Runtime.load(str(checkpoint), str(adapters), settings.device, settings.threads)
+    given = read_params_file(settings.params) if settings.params else None
+    options = given.options if given else AS_THE_FILES_SAY
+    runtime = Runtime.load(str(checkpoint), str(adapters), settings.device, settings.threads, options=options)
     if runtime.dysl is None:
         raise DataError(f"{checkpoint} has no adapters, so nothing can be skipped; run `dysl_vla distill`")
     require_end_effector(runtime.policy.action, "tuning by a deviation in millimetres")
     start = RuntimeSettings()
-    if settings.params:
-        given = read_params_file(settings.params)
+    if given:
         require_playable(given.control, runtime.policy.action)
         start = given.runtime
     before = _resolved(start, runtime.dysl.calibrated)

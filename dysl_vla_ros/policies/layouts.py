@@ -6,7 +6,7 @@ from dysl_vla_ros.json_files import read_object
 from dysl_vla_ros.policies.checkpoint import MEND
 
 CONFIG = "config.json"
-OURS, LEROBOT = "family", "type"
+OURS, LEROBOT, OPENVLA = "family", "type", "model_type"
 # layout, told by a key of config.json -> its values -> what loads such a folder
 LAYOUTS = {
     OURS: {"reference": "dysl_vla_ros.policies.reference:ReferencePolicy"},
@@ -15,6 +15,7 @@ LAYOUTS = {
         "pi0": "dysl_vla_ros.policies.pi0:Pi0",
         "pi05": "dysl_vla_ros.policies.pi0:Pi05",
     },
+    OPENVLA: {"openvla": "dysl_vla_ros.policies.openvla_oft:OpenVlaOftPolicy"},
 }
 
 

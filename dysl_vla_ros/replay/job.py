@@ -102,7 +102,7 @@ def replay(bag: str | Path, checkpoint: str | Path, settings: ReplaySettings | N
     bag, checkpoint, settings = Path(bag), Path(checkpoint), settings or ReplaySettings()
     require_writable(settings.output, "name another folder with --out")
     parameters = read_parameters(settings.parameters) if settings.parameters else ReplayParameters()
-    runtime = Runtime.load(str(checkpoint), settings.adapters, threads=settings.threads)
+    runtime = Runtime.load(str(checkpoint), settings.adapters, threads=settings.threads, options=parameters.options)
     if settings.parameters:
         require_playable(parameters.control, runtime.description.action)
     other = settings.against

@@ -1,8 +1,9 @@
 """Settings from a ROS parameter file, the very file that ``params_file:=`` gives to the node. No ROS is needed.
 
-What concerns a replay is taken over (``skipping``, ``guidance``, ``control.actions_per_inference``, and the ages of
-``safety`` that end an episode); the rest is checked and otherwise of no effect. Unknown names are refused: in the node
-they are a warning, here the figures would be those of other settings than the file was meant to set.
+What concerns a replay is taken over (``skipping``, ``guidance``, ``control.actions_per_inference``, the ages of
+``safety`` that end an episode, and of ``model`` and ``robot`` what the checkpoint's files do not say); the rest is
+checked and otherwise of no effect. Unknown names are refused: in the node they are a warning, here the figures would be
+those of other settings than the file was meant to set.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dysl_vla_ros.params_file import read_params_file
+from dysl_vla_ros.policy_options import AS_THE_FILES_SAY, PolicyOptions
 from dysl_vla_ros.settings import ControlSettings, GuidanceSettings, RuntimeSettings, SafetySettings
 from dysl_vla_ros.settings import SkippingSettings as Skipping
 
@@ -22,6 +24,7 @@ class ReplayParameters:
     guidance: GuidanceSettings = GuidanceSettings()
     control: ControlSettings = ControlSettings()
     safety: SafetySettings = SafetySettings()
+    options: PolicyOptions = AS_THE_FILES_SAY  # what the checkpoint's files do not say
 
     @property
     def runtime(self) -> RuntimeSettings:
@@ -41,5 +44,6 @@ def read_parameters(path: Path) -> ReplayParameters:
         SettingError: the file cannot be read or is no parameter file, a name is unknown, a value is wrong; every
             fault of the values is named at once.
     """
-    groups = read_params_file(path).groups
-    return ReplayParameters(groups["skipping"], groups["guidance"], groups["control"], groups["safety"])
+    read = read_params_file(path)
+    own = {name: read.groups[name] for name in ("skipping", "guidance", "control", "safety")}
+    return ReplayParameters(**own, options=read.options)

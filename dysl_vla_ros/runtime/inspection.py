@@ -16,6 +16,9 @@ from tqdm import tqdm
 
 from dysl_vla_ros.interfaces import JOINT_VELOCITY, ActionSpec, Observation, Timings
 from dysl_vla_ros.policies.checkpoint import read_config
+from dysl_vla_ros.policies.layouts import OPENVLA, layout_of
+from dysl_vla_ros.policies.openvla.files import read_folder
+from dysl_vla_ros.policy_options import AS_THE_FILES_SAY, PolicyOptions
 from dysl_vla_ros.robot_contract import draft
 from dysl_vla_ros.runtime.folder import CALIBRATION, WEIGHTS
 from dysl_vla_ros.runtime.step import Runtime
@@ -58,7 +61,14 @@ class Inspection:
         return {**self.facts, "latency": {"threads": self.threads, "depths": depths}}
 
 
-def inspect(checkpoint: str | Path, adapters: str = "", *, threads: int = 1, steps: int = 20) -> Inspection:
+def inspect(
+    checkpoint: str | Path,
+    adapters: str = "",
+    *,
+    threads: int = 1,
+    steps: int = 20,
+    options: PolicyOptions = AS_THE_FILES_SAY,
+) -> Inspection:
     """Load a checkpoint, every hash checked, say what it is and measure its steps.
 
     Args:
@@ -66,11 +76,12 @@ def inspect(checkpoint: str | Path, adapters: str = "", *, threads: int = 1, ste
         adapters: DySL folder; "": the checkpoint's own ``dysl`` folder, if it has one.
         threads: compute threads.
         steps: that are timed at each depth; 0: none.
+        options: what the checkpoint's files do not say.
 
     Raises:
         CheckpointError: either is missing, damaged, they do not belong together, or no finite action can be computed.
     """
-    runtime = Runtime.load(str(checkpoint), adapters, threads=threads)
+    runtime = Runtime.load(str(checkpoint), adapters, threads=threads, options=options)
     folder = Path(adapters) if adapters else Path(checkpoint) / "dysl"
     found = facts(runtime, Path(checkpoint), folder if runtime.dysl else None)
     return Inspection(found, measure(runtime, steps) if steps else {}, torch.get_num_threads())
@@ -123,7 +134,7 @@ def facts(runtime: Runtime, checkpoint: Path, adapters: Path | None) -> dict[str
             ],
         },
         "contract": draft(described) if spec.moves_joints else "",
-        "training": dict(read_config(checkpoint).get("training", {})),
+        "training": {} if layout_of(checkpoint) == OPENVLA else dict(read_config(checkpoint).get("training", {})),
         "dysl": None,
     }
     if runtime.dysl is not None and adapters is not None:
@@ -141,6 +152,8 @@ def _action_values(spec: ActionSpec) -> list[tuple[str, str]]:
 
 
 def _disk_bytes(folder: Path) -> int:
+    if layout_of(folder) == OPENVLA:
+        return sum(path.stat().st_size for path in read_folder(folder).weights)
     return sum((folder / name).stat().st_size for name in read_config(folder).get("files", {}))
 
 

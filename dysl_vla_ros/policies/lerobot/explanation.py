@@ -7,8 +7,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from dysl_vla_ros.policies.contract_meaning import contract_draft
 from dysl_vla_ros.policies.layouts import LAYOUTS, LEROBOT
-from dysl_vla_ros.policies.lerobot.contract import contract_draft
 from dysl_vla_ros.policies.lerobot.folder import ACTION, STATE, WEIGHTS, LeRobotFolder, read_folder
 
 BYTES = {"fp32": 4, "bf16": 2}  # a weight

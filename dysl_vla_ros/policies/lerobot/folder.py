@@ -79,6 +79,15 @@ class LeRobotFolder:
     modes: Mapping[str, str]  # of state and action
     hashes: Mapping[str, str]  # SHA-256 of every file that decides the motion
 
+    def where(self, part: str) -> str:
+        """Return which file says it, and under which key, of ``cameras``, ``state`` or ``action``."""
+        key = {"state": f": {STATE}", "action": f": {ACTION}"}.get(part, "")
+        return f"{self.path / CONFIG}{key}"
+
+    def center_and_scale(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return what ``normalised = (action - center) / scale`` is made with."""
+        return center_and_scale(self.modes[ACTION], self.statistics[ACTION], self.action_size)
+
 
 def read_folder(path: Path) -> LeRobotFolder:
     """Read and check a folder.

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from dysl_vla_ros.errors import CheckpointError, InstructionError, ObservationError, SettingError
 from dysl_vla_ros.files import sha256
 from dysl_vla_ros.interfaces import FloatArray, Observation
+from dysl_vla_ros.policies.contract_meaning import Meaning, meaning_of
 from dysl_vla_ros.policies.identity import hash_of
 from dysl_vla_ros.policies.interface import CommonPolicy
-from dysl_vla_ros.policies.lerobot.contract import Meaning, meaning_of
 from dysl_vla_ros.policies.lerobot.folder import ACTION, STATE, WEIGHTS, LeRobotFolder, center_and_scale, read_folder
 from dysl_vla_ros.policies.lerobot.keys import LayerKeys
 from dysl_vla_ros.policies.lerobot.library import (

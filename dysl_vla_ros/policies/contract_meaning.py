@@ -1,19 +1,18 @@
-"""What a LeRobot checkpoint does not say of the arm, put together from what the user says: names, units, kind, time.
+"""What a foreign checkpoint does not say of the arm, put together from what the user says: names, units, kind, time.
 
 Sizes that differ from the checkpoint's features, and cameras that only one of both has, are refused: nothing is
 guessed, and no camera is ever replaced by a black picture.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from dysl_vla_ros.errors import ContractError
 from dysl_vla_ros.interfaces import END_EFFECTOR_DELTA, ActionSpec, PolicyDescription, ProprioceptionSpec
 from dysl_vla_ros.joint_units import GRIPPER_UNITS, JOINT_UNITS, range_faults
 from dysl_vla_ros.policies.action_statistics import action_faults
-from dysl_vla_ros.policies.lerobot.folder import ACTION, CONFIG, STATE, LeRobotFolder, center_and_scale
 from dysl_vla_ros.robot_contract import RobotContract, draft
 
 OPEN = "..."  # what is to be filled in
@@ -21,6 +20,38 @@ OPEN_KIND = "... # joint_position, joint_velocity or end_effector_delta"
 OPEN_GRIPPER = "... # the one of these names that is the gripper's opening; no line where none is"
 OPENING = "gripper.opening"
 POSE = ("ee.x", "ee.y", "ee.z", "ee.qx", "ee.qy", "ee.qz", "ee.qw")
+
+
+class Features(Protocol):
+    """What a checkpoint's files say of its inputs and outputs: how many there are."""
+
+    @property
+    def type(self) -> str:
+        """The family."""
+        ...
+
+    @property
+    def cameras(self) -> Collection[str]:
+        """Names of the pictures that it was trained with."""
+        ...
+
+    @property
+    def state_size(self) -> int:
+        """Values of proprioception."""
+        ...
+
+    @property
+    def action_size(self) -> int:
+        """Values of an action."""
+        ...
+
+    def where(self, part: str) -> str:
+        """Return which file says it, and under which key, of ``cameras``, ``state`` or ``action``."""
+        ...
+
+    def center_and_scale(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return what ``normalised = (action - center) / scale`` is made with."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -32,7 +63,7 @@ class Meaning:
     action: ActionSpec
 
 
-def meaning_of(folder: LeRobotFolder, said: RobotContract, horizon: int) -> Meaning:
+def meaning_of(folder: Features, said: RobotContract, horizon: int) -> Meaning:
     """Put folder and contract together.
 
     Raises:
@@ -45,7 +76,7 @@ def meaning_of(folder: LeRobotFolder, said: RobotContract, horizon: int) -> Mean
     return Meaning(tuple(folder.cameras), state, action)
 
 
-def contract_draft(folder: LeRobotFolder, said: RobotContract | None = None, horizon: int = 1) -> str:
+def contract_draft(folder: Features, said: RobotContract | None = None, horizon: int = 1) -> str:
     """Return the block of a parameter file that says everything, with ``...`` for what is missing."""
     said = said or RobotContract()
     action, state = action_of(folder, said, horizon), proprioception_of(folder, said)
@@ -62,7 +93,7 @@ def contract_draft(folder: LeRobotFolder, said: RobotContract | None = None, hor
     return draft(described, said)
 
 
-def proprioception_of(folder: LeRobotFolder, said: RobotContract) -> ProprioceptionSpec:
+def proprioception_of(folder: Features, said: RobotContract) -> ProprioceptionSpec:
     """Return the state's meaning as far as it is said; a joint's range may be said of the action alone."""
     ends = []
     for own, others in ((said.state_low, said.action_low), (said.state_high, said.action_high)):
@@ -73,9 +104,9 @@ def proprioception_of(folder: LeRobotFolder, said: RobotContract) -> Propriocept
     return ProprioceptionSpec(said.state_names, said.state_units, "base", *ends)  # type: ignore[arg-type]
 
 
-def action_of(folder: LeRobotFolder, said: RobotContract, horizon: int) -> ActionSpec:
+def action_of(folder: Features, said: RobotContract, horizon: int) -> ActionSpec:
     """Return the action's meaning as far as it is said."""
-    center, scale = center_and_scale(folder.modes[ACTION], folder.statistics[ACTION], folder.action_size)
+    center, scale = folder.center_and_scale()
     delta = said.action_kind == END_EFFECTOR_DELTA
     meaning: dict[str, Any] = {
         "names": said.action_names, "units": said.action_units, "gripper": said.action_gripper, "low": said.action_low,
@@ -87,18 +118,18 @@ def action_of(folder: LeRobotFolder, said: RobotContract, horizon: int) -> Actio
     return ActionSpec(horizon, said.time_step, has_rotation, center, scale, kind=said.action_kind, **meaning)
 
 
-def _camera_faults(folder: LeRobotFolder, said: RobotContract) -> list[str]:
+def _camera_faults(folder: Features, said: RobotContract) -> list[str]:
     foreign = [name for name in said.cameras if name not in folder.cameras]
     absent = [name for name in folder.cameras if name not in said.cameras]
-    where = folder.path / CONFIG
+    where = folder.where("cameras")
     faults = [f"robot.cameras names {', '.join(foreign)}, {where} has {', '.join(folder.cameras)}"] if foreign else []
     if absent:
         faults.append(f"robot.cameras has no topic for {', '.join(absent)} of {where}; a camera is never replaced")
     return faults
 
 
-def _state_faults(folder: LeRobotFolder, said: RobotContract, spec: ProprioceptionSpec) -> list[str]:
-    where = f"{folder.path / CONFIG}: {STATE}"
+def _state_faults(folder: Features, said: RobotContract, spec: ProprioceptionSpec) -> list[str]:
+    where = folder.where("state")
     faults = [
         *_size_fault("robot.state.names", said.state_names, folder.state_size, where),
         *_size_fault("robot.state.units", said.state_units, folder.state_size, where),
@@ -119,8 +150,8 @@ def _state_faults(folder: LeRobotFolder, said: RobotContract, spec: Propriocepti
     return faults or range_faults(spec.names, spec.units, spec.low, spec.high, "robot.state", gripper)
 
 
-def _action_faults(folder: LeRobotFolder, said: RobotContract, spec: ActionSpec) -> list[str]:
-    where = f"{folder.path / CONFIG}: {ACTION}"
+def _action_faults(folder: Features, said: RobotContract, spec: ActionSpec) -> list[str]:
+    where = folder.where("action")
     faults = []
     if not said.action_kind:
         faults.append("robot.action.kind is not said, and no file of the checkpoint says it")
