@@ -142,6 +142,11 @@ def test_what_enters_the_stack_is_what_the_files_say(policy: OpenVlaOftPolicy, t
         assert torch.allclose(hidden[0, first : first + PATCHES], tokens, atol=1e-5)
 
 
+def test_both_towers_have_the_activation_that_they_were_trained_with(policy: OpenVlaOftPolicy) -> None:
+    """An approximation of it differs by less than small random weights show."""
+    assert policy.network.dino.config.hidden_act == policy.network.siglip.config.hidden_act == "gelu"
+
+
 def values(three: list[float]) -> Tensor:
     return torch.tensor(three)[:, None, None]
 
