@@ -12,7 +12,7 @@ from test_docs import ROOT, broken_links
 
 PAGE = ROOT / "docs" / "robustness.md"
 TESTS = ROOT / "test"
-NAMED = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
+NAMED = re.compile(r"`((?:lerobot/)?test_\w+\.py)::(test_\w+)`")
 HEADER = "| what happens | what the node does | test that holds it |"
 
 

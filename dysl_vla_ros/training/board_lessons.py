@@ -150,11 +150,11 @@ class BoardBatches:
         places = (self._places[number] - np.array(SCENE_CENTRE[:2])) / SCENE_SCALE
         colours = self._colours[frames]
         dots = np.take_along_axis(colours, self._following[frames], axis=1)
-        hops = np.array([chain.hops for chain in self._chains])[asked]
+        lengths = np.array([chain.hops for chain in self._chains])[asked]
         tensor = lambda array: torch.from_numpy(np.ascontiguousarray(array)).to(self.device)  # noqa: E731
         return BoardBatch(
             pictures, tensor(words), tensor(proprioception), tensor(config.action.normalise(actions)),
-            tensor(mask[..., None]), tensor(scene.astype(np.float32)), tensor(hops), tensor(ways),
+            tensor(mask[..., None]), tensor(scene.astype(np.float32)), tensor(lengths), tensor(ways),
             tensor(places.astype(np.float32)), tensor(taken),
             tensor(patch_weights(self._discs[number], config.cameras["image"])), tensor(colours), tensor(dots),
             tensor(self._following[frames]),
