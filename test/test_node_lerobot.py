@@ -16,10 +16,11 @@ from vla_rig import LIMIT, NODE, REPORT, Rig, gentle, running_rig
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = ROOT / ".venv-lerobot" / "bin" / "python"
-WRITING = 240.0  # s to import LeRobot from a cold disk
+IMPORTS = 240.0  # s to import LeRobot from a cold disk
 pytestmark = [
     pytest.mark.ros,
     pytest.mark.slow,
+    pytest.mark.timeout(5 * IMPORTS),
     pytest.mark.skipif(not PYTHON.exists(), reason="no .venv-lerobot; `make setup-lerobot` makes it"),
 ]
 COMMAND, GRIPPER = f"/{NODE}/joint_command", f"/{NODE}/gripper"
@@ -56,12 +57,12 @@ def arm(ros_domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | {"HF_HUB_OFFLINE": "1"}
     subprocess.run(
         [PYTHON, ROOT / "test" / "lerobot" / "write_checkpoint.py", "smolvla", folder],
-        check=True, env=environment, timeout=WRITING,
+        check=True, env=environment, timeout=IMPORTS,
     )  # fmt: skip
     said = {
         "model.python": str(PYTHON),
         "model.tokenizer": str(folder / "hub"),
-        "model.load_timeout": 200.0,
+        "model.load_timeout": IMPORTS,
         "robot.action.message": "float64_multi_array",
         "robot.cameras.observation.images.top": "image",
         "robot.cameras.observation.images.wrist": "wrist_image",
@@ -73,14 +74,19 @@ def arm(ros_domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
         yield rig
 
 
+def configure(rig: Rig) -> bool:
+    return rig.peer.change_state(NODE, "configure", IMPORTS + LIMIT)
+
+
 def move(rig: Rig) -> Any:
+    assert configure(rig), rig.node.output[-2000:]
     rig.bring_to("active")
     rig.instruct("pick up the red cube")
     return rig.peer.wait_for(ACTION, lambda it: not it.stop_reason, LIMIT, "an action that moves", rig.heard(ACTION))
 
 
 def test_what_no_file_says_is_asked_for_before_anything_moves(arm: Rig) -> None:
-    assert not arm.change("configure") and arm.state() == "unconfigured"
+    assert not configure(arm) and arm.state() == "unconfigured"
     arm.wait_for_error("worker", "robot.action.kind is not said, and no file of the checkpoint says it")
     wait_until(lambda: 'names: ["...", "...", ' in arm.node.output, LIMIT, "the block in the log")
     assert "observation.images.top: image\n" in arm.node.output and "time_step: ..." in arm.node.output
