@@ -9,8 +9,6 @@ from dysl_vla_ros.doctor.examination import Examination
 from dysl_vla_ros.doctor.finding import Finding, fail, ok, warn
 from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.files import sha256
-from dysl_vla_ros.policies.layouts import LEROBOT, layout_of
-from dysl_vla_ros.policies.lerobot.folder import read_folder
 
 GET_AGAIN = "name another folder with --checkpoint, or get the files again (with git: `git lfs pull`)"
 REMAKE = "name another DySL folder with --adapters, or make it again with `dysl_vla calibrate` and `dysl_vla distill`"
@@ -84,6 +82,10 @@ def hash_fault(folder: Path) -> str:
 
 def _of_lerobot(folder: Path) -> bool:
     try:
+        from dysl_vla_ros.policies.layouts import LEROBOT, layout_of
+    except ImportError:
+        return False  # numpy is missing, which has a line of its own
+    try:
         return layout_of(folder) == LEROBOT
     except CheckpointError:
         return False  # told as of any folder
@@ -91,6 +93,8 @@ def _of_lerobot(folder: Path) -> bool:
 
 def _lerobot(folder: Path) -> Finding:
     """Check a folder of LeRobot's as the worker does before the library sees it; the weights by their header alone."""
+    from dysl_vla_ros.policies.lerobot.folder import read_folder
+
     try:
         found = read_folder(folder)
     except CheckpointError as error:
