@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from dysl_vla_ros.errors import ContractError
 from dysl_vla_ros.interfaces import END_EFFECTOR_DELTA, ActionSpec, PolicyDescription, ProprioceptionSpec
-from dysl_vla_ros.joint_units import GRIPPER_UNITS, JOINT_UNITS, range_faults
+from dysl_vla_ros.joint_units import ENDS, GRIPPER_UNITS, JOINT_UNITS, range_faults
 from dysl_vla_ros.policies.action_statistics import action_faults
 from dysl_vla_ros.robot_contract import RobotContract, draft
 
@@ -99,7 +99,7 @@ def proprioception_of(folder: Features, said: RobotContract) -> ProprioceptionSp
     for own, others in ((said.state_low, said.action_low), (said.state_high, said.action_high)):
         known = dict(zip(said.action_names, others, strict=False))
         of_action = tuple(known.get(name, 0.0 if name == OPENING else None) for name in said.state_names)
-        ranged = any(unit in ("percent", "range_100") for unit in said.state_units)
+        ranged = any(unit in ENDS for unit in said.state_units)
         ends.append(own or (() if not ranged or None in of_action else of_action))
     return ProprioceptionSpec(said.state_names, said.state_units, "base", *ends)  # type: ignore[arg-type]
 

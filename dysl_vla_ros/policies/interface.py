@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dysl_vla_ros.errors import ObservationError
 from dysl_vla_ros.interfaces import ActionSpec, FloatArray, Observation, ProprioceptionSpec
 from dysl_vla_ros.skipping.stack import Layer, StackContext, StackResult
 from dysl_vla_ros.skipping.streams import Bridge, Stream
@@ -118,6 +119,22 @@ class CommonPolicy:
             proprioception=np.zeros(len(self.proprioception.names), dtype=np.float32),
             instruction=self.instructions[0] if self.instructions else "pick up the object",
         )
+
+    def require_served(self, observation: Observation) -> FloatArray:
+        """Return the observation's proprioception (P,) as float32.
+
+        Raises:
+            ObservationError: a camera is missing, or proprioception is not of P finite values.
+        """
+        missing = [camera for camera in self.cameras if camera not in observation.images]
+        if missing:
+            raise ObservationError(f"no picture of {', '.join(missing)}; the policy needs {', '.join(self.cameras)}")
+        values, names = np.asarray(observation.proprioception, dtype=np.float32), self.proprioception.names
+        if values.shape != (len(names),) or not np.isfinite(values).all():
+            raise ObservationError(
+                f"proprioception {values.tolist()} must be {len(names)} finite values: {', '.join(names)}"
+            )
+        return values
 
     def initial_state(self, batch: int = 1) -> Any:
         """No state."""

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dysl_vla_ros.errors import CheckpointError, ObservationError
+from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.files import sha256
 from dysl_vla_ros.interfaces import FloatArray, Observation
 from dysl_vla_ros.policies.identity import base_hash, hash_of
 from dysl_vla_ros.policies.interface import CommonPolicy
 from dysl_vla_ros.policies.openvla.files import TOKENIZER, OpenVlaFolder, read_folder
 from dysl_vla_ros.policies.openvla.images import Normalisation, prepare_picture
-from dysl_vla_ros.policies.openvla.meaning import Meaning, meaning_of
+from dysl_vla_ros.policies.openvla.meaning import TINY, Meaning, meaning_of
 from dysl_vla_ros.policies.openvla.network import PATCHES, OpenVlaNetwork
 from dysl_vla_ros.policies.openvla.prompt import STOP, Prompt
 from dysl_vla_ros.policies.openvla.weights import load_network
@@ -124,8 +124,8 @@ class OpenVlaOftPolicy(CommonPolicy):
     def prepare(self, observations: Sequence[Observation]) -> tuple[Tensor, OpenVlaContext]:
         """Embed observations: (B, T, D); shorter prompts' rows are padded at their end."""
         words = [self.prompt.encode(observation.instruction) for observation in observations]
-        pictures = torch.stack([self._pictures(observation) for observation in observations])
         state = torch.stack([self._proprioception(observation) for observation in observations])
+        pictures = torch.stack([self._pictures(observation) for observation in observations])
         seen = self.network.see(pictures)  # (B, N * 256, D)
         own = self.network.proprioception(state)[:, None]  # (B, 1, D)
         rows = [self._row(ids, seen[place], own[place]) for place, ids in enumerate(words)]
@@ -181,24 +181,16 @@ class OpenVlaOftPolicy(CommonPolicy):
 
     def _pictures(self, observation: Observation) -> Tensor:
         """Return (N, 2, 3, 224, 224)."""
-        missing = [camera for camera in self.cameras if camera not in observation.images]
-        if missing:
-            raise ObservationError(f"no picture of {', '.join(missing)}; the policy needs {', '.join(self.cameras)}")
         prepared = [prepare_picture(observation.images[camera]) for camera in self.cameras]
         values = np.stack([[own.apply(picture) for own in self.normalisations] for picture in prepared])
         return torch.from_numpy(values).to(self.device, self.dtype)
 
     def _proprioception(self, observation: Observation) -> Tensor:
-        """Return (P,), normalised and clipped to -1 .. 1."""
-        values = np.asarray(observation.proprioception, dtype=np.float32)
-        names = self.proprioception.names
-        if values.shape != (len(names),) or not np.isfinite(values).all():
-            raise ObservationError(
-                f"proprioception {values.tolist()} must be {len(names)} finite values: {', '.join(names)}"
-            )
+        """Return (P,), normalised and clipped to -1 .. 1, of an observation that has all that is needed."""
+        values = self.require_served(observation)
         own = self.meaning.state
         low, high = np.array(own.low), np.array(own.high)
-        normalised = np.where(own.mask, 2 * (values - low) / (high - low + 1e-8) - 1, values)
+        normalised = np.where(own.mask, 2 * (values - low) / (high - low + TINY) - 1, values)
         return torch.from_numpy(np.clip(normalised, -1.0, 1.0).astype(np.float32)).to(self.device, self.dtype)
 
 

@@ -22,7 +22,7 @@ from torch.nn import functional
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm, LlamaRotaryEmbedding
 
-from dysl_vla_ros.errors import CheckpointError, InstructionError, ObservationError
+from dysl_vla_ros.errors import CheckpointError, InstructionError
 from dysl_vla_ros.interfaces import ActionSpec, Observation, ProprioceptionSpec
 from dysl_vla_ros.joint_units import range_faults
 from dysl_vla_ros.json_files import build_from
@@ -389,15 +389,7 @@ class ReferencePolicy(CommonPolicy):
 
     def _inputs(self, observation: Observation) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Return images, words and proprioception of one observation, each of batch 1."""
-        missing = [camera for camera in self.cameras if camera not in observation.images]
-        if missing:
-            raise ObservationError(f"no picture of {', '.join(missing)}; the policy needs {', '.join(self.cameras)}")
-        proprioception = np.asarray(observation.proprioception, dtype=np.float32)
-        if proprioception.shape != (len(self.proprioception.names),) or not np.isfinite(proprioception).all():
-            raise ObservationError(
-                f"proprioception {proprioception.tolist()} must be {len(self.proprioception.names)} finite values: "
-                f"{', '.join(self.proprioception.names)}"
-            )
+        proprioception = self.require_served(observation)
         device = self.device
         pictures = {
             camera: picture_to_tensor(observation.images[camera], size).to(device)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dysl_vla_ros.errors import CheckpointError, InstructionError, ObservationError, SettingError
+from dysl_vla_ros.errors import CheckpointError, InstructionError, SettingError
 from dysl_vla_ros.files import sha256
 from dysl_vla_ros.interfaces import FloatArray, Observation
 from dysl_vla_ros.policies.contract_meaning import Meaning, meaning_of
@@ -169,14 +169,7 @@ class LeRobotPolicy(CommonPolicy):
     def _frame(self, observation: Observation) -> dict[str, Any]:
         from lerobot.policies.utils import prepare_observation_for_inference
 
-        if missing := [camera for camera in self.cameras if camera not in observation.images]:
-            raise ObservationError(f"no picture of {', '.join(missing)}; the policy needs {', '.join(self.cameras)}")
-        values = np.array(observation.proprioception, dtype=np.float32)
-        if values.shape != (self.folder.state_size,) or not np.isfinite(values).all():
-            raise ObservationError(
-                f"proprioception {values.tolist()} must be {self.folder.state_size} finite values: "
-                f"{', '.join(self.proprioception.names)}"
-            )
+        values = self.require_served(observation).copy()
         # copies: a picture may be a read-only view of memory that is written again after this step
         images = {camera: np.array(observation.images[camera], order="C") for camera in self.folder.cameras}
         return prepare_observation_for_inference(images | {STATE: values}, self.device, observation.instruction)
