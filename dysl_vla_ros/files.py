@@ -14,6 +14,7 @@ from dysl_vla_ros.errors import DataError
 
 Fill = Callable[[Path], None]  # writes the file that it is given
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+LFS_POINTER = b"version https://git-lfs"  # what such a pointer in place of a file begins with
 FREE_SPACE = "free space or name another folder"
 
 

@@ -10,11 +10,10 @@ import yaml
 from dysl_vla_ros.bags import mcap_storage, sqlite_storage
 from dysl_vla_ros.bags.unpacking import unpack_file
 from dysl_vla_ros.errors import BagError, DataError
-from dysl_vla_ros.files import require_writable
+from dysl_vla_ros.files import LFS_POINTER, require_writable
 
 STORED = (".mcap", ".db3")
 PACKED = tuple(f"{ending}.zstd" for ending in STORED)
-LFS_POINTER = b"version https://git-lfs"
 
 
 def is_bag(path: Path) -> bool:

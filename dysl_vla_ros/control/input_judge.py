@@ -192,13 +192,9 @@ class InputJudge:
 
 
 def _scale_of(spec: ProprioceptionSpec) -> UnitScale:
-    """Return what maps the units of messages to those of a policy; a gripper's opening has the range of none."""
-    ends = ([0.0] * len(spec.names), [1.0] * len(spec.names))
-    low, high = ([*values] if values else end for values, end in zip((spec.low, spec.high), ends, strict=True))
-    if OPENING_NAME in spec.names:
-        place = spec.names.index(OPENING_NAME)
-        low[place], high[place] = 0.0, 1.0
-    return UnitScale(spec.units, low, high)
+    """Return what maps the units of messages to those of a policy."""
+    gripper = spec.names.index(OPENING_NAME) if OPENING_NAME in spec.names else None
+    return UnitScale(spec.units, spec.low, spec.high, gripper)
 
 
 def _joint(name: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dysl_vla_ros.errors import CheckpointError
-from dysl_vla_ros.files import Fill, sha256, written_together
+from dysl_vla_ros.files import LFS_POINTER, Fill, sha256, written_together
 from dysl_vla_ros.json_files import build_from, read_object
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT_VERSION = 1
+POINTER = "a git-lfs pointer"  # see looks_like
 MEND = "name another folder, or get the files again (with git: `git lfs pull` where they are LFS pointers)"
 
 
@@ -66,6 +67,18 @@ def read_config(folder: Path, what: str = "checkpoint") -> dict[str, Any]:
         )
     build_from(Noted, config, "", path, MEND, lenient=True)
     return config
+
+
+def needed_object(path: Path, why: str = "") -> dict[str, Any]:
+    """Read a JSON object without which a folder cannot be loaded; ``why`` says what the file is there for.
+
+    Raises:
+        CheckpointError: it is missing, or no JSON object.
+    """
+    try:
+        return read_object(path, MEND)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing{f' ({why})' if why else ''}; {MEND}") from error
 
 
 def total_training(training: Any) -> tuple[int | None, float | None]:
@@ -128,8 +141,8 @@ def looks_like(path: Path) -> str:
     """Say in two words what a file that should be safetensors is."""
     with path.open("rb") as source:
         head = source.read(64)
-    if head.startswith(b"version https://git-lfs"):
-        return "a git-lfs pointer"
+    if head.startswith(LFS_POINTER):
+        return POINTER
     if head.startswith(b"PK") or head.startswith(b"\x80"):
         return "a pickle or zip"
     return "empty" if not head else "damaged or of another version"
@@ -155,11 +168,22 @@ def read_tensors(path: Path, device: str = "cpu", dtype: "torch.dtype | None" = 
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is {looks_like(path)}: {error}; {MEND}") from error
     for name, tensor in tensors.items():
-        # NaN and infinity are among the least and the greatest, which are found without a copy
-        if tensor.is_floating_point() and tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
-            raise CheckpointError(f"{path}: tensor '{name}' holds NaN or infinity; {MEND}")
+        require_finite(path, name, tensor)
     dtype = dtype or torch.float32
     return {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
+
+
+def require_finite(path: Path, name: str, tensor: "Tensor") -> None:
+    """Look at every value of a file's tensor once.
+
+    Raises:
+        CheckpointError: one is not finite.
+    """
+    import torch
+
+    # NaN and infinity are among the least and the greatest, which are found without a copy
+    if tensor.is_floating_point() and tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
+        raise CheckpointError(f"{path}: tensor '{name}' holds NaN or infinity; {MEND}")
 
 
 def fill_tensors(tensors: "dict[str, Tensor]", metadata: dict[str, str] | None = None) -> Fill:

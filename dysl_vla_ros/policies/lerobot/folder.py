@@ -13,8 +13,8 @@ import numpy as np
 
 from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.files import sha256
-from dysl_vla_ros.json_files import build_from, read_object
-from dysl_vla_ros.policies.checkpoint import MEND, looks_like
+from dysl_vla_ros.json_files import build_from
+from dysl_vla_ros.policies.checkpoint import MEND, looks_like, needed_object
 from dysl_vla_ros.policies.weights_header import Shapes, read_shapes
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -97,7 +97,7 @@ def read_folder(path: Path) -> LeRobotFolder:
     """
     if not path.is_dir():
         raise CheckpointError(f"checkpoint '{path}' is not a folder; {MEND}")
-    config = _object(path / CONFIG)
+    config = needed_object(path / CONFIG)
     _require_files(path, config)
     said: _Said = build_from(_Said, config, "", path / CONFIG, MEND, lenient=True)
     state, action = (_vector(features, name, path) for features, name in (
@@ -150,13 +150,6 @@ def center_and_scale(mode: str, statistics: Statistics, size: int) -> tuple[tupl
     return tuple(map(float, center)), tuple(float(it) or 1.0 for it in scale)
 
 
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        return read_object(path, MEND)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing; {MEND}") from error
-
-
 def _require_files(path: Path, config: Mapping[str, Any]) -> None:
     """Refuse what has no whole policy in it, with what to do about it."""
     there = {entry.name for entry in path.iterdir()}
@@ -186,7 +179,7 @@ def _vector(features: Mapping[str, Feature], name: str, path: Path) -> int:
 
 def _steps(path: Path) -> list[dict[str, Any]]:
     """Return a processor's steps; each is one of those that we know."""
-    steps = _object(path).get("steps")
+    steps = needed_object(path).get("steps")
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise CheckpointError(f"{path}: steps is {steps!r:.60}, expected a list of objects; {MEND}")
     for index, step in enumerate(steps):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dysl_vla_ros.errors import CheckpointError, SettingError
-from dysl_vla_ros.policies.checkpoint import MEND, looks_like
+from dysl_vla_ros.policies.checkpoint import MEND, looks_like, require_finite
 from dysl_vla_ros.policies.lerobot.folder import CONFIG, POSTPROCESSOR, PREPROCESSOR, WEIGHTS, LeRobotFolder
 from dysl_vla_ros.policy_options import PolicyOptions
 
@@ -160,9 +160,7 @@ def _require_finite(file: Path) -> None:
     try:
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 (no mapping)
-                value = tensors.get_tensor(name)
-                if value.is_floating_point() and value.numel() and not torch.stack(value.aminmax()).isfinite().all():
-                    raise CheckpointError(f"{file}: tensor '{name}' holds NaN or infinity; {MEND}")
+                require_finite(file, name, tensors.get_tensor(name))
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file} is {looks_like(file)}: {error}; {MEND}") from error
 

@@ -14,11 +14,10 @@ from torch import Tensor
 
 from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.files import written_together
-from dysl_vla_ros.policies.checkpoint import MEND, fill_tensors
+from dysl_vla_ros.policies.checkpoint import MEND, POINTER, fill_tensors, looks_like, require_finite
 from dysl_vla_ros.policies.openvla.files import HEAD, PROJECTOR, read_config, refuse_variants
 
 WRAPPED = "module."  # in front of every key that was trained on several GPUs
-POINTER = b"version https://git-lfs"
 _LINEAR = ("fc1", "fc2")
 _HEAD = (
     "model.layer_norm1", "model.fc1", "model.layer_norm2", "model.fc2",
@@ -57,9 +56,8 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
         CheckpointError: see :func:`convert_folder`.
     """
     name = path.name.partition("--")[0]
-    with path.open("rb") as source:
-        if source.read(len(POINTER)) == POINTER:
-            raise CheckpointError(f"{path} is a git-lfs pointer, no weights; {MEND}")
+    if looks_like(path) == POINTER:
+        raise CheckpointError(f"{path} is {POINTER}, no weights; {MEND}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of how old the pickle is
@@ -77,8 +75,7 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
             f"{path}: '{odd[0]}' {what} ({len(odd)} such keys); this version converts the L1 {name} alone"
         )
     for key, value in tensors.items():
-        if not value.isfinite().all():
-            raise CheckpointError(f"{path}: tensor '{key}' holds NaN or infinity; {MEND}")
+        require_finite(path, key, value)
     return {key: value.contiguous().clone() for key, value in tensors.items()}  # each with memory of its own
 
 

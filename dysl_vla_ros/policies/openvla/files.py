@@ -12,8 +12,7 @@ from typing import Any
 
 from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.files import sha256
-from dysl_vla_ros.json_files import read_object
-from dysl_vla_ros.policies.checkpoint import MEND, looks_like
+from dysl_vla_ros.policies.checkpoint import MEND, looks_like, needed_object
 from dysl_vla_ros.policies.openvla.images import SIZE, Normalisation
 from dysl_vla_ros.policies.openvla.llama import LlamaSizes, llama_sizes
 from dysl_vla_ros.policies.openvla.statistics import STATISTICS, json_part
@@ -77,7 +76,8 @@ def read_folder(path: Path) -> OpenVlaFolder:
     config = read_config(path)
     source = path / CONFIG
     llama = llama_sizes(json_part(config, "text_config", source), source)
-    statistics = _object(path / STATISTICS, "the fine-tuned model's own; the base model's norm_stats do not serve")
+    whose = "the fine-tuned model's own; the base model's norm_stats do not serve"
+    statistics = needed_object(path / STATISTICS, whose)
     if not statistics:
         raise CheckpointError(f"{path / STATISTICS} is empty, it has no data set's statistics; {MEND}")
     refuse_variants(path)
@@ -85,7 +85,7 @@ def read_folder(path: Path) -> OpenVlaFolder:
     head_shapes, projector_shapes = read_shapes(head), read_shapes(projector)
     _require_matrix(head_shapes, "model.fc2.weight", head)
     _require_matrix(projector_shapes, "fc1.weight", projector)
-    _object(path / TOKENIZER, "save the tokenizer as a fast one")  # read again by the library
+    needed_object(path / TOKENIZER, "save the tokenizer as a fast one")  # read again by the library
     return OpenVlaFolder(
         path, llama, _normalisations(path / PREPROCESSOR), statistics, _shards(path), head, projector, head_shapes,
         projector_shapes,
@@ -100,7 +100,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     if not path.is_dir():
         raise CheckpointError(f"checkpoint '{path}' is not a folder; {MEND}")
-    config = _object(path / CONFIG, "")
+    config = needed_object(path / CONFIG)
     if config.get("model_type") != "openvla":
         raise CheckpointError(
             f"{path / CONFIG}: model_type is {config.get('model_type')!r:.60}, expected openvla; {MEND}"
@@ -113,16 +113,9 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _object(path: Path, why: str) -> dict[str, Any]:
-    try:
-        return read_object(path, MEND)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing{f' ({why})' if why else ''}; {MEND}") from error
-
-
 def _normalisations(path: Path) -> tuple[Normalisation, Normalisation]:
     """Return how the pictures of both towers are normalised."""
-    values = _object(path, "")
+    values = needed_object(path)
     wanted = [[3, SIZE, SIZE]] * 2
     if values.get("input_sizes") != wanted:
         raise CheckpointError(f"{path}: input_sizes is {values.get('input_sizes')!r:.60}, expected {wanted}; {MEND}")
@@ -146,7 +139,7 @@ def _shards(path: Path) -> dict[Path, Shapes]:
         if not (path / SINGLE).exists():
             raise CheckpointError(_without_weights(path))
         return {path / SINGLE: read_shapes(path / SINGLE)}
-    place = json_part(_object(path / INDEX, ""), "weight_map", path / INDEX)
+    place = json_part(needed_object(path / INDEX), "weight_map", path / INDEX)
     names = list(dict.fromkeys(place.values()))
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
