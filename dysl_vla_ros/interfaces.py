@@ -17,6 +17,9 @@ FloatArray = NDArray[np.float32]
 THE_MODEL, THE_INSTRUCTION, THE_OBSERVATION = "model", "instruction", "observation"
 
 
+GRIPPER_OPENING = "gripper.opening"  # a value of proprioception, see ProprioceptionSpec
+
+
 @dataclass(frozen=True)
 class ProprioceptionSpec:
     """The proprioception that a policy declares: names, units, frame, in the order it wants them.

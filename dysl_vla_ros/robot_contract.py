@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dysl_vla_ros.errors import SettingError
-from dysl_vla_ros.interfaces import PolicyDescription
+from dysl_vla_ros.interfaces import GRIPPER_OPENING, PolicyDescription
 from dysl_vla_ros.joint_units import ENDS
 
 TRAJECTORY, ARRAY = "joint_trajectory", "float64_multi_array"
@@ -156,7 +156,7 @@ def draft(description: PolicyDescription, contract: RobotContract | None = None)
         f"        {name}: {said.cameras.get(name, '...' if '.' in name else name)}" for name in description.cameras
     ]
     lines += ["      state:", f"        names: {_listed(state.names)}", f"        units: {_listed(state.units)}"]
-    lines += _range(state.names, state.units, state.low, state.high, "gripper.opening")
+    lines += _range(state.names, state.units, state.low, state.high, GRIPPER_OPENING)
     lines += ["      action:", f"        kind: {spec.kind}", f"        names: {_listed(spec.names)}"]
     lines += [
         f"        units: {_listed(spec.units)}",

@@ -15,13 +15,12 @@ from dysl_vla_ros.control.freshness import Freshness, arrival_limit
 from dysl_vla_ros.control.joints import Joints
 from dysl_vla_ros.control.pairing import Heard, Pairing, Verdict, within
 from dysl_vla_ros.control.plausibility import POSE, PlausibleValues
-from dysl_vla_ros.interfaces import PolicyDescription, ProprioceptionSpec
+from dysl_vla_ros.interfaces import GRIPPER_OPENING, PolicyDescription, ProprioceptionSpec
 from dysl_vla_ros.joint_units import METRES, RADIANS, UnitScale
 from dysl_vla_ros.readings import seconds
 from dysl_vla_ros.settings import SafetySettings
 
 OPENING, JOINTS = "gripper_state", "joint_states"
-OPENING_NAME = "gripper.opening"  # what a policy calls the value of OPENING
 
 
 class InputJudge:
@@ -193,7 +192,7 @@ class InputJudge:
 
 def _scale_of(spec: ProprioceptionSpec) -> UnitScale:
     """Return what maps the units of messages to those of a policy."""
-    gripper = spec.names.index(OPENING_NAME) if OPENING_NAME in spec.names else None
+    gripper = spec.names.index(GRIPPER_OPENING) if GRIPPER_OPENING in spec.names else None
     return UnitScale(spec.units, spec.low, spec.high, gripper)
 
 

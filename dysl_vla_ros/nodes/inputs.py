@@ -24,7 +24,7 @@ from dysl_vla_ros.control.joint_limits import Measured
 from dysl_vla_ros.control.limits import POSITION, Place
 from dysl_vla_ros.control.plausibility import POSE
 from dysl_vla_ros.errors import ObservationError, SettingError
-from dysl_vla_ros.interfaces import ActionSpec, Observation, PolicyDescription, ProprioceptionSpec
+from dysl_vla_ros.interfaces import GRIPPER_OPENING, ActionSpec, Observation, PolicyDescription, ProprioceptionSpec
 from dysl_vla_ros.joint_units import JOINT_UNITS
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode
 from dysl_vla_ros.nodes.outputs import LATCHED
@@ -66,7 +66,7 @@ def joint_names(spec: ProprioceptionSpec, action: ActionSpec) -> tuple[str, ...]
     Raises:
         SettingError: in a unit that positions of joint_states are not converted to.
     """
-    names = [name for name in spec.names if not name.startswith("ee.") and name != "gripper.opening"]
+    names = [name for name in spec.names if not name.startswith("ee.") and name != GRIPPER_OPENING]
     units = dict(zip(spec.names, spec.units, strict=True))
     if odd := [f"{name} in {units[name]!r}" for name in names if units[name] not in JOINT_UNITS]:
         raise SettingError(
@@ -83,7 +83,7 @@ def proprioception_topics(spec: ProprioceptionSpec, action: ActionSpec) -> tuple
         SettingError: see :func:`joint_names`.
     """
     pose = (POSE,) if any(name.startswith("ee.") for name in spec.names) else ()
-    opening = (OPENING,) if "gripper.opening" in spec.names else ()
+    opening = (OPENING,) if GRIPPER_OPENING in spec.names else ()
     return pose + opening + ((JOINTS,) if joint_names(spec, action) else ())
 
 
@@ -314,7 +314,7 @@ class Inputs:
     @property
     def gripper_opening(self) -> float | None:
         """The newest measured opening, where the policy declares it."""
-        return self._judge.newest(OPENING).get("gripper.opening")
+        return self._judge.newest(OPENING).get(GRIPPER_OPENING)
 
     def newest_stamp(self) -> Any:
         """Return the stamp of the first camera's image that an observation would be of, None where there is none."""

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dysl_vla_ros.errors import ContractError
-from dysl_vla_ros.interfaces import END_EFFECTOR_DELTA, ActionSpec, PolicyDescription, ProprioceptionSpec
+from dysl_vla_ros.interfaces import (
+    END_EFFECTOR_DELTA,
+    GRIPPER_OPENING,
+    ActionSpec,
+    PolicyDescription,
+    ProprioceptionSpec,
+)
 from dysl_vla_ros.joint_units import ENDS, GRIPPER_UNITS, JOINT_UNITS, range_faults
 from dysl_vla_ros.policies.action_statistics import action_faults
 from dysl_vla_ros.robot_contract import RobotContract, draft
@@ -18,7 +24,6 @@ from dysl_vla_ros.robot_contract import RobotContract, draft
 OPEN = "..."  # what is to be filled in
 OPEN_KIND = "... # joint_position, joint_velocity or end_effector_delta"
 OPEN_GRIPPER = "... # the one of these names that is the gripper's opening; no line where none is"
-OPENING = "gripper.opening"
 POSE = ("ee.x", "ee.y", "ee.z", "ee.qx", "ee.qy", "ee.qz", "ee.qw")
 
 
@@ -98,7 +103,7 @@ def proprioception_of(folder: Features, said: RobotContract) -> ProprioceptionSp
     ends = []
     for own, others in ((said.state_low, said.action_low), (said.state_high, said.action_high)):
         known = dict(zip(said.action_names, others, strict=False))
-        of_action = tuple(known.get(name, 0.0 if name == OPENING else None) for name in said.state_names)
+        of_action = tuple(known.get(name, 0.0 if name == GRIPPER_OPENING else None) for name in said.state_names)
         ranged = any(unit in ENDS for unit in said.state_units)
         ends.append(own or (() if not ranged or None in of_action else of_action))
     return ProprioceptionSpec(said.state_names, said.state_units, "base", *ends)  # type: ignore[arg-type]
@@ -140,13 +145,13 @@ def _state_faults(folder: Features, said: RobotContract, spec: ProprioceptionSpe
         return [f"robot.state.names is {list(spec.names)}, expected a name of its own for each value"]
     for name, unit in zip(spec.names, spec.units, strict=True):
         known: Sequence[str] = JOINT_UNITS
-        if name == OPENING:
+        if name == GRIPPER_OPENING:
             known = GRIPPER_UNITS
         elif name in POSE:
             known = ("m",) if name in POSE[:3] else ("1",)
         if unit not in known:
             faults.append(f"robot.state.units has {unit!r:.40} for {name}, expected {', '.join(known)}")
-    gripper = spec.names.index(OPENING) if OPENING in spec.names else None
+    gripper = spec.names.index(GRIPPER_OPENING) if GRIPPER_OPENING in spec.names else None
     return faults or range_faults(spec.names, spec.units, spec.low, spec.high, "robot.state", gripper)
 
 

@@ -23,7 +23,7 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm, LlamaRotaryEmbedding
 
 from dysl_vla_ros.errors import CheckpointError, InstructionError
-from dysl_vla_ros.interfaces import ActionSpec, Observation, ProprioceptionSpec
+from dysl_vla_ros.interfaces import GRIPPER_OPENING, ActionSpec, Observation, ProprioceptionSpec
 from dysl_vla_ros.joint_units import range_faults
 from dysl_vla_ros.json_files import build_from
 from dysl_vla_ros.policies.action_meaning import action_to_json, with_meaning
@@ -63,7 +63,7 @@ class ReferenceConfig:
     max_words: int = 8
     cameras: dict[str, int] = field(default_factory=lambda: {"image": 96, "wrist_image": 48})  # name -> input px
     proprioception: ProprioceptionSpec = ProprioceptionSpec(
-        ("ee.x", "ee.y", "ee.z", "gripper.opening"), ("m", "m", "m", "1"), "base"
+        ("ee.x", "ee.y", "ee.z", GRIPPER_OPENING), ("m", "m", "m", "1"), "base"
     )
     layout: str = LAYOUTS[0]  # "open": every token attends to every other; "causal": patches to patches alone
 
@@ -116,7 +116,7 @@ class ReferenceConfig:
         if not found:
             state = self.proprioception
             # of a gripper's opening both ends are known
-            gripper = state.names.index("gripper.opening") if "gripper.opening" in state.names else None
+            gripper = state.names.index(GRIPPER_OPENING) if GRIPPER_OPENING in state.names else None
             where = "model.proprioception"
             found += range_faults(state.names, state.units, state.low, state.high, where, gripper)
         limits = (("mean", self.proprioception_mean, 0.0), ("std", self.proprioception_std, SMALLEST_DEVIATION))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dysl_vla_ros.errors import BagError
-from dysl_vla_ros.interfaces import PolicyDescription
+from dysl_vla_ros.interfaces import GRIPPER_OPENING, PolicyDescription
 from dysl_vla_ros.readings import ENCODINGS
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
@@ -74,7 +74,7 @@ def proprioception_roles(names: Iterable[str]) -> dict[str, list[str]]:
     """Return the inputs that carry these values of proprioception, and which of them each carries."""
     roles: dict[str, list[str]] = {}
     for name in names:
-        role = "ee_pose" if name.startswith("ee.") else "gripper_state" if name == "gripper.opening" else "joint_states"
+        role = "ee_pose" if name.startswith("ee.") else "gripper_state" if name == GRIPPER_OPENING else "joint_states"
         roles.setdefault(role, []).append(name)
     return roles
 

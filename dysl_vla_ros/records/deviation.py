@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dysl_vla_ros.interfaces import JOINT_VELOCITY, ActionSpec
-from dysl_vla_ros.joint_units import DEGREES, ENDS, METRES, PERCENT, RADIANS
-from dysl_vla_ros.records.phases import PHASES, Actions
+from dysl_vla_ros.joint_units import DEGREES, ENDS, METRES, RADIANS
+from dysl_vla_ros.records.phases import PHASES, Actions, openings
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Measure:
     unit: str
     apart: Callable[[Actions, Actions], NDArray[np.float64]]  # of actions (..., A), physical units -> (...)
     digits: int = 2
+    over: str = ""  # what the unit is over, for titles
 
 
 def measures(action: ActionSpec) -> tuple[Measure, ...]:
@@ -36,7 +37,7 @@ def measures(action: ActionSpec) -> tuple[Measure, ...]:
     """
     if not action.moves_joints:
         return (
-            Measure("translation_mm", "translation", "mm", translation_mm),
+            Measure("translation_mm", "translation", "mm", translation_mm, over=" over one action"),
             Measure("rotation_degrees", "rotation", "degrees", rotation_degrees),
             Measure("gripper", "gripper", "opening", gripper_opening, 3),
         )
@@ -51,11 +52,20 @@ def measures(action: ActionSpec) -> tuple[Measure, ...]:
         places = [index for index in action.joint_indices if action.units[index] in units]
         if places:
             found.append(Measure(key + name, words, own_unit + unit, _furthest(action, places)))
-    if (gripper := action.gripper_index) is not None:
-        whole = 100.0 if action.units[gripper] == PERCENT else 1.0
-        apart = lambda one, other: np.abs(one[..., gripper].astype(np.float64) - other[..., gripper]) / whole  # noqa: E731
-        found.append(Measure("gripper", "gripper", "opening", apart, 3))
+    if action.gripper:
+        found.append(Measure("gripper", "gripper", "opening", _opening(action), 3))
     return tuple(found)
+
+
+def _opening(action: ActionSpec) -> Callable[[Actions, Actions], NDArray[np.float64]]:
+    """Return the distance of the gripper's openings, 0 to 1."""
+
+    def apart(one: Actions, other: Actions) -> NDArray[np.float64]:
+        first, second = (openings(values.astype(np.float64), action) for values in (one, other))
+        assert first is not None and second is not None
+        return np.asarray(np.abs(first - second))
+
+    return apart
 
 
 def _furthest(action: ActionSpec, places: Sequence[int]) -> Callable[[Actions, Actions], NDArray[np.float64]]:

@@ -52,6 +52,14 @@ def phases(
     return found
 
 
+def openings(actions: Actions, action: ActionSpec) -> NDArray[Any] | None:
+    """Return the gripper's target opening, 0 to 1, of actions (..., A) in physical units; None: there is none."""
+    place = action.gripper_index
+    if place is None:
+        return None
+    return actions[..., place] / np.float32(100.0 if action.units[place] == PERCENT else 1.0)
+
+
 def speed_and_gripper(
     actions: Actions, times: NDArray[np.float64], episodes: NDArray[Any], action: ActionSpec
 ) -> tuple[NDArray[np.float64], NDArray[Any] | None]:
@@ -59,9 +67,7 @@ def speed_and_gripper(
 
     An end effector in m/s; joints in their scales a second, absolute targets by their way from moment to moment.
     """
-    place = action.gripper_index
-    share = 100.0 if place is not None and action.units[place] == PERCENT else 1.0
-    gripper = None if place is None else actions[:, place] / np.float32(share)
+    gripper = openings(actions, action)
     if not action.moves_joints:
         return np.linalg.norm(actions[:, :3].astype(np.float64), axis=1) / action.time_step, gripper
     joints = list(action.joint_indices)

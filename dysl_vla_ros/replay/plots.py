@@ -30,8 +30,7 @@ def deviation(
         phase: (n,) places in PHASES.
         verified: (n,) of skipping.
     """
-    over = "" if lead.name.startswith("joint") else " over one action"
-    with chart_of(f"Deviation of {lead.words}, {lead.unit}{over}", lead.unit) as chart:
+    with chart_of(f"Deviation of {lead.words}, {lead.unit}{lead.over}", lead.unit) as chart:
         edges = np.append(times, times[-1] + (np.median(np.diff(times)) if len(times) > 1 else 0.05))
         for name in PHASES:
             for start, end in _runs(phase == PHASES.index(name)):
