@@ -1,11 +1,14 @@
-"""Ties a process to the one that started it, so that none goes on alone."""
+"""Ties a process to the one that started it, so that none goes on alone; ends it with the code that was meant."""
 
+import contextlib
 import ctypes
 import os
 import signal
+import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from typing import NoReturn
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LAUNCH = "DYSL_VLA_LAUNCH_PID"  # environment variable: the process of the launch that a program was started by
@@ -35,6 +38,18 @@ def end_with_launch() -> None:
     launch = os.environ.pop(LAUNCH, "")
     if launch == str(os.getppid()) and not die_with_parent(int(launch), signal.SIGTERM):
         os._exit(0)
+
+
+def end(code: int) -> NoReturn:
+    """End this process with ``code`` once its output is out: what libraries' threads and exit handlers do is left out.
+
+    They can hold an end up, or crash it (a renderer's, a middleware's), and whoever reads the exit code, as a launch
+    file that tells a refusal from a crash, would be misled.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # whoever read it is gone
+            stream.flush()
+    os._exit(code)
 
 
 def process_pool(jobs: int, begin: Callable[..., None] | None = None, *arguments: object) -> ProcessPoolExecutor:

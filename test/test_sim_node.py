@@ -1,5 +1,6 @@
 """The simulated robot over real DDS: it lives in real time, moves as told, and stands still when nobody tells it."""
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -178,6 +179,18 @@ def test_a_wrong_parameter_ends_the_program_with_one_line(ros_domain, parameters
         assert node.wait(30.0) == 2
         assert "Traceback" not in node.output
         assert all(word in node.output for word in words), node.output
+
+
+@pytest.mark.parametrize("program", ["sim_node", "vla_node", "bag_recorder"])
+def test_what_a_library_does_at_the_end_does_not_change_the_exit_code(ros_domain, tmp_path, program):
+    """A launch file tells a refusal (2) from a crash by it; renderers and middleware do crash in exit handlers."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, os, signal\natexit.register(os.kill, os.getpid(), signal.SIGSEGV)\n"
+    )
+    path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    wrong = {"sim_node": {"task": "juggle"}, "vla_node": {"use_sim_time": "maybe"}, "bag_recorder": {"folder": ""}}
+    with NodeProcess(program, wrong[program], environment={"PYTHONPATH": path}, warm=False) as node:
+        assert node.wait(60.0) == 2, node.output
 
 
 def test_sigint_ends_the_program_with_exit_code_0(ros_domain):

@@ -1,6 +1,7 @@
 """How every program of this package that is a ROS node begins and ends."""
 
 import contextlib
+import gc
 import sys
 from collections.abc import Callable, Sequence
 
@@ -53,6 +54,7 @@ def run_program(
             ends.callback(stop.ignore_more)
             ends.callback(console.close)
             ends.callback(rclpy.try_shutdown)
+            ends.callback(gc.collect)  # frees a node that refused to begin: others shall see it leave
 
 
 def _open_log_file(console: Console, name: str, given: Sequence[str]) -> None:

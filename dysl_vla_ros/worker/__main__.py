@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 
 from dysl_vla_ros import stop_signals
-from dysl_vla_ros.parent_process import die_with_parent
+from dysl_vla_ros.parent_process import die_with_parent, end
 
 
 def main() -> int:
@@ -65,7 +65,4 @@ def leave_the_link() -> None:
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stderr.flush()
-    sys.stdout.flush()
-    os._exit(code)  # a library's threads and exit handlers shall not hold the end up
+    end(main())
