@@ -24,6 +24,7 @@ from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
 from dysl_vla_ros.records.phases import CLOSING, FREE, PHASES
 from dysl_vla_ros.simulation.tasks import tasks_named
+from floor_records import write_floors
 from harness import wait_until
 from processes import descendants, is_alive
 from tiny_checkpoint import make_tiny_checkpoint, make_tiny_dysl
@@ -39,6 +40,9 @@ TASK_NAMES = ("reach", "push-red")  # one of each set
 def checkpoint(tmp_path_factory):
     folder = make_tiny_checkpoint(tmp_path_factory.mktemp("base"))
     make_tiny_dysl(folder / "dysl", folder)
+    floors = folder / "floors"
+    make_tiny_dysl(floors / "small", folder)
+    write_floors(floors, {"small": (3, {"reach": "1", "push-red": "0"})}, dict.fromkeys(TASK_NAMES, "1"))
     return folder
 
 
@@ -49,7 +53,7 @@ def shallow(checkpoint):
 def comparison(checkpoint, labels=LABELS, **changes):
     values = {
         "entries": entries_named(labels),
-        "options": MethodOptions(str(checkpoint), checkpoints=shallow(checkpoint)),
+        "options": MethodOptions(str(checkpoint), checkpoints=shallow(checkpoint), floors=str(checkpoint / "floors")),
         "evaluation": EvaluationSettings(max_ticks=TICKS, seeds=SEEDS, tasks=tuple(tasks_named(TASK_NAMES))),
         "calibration_seeds": 3,
     }

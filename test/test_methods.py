@@ -16,6 +16,7 @@ from dysl_vla_ros.policies.checkpoint import total_training
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
 from dysl_vla_ros.simulation.scene import Scene
+from floor_records import write_floors
 from tiny_checkpoint import INSTRUCTION, make_tiny_checkpoint, make_tiny_dysl
 
 LAYERS, TICKS, SEED = 8, 7, 3
@@ -24,7 +25,8 @@ FIRSTS = tuple(first for first, _ in BLOCKS)
 PAPER = GuidanceSettings(step=0.02, verify_threshold=0.01, dead_band=0.001, stride="paper", verify_on="first")
 VALUES = {
     "random_probability": 0.4, "fixed_plan": [2, 4, 6], "fixed_plan_choice": "by hand", "oracle_threshold": 0.0,
-    "paper_guidance": asdict(PAPER),
+    "paper_guidance": asdict(PAPER), "constant": {"reach": "small"}, "constant_by_set": {"reach": "small"},
+    "constant_by_instruction": {"reach": "small", "push": "large"},
 }  # fmt: skip
 MATCHED = Matched(depth=6.0, values=VALUES)
 
@@ -34,7 +36,12 @@ def options(tmp_path_factory):
     folder = make_tiny_checkpoint(tmp_path_factory.mktemp("base"), layers=LAYERS)
     make_tiny_dysl(folder / "dysl", folder, offset=0.0)
     shallow = make_tiny_checkpoint(tmp_path_factory.mktemp("shallow"), layers=3)
-    return MethodOptions(str(folder), checkpoints=dict.fromkeys(("shallow", "shallow_distilled"), str(shallow)))
+    floors = tmp_path_factory.mktemp("floors")
+    for name in ("small", "large"):
+        make_tiny_dysl(floors / name, folder)
+    write_floors(floors, {"small": (4, {"reach": "1"}), "large": (6, {"reach": "1"})}, {"reach": "1"})
+    others = dict.fromkeys(("shallow", "shallow_distilled"), str(shallow))
+    return MethodOptions(str(folder), checkpoints=others, floors=str(floors))
 
 
 @pytest.fixture(scope="module")
@@ -285,5 +292,10 @@ def test_what_a_method_lacks_is_named(options, tmp_path):
         elif METHODS[name].checkpoint:
             with pytest.raises(DataError, match=f"name it by {option_of(name)}$"):
                 require_usable(name, Library(), MethodOptions(str(bare)))
+        elif method_named(name).floors:
+            with pytest.raises(DataError, match="name them by --floors$"):
+                require_usable(name, Library(), MethodOptions(str(bare)))
+            with pytest.raises(DataError, match="cannot be read"):
+                require_usable(name, Library(), MethodOptions(str(bare), floors=str(tmp_path)))
         else:
             require_usable(name, Library(), MethodOptions(str(bare)))

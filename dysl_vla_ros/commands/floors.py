@@ -22,7 +22,7 @@ from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.jobs.learning_data import WHAT
 from dysl_vla_ros.jobs.settings import FloorSettings
 from dysl_vla_ros.simulation.seeds import calibration_seeds
-from dysl_vla_ros.simulation.tasks import TASK_CHOICES
+from dysl_vla_ros.simulation.tasks import TASK_CHOICES, require_learnable, tasks_named
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +67,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tasks", nargs="+", metavar="TASK", help=f"simulator: of {TASK_CHOICES} (default: easy, hard)"
     )
+    parser.add_argument(
+        "--evaluate-tasks", nargs="+", metavar="TASK",
+        help="closed loop: tasks to play, those set aside too (default: --tasks); none that are held out",
+    )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="closed loop: processes")
     add_recording_arguments(parser)
 
@@ -77,12 +81,13 @@ def check(arguments: argparse.Namespace) -> None:
     require_numbers(vars(arguments), observations=2, **ones, evaluate=0)
     require_device(arguments.device)
     ModuleSettings(**{name: getattr(arguments, name) for name in LEAST_SIZES})
-    closed_loop = ("jobs", "max_ticks")
+    closed_loop = ("jobs", "max_ticks", "evaluate_tasks")
     warn_of_idle_options(
         vars(arguments), add_arguments, (not arguments.evaluate, closed_loop, "nothing is played without --evaluate")
     )
     if arguments.evaluate:
         calibration_seeds(arguments.evaluate)
+        require_learnable(tasks_named(arguments.evaluate_tasks or arguments.tasks))
         if any(is_bag(path) for path in arguments.data):
             raise DataError("--evaluate plays in the simulator, which knows nothing of bags; leave it out")
     require_policy(arguments.checkpoint)
@@ -111,6 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
         ),
         modules=ModuleSettings(**{name: getattr(arguments, name) for name in LEAST_SIZES}),
         evaluate=arguments.evaluate,
+        evaluate_tasks=tuple(arguments.evaluate_tasks or ()),
         max_ticks=arguments.max_ticks,
         jobs=arguments.jobs,
         device=arguments.device,

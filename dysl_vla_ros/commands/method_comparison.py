@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
 
 OUT = Path("evaluation_out")
-FOR_SEVERAL = ("out", "depth", "oracle_threshold", "paper_adapters")
+FOR_SEVERAL = ("out", "depth", "oracle_threshold", "paper_adapters", "floors")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="DySL folder of dysl_paper, trained as the paper says (default: that of dysl)",
     )
+    add(
+        "--floors",
+        default="",
+        metavar="FOLDER",
+        help="that `dysl_vla floors --evaluate N` wrote: constant, constant_by_set and constant_by_instruction are "
+        "chosen among its floors, by what they lost in calibration scenes",
+    )
     for name in other_checkpoints():
         add(option_of(name), dest=name, default="", metavar="FOLDER", help=f"checkpoint of the method {name}")
 
@@ -90,18 +97,20 @@ def check(arguments: argparse.Namespace) -> None:
 def run(arguments: argparse.Namespace, evaluation: "EvaluationSettings") -> int:
     """Play, or go on; print the table and what was written."""
     from dysl_vla_ros.comparison.compare import ComparisonSettings, compare
-    from dysl_vla_ros.comparison.text import print_comparison
+    from dysl_vla_ros.comparison.text import print_comparison, print_worth
 
     settings = ComparisonSettings(
         methods=tuple(arguments.methods),
         evaluation=evaluation,
         paper_adapters=arguments.paper_adapters,
         checkpoints={name: folder for name in other_checkpoints() if (folder := getattr(arguments, name))},
+        floors=arguments.floors,
         depth=arguments.depth,
         calibration_seeds=arguments.calibration_seeds,
         oracle_threshold=arguments.oracle_threshold,
     )
     done = compare(arguments.checkpoint, settings, arguments.out or OUT, jobs=arguments.jobs)
     print_comparison(done.table)
+    print_worth(done.results["worth"])
     print("written: " + ", ".join(map(str, done.written)))
     return 0

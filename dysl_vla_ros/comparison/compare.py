@@ -26,6 +26,7 @@ class ComparisonSettings:
     evaluation: EvaluationSettings = EvaluationSettings()  # scenes; ``runtime``: what ``dysl`` runs under
     paper_adapters: str = ""  # DySL folder of ``dysl_paper``; "": that of ``dysl``
     checkpoints: Mapping[str, str] = field(default_factory=dict)  # by method: those that are another checkpoint
+    floors: str = ""  # folder that ``dysl_vla floors --evaluate`` wrote, which constant depths are chosen from
     depth: float | None = None  # mean layer calls of the methods of equal depth; None: those of ``dysl`` in this run
     calibration_seeds: int = 2  # full-depth runs a task, in scenes of their own, that methods are set up on
     oracle_threshold: float | None = None  # action L1, normalised; None: such that it comes to the depth
@@ -77,6 +78,7 @@ def compare(
             settings=evaluation.runtime,
             paper_adapters=settings.paper_adapters,
             checkpoints=settings.checkpoints,
+            floors=settings.floors,
         ),
         evaluation=evaluation,
         depth=settings.depth,

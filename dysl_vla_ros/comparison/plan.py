@@ -17,6 +17,7 @@ from dysl_vla_ros.comparison.methods.registry import method_named, other_checkpo
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
 from dysl_vla_ros.files import sha256
+from dysl_vla_ros.floors.training import RESULT
 from dysl_vla_ros.records.machine import machine
 from dysl_vla_ros.runtime.folder import CALIBRATION, WEIGHTS
 from dysl_vla_ros.simulation.tasks import Task, set_of
@@ -131,6 +132,7 @@ class Comparison:
                 for name, folder in folders.items() if folder
                 for file in (WEIGHTS, CALIBRATION)
             },
+            **({"floors": _hash(Path(options.floors) / RESULT)} if options.floors else {}),
             **({} if evaluation.device == "cpu" else {"device": evaluation.device}),  # runs before there was one go on
         }  # fmt: skip
 

@@ -13,13 +13,15 @@ from dysl_vla_ros.comparison.episode_figures import EpisodeFigures
 from dysl_vla_ros.comparison.methods.registry import METHODS, method_named
 from dysl_vla_ros.comparison.run import Played
 from dysl_vla_ros.comparison.table import layer_figures, of_tasks
+from dysl_vla_ros.comparison.worth import worth_of
 from dysl_vla_ros.records.intervals import Z
 from dysl_vla_ros.records.phases import FREE, PHASES
 from dysl_vla_ros.records.summary import mean, rounded
 
 
 def results_of(played: Played) -> dict[str, Any]:
-    """Return ``results.json`` as plain values: what calibration scenes gave for each set and m, then one entry a row.
+    """Return ``results.json`` as plain values: what calibration scenes gave for each set and m, one entry a row of the
+    table, and what depth is worth over all sets (``worth``).
 
     Of calibration scenes: what methods of equal depth were set to, and what each signal knows of the floor's error
     (``calibration.signals``; null where no calibration runs were played).
@@ -45,7 +47,7 @@ def results_of(played: Played) -> dict[str, Any]:
                     "by_task": [_task(task.name, of_tasks(own, [task])) for task in tasks],
                 }
             )
-    return {"set": groups, "methods": rows}
+    return {"set": groups, "methods": rows, "worth": worth_of(played)}
 
 
 def decisions(episodes: Sequence[EpisodeFigures]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from dysl_vla_ros.comparison.episode_figures import EpisodeFigures, figures_of
 from dysl_vla_ros.comparison.matching import Matching, group_name
 from dysl_vla_ros.comparison.methods.method import Library, Matched, Prepared, Trained, prepare
+from dysl_vla_ros.comparison.methods.registry import method_named
 from dysl_vla_ros.comparison.plan import Comparison, Entry, Job, clock_label
 from dysl_vla_ros.comparison.run_folder import RunFolder
 from dysl_vla_ros.errors import DataError
@@ -72,7 +73,7 @@ class _Player:
 
     def __init__(self, comparison: Comparison, out: Path, library: Library) -> None:
         self._comparison, self._folder, self._library = comparison, RunFolder(out), library
-        self._prepared: dict[tuple[Entry, str], Prepared] = {}
+        self._prepared: dict[tuple[Entry, str, str], Prepared] = {}
         self._scene: Scene | None = None
 
     def play(self, job: Job, groups: Groups) -> None:
@@ -94,12 +95,13 @@ class _Player:
             self._scene = None
 
     def _method(self, job: Job, groups: Groups) -> Prepared:
-        tasks = set_of(job.task)
-        if (job.entry, tasks) not in self._prepared:
+        tasks, task = set_of(job.task), job.task.name if method_named(job.entry.method).by_task else ""
+        key = (job.entry, tasks, task)
+        if key not in self._prepared:
             matched = groups.get(group_name(tasks, job.entry.m), Matched())
-            made = prepare(job.entry.method, job.entry.m, self._library, self._comparison.options, matched)
-            self._prepared[job.entry, tasks] = made
-        return self._prepared[job.entry, tasks]
+            made = prepare(job.entry.method, job.entry.m, self._library, self._comparison.options, matched, task)
+            self._prepared[key] = made
+        return self._prepared[key]
 
     def _scene_of(self, job: Job) -> Scene:
         if self._scene is None or self._scene.task != job.task:

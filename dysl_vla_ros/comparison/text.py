@@ -38,6 +38,36 @@ def print_comparison(table: Mapping[str, Any], console: Console | None = None) -
         console.print(f"{', '.join(bounds)}: {what}")
 
 
+def print_worth(worth: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print depth over all sets alike beside the best constant depths, where such were played."""
+    constants = list(dict.fromkeys(name for row in worth["methods"] for name in row["ratios"]))
+    if not constants:
+        return
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = max(NARROWEST, console.width)
+    title = "layer calls over all sets alike, and as a share (95%) of the best constant depths"
+    shown = Table(title=title, title_justify="left")
+    for column in ("method", "layers", "speed-up", "part", *constants):
+        shown.add_column(column, justify="left" if column in ("method", "part") else "right", no_wrap=True)
+    for row in worth["methods"]:
+        parts = list(dict.fromkeys(part for ratio in row["ratios"].values() for part in ratio)) or [""]
+        for part in parts:
+            first = part == parts[0]
+            shown.add_row(
+                label_of(row) if first else "",
+                _number(row["layers_mean"], 1) if first else "",
+                _number(row["stack_speedup"], 2) if first else "",
+                part,
+                *(_share(row["ratios"].get(name, {}).get(part)) for name in constants),
+            )
+    console.print(shown)
+
+
+def _share(ratio: Mapping[str, float] | None) -> str:
+    return "" if ratio is None else f"{ratio['ratio']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+
+
 def _depth(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         label_of(row),

@@ -28,7 +28,7 @@ from dysl_vla_ros.runtime.devices import device_named
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import AT_FLOOR, FULL_DEPTH, RuntimeSettings
 from dysl_vla_ros.simulation.seeds import calibration_seeds
-from dysl_vla_ros.simulation.tasks import tasks_named
+from dysl_vla_ros.simulation.tasks import require_learnable, tasks_named
 from dysl_vla_ros.skipping.importance import check_count
 
 LOG = logging.getLogger(__name__)
@@ -68,6 +68,7 @@ def train_floors(checkpoint: AnyPath, data: Data, out: AnyPath, settings: FloorS
     settings = settings or FloorSettings()
     stages = replace(settings.stages, floor_share=1.0)
     tables = read_tables(settings.beside)
+    require_learnable(tasks_named(settings.evaluate_tasks or settings.data.tasks))  # floors are chosen on them
     device = device_named(settings.device, "--device")
     torch.set_num_threads(THREADS)
     out, paths, policy = Path(out), paths_of(data), load_policy(Path(checkpoint), device)
@@ -141,7 +142,8 @@ def _train(
 
 def _play(checkpoint: str, out: Path, settings: FloorSettings, progress: Progress) -> None:
     """Play full depth and every floor that was not played in as many scenes of the same tasks before."""
-    seeds, tasks = calibration_seeds(settings.evaluate), tuple(tasks_named(settings.data.tasks))
+    seeds = calibration_seeds(settings.evaluate)
+    tasks = tuple(tasks_named(settings.evaluate_tasks or settings.data.tasks))
     about = {
         "seeds": [seeds.start, seeds.stop],
         "tasks": [task.name for task in tasks],

@@ -63,6 +63,7 @@ class FloorSettings:
     stages: DistillationSettings = DistillationSettings(hidden_steps=300, action_steps=1500, compile=True)  # the first
     modules: ModuleSettings = ModuleSettings()  # sizes of adapters
     evaluate: int = 0  # scenes a task that are played at each floor and at full depth; 0: none
+    evaluate_tasks: tuple[str, ...] = ()  # that are played, sets' names too; none: those of ``data``
     max_ticks: int = 200  # control ticks of 50 ms before an episode is lost
     jobs: int = os.cpu_count() or 1  # processes that play
     device: str = "cpu"  # trained and played on: "cuda", "cuda:N"

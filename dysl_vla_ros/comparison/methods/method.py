@@ -13,6 +13,7 @@ import torch
 
 from dysl_vla_ros.comparison.methods.registry import METHODS, method_named, option_of
 from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.floors.constant import read_floors
 from dysl_vla_ros.policies.checkpoint import total_training
 from dysl_vla_ros.policies.interface import VlaPolicy
 from dysl_vla_ros.runs.full_depth import FullDepthRun
@@ -33,6 +34,7 @@ class MethodOptions:
     settings: RuntimeSettings = RuntimeSettings()
     paper_adapters: str = ""  # a DySL folder trained as the paper says; "": that of ``dysl``
     checkpoints: Mapping[str, str] = field(default_factory=dict)  # by method: those that are another checkpoint
+    floors: str = ""  # folder that ``dysl_vla floors --evaluate`` wrote; "": no method is chosen among floors
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ class MethodInputs:
     options: MethodOptions
     settings: RuntimeSettings  # those of ``dysl``, with the rule ``dysl`` and the m that is played
     values: Mapping[str, Any]  # what was set, by the names in ``Method.sets``
+    task: str = ""  # of the episodes, where the method is prepared for one (``Method.by_task``)
 
     def loaded(self, adapters: str | None = None) -> tuple[Runtime, DyslFolder]:
         """See :func:`loaded`."""
@@ -149,16 +152,23 @@ class Method:
     sets: tuple[str, ...] = ()  # their names, as `results.json` has them
     bound: bool = False  # sees what no method can: milliseconds mean nothing
     guided: bool = False  # its allow points decide on depth
+    floors: bool = False  # is chosen among what ``dysl_vla floors`` trained and played
+    by_task: bool = False  # is prepared for each task anew
 
 
-def prepare(name: str, m: int, library: Library, options: MethodOptions, matched: Matched) -> Prepared:
-    """Load a method for m actions an inference; ``matched`` must hold what the method is set to."""
+def prepare(
+    name: str, m: int, library: Library, options: MethodOptions, matched: Matched, task: str = ""
+) -> Prepared:
+    """Load a method for m actions an inference, for a task if it asks for one.
+
+    ``matched`` must hold what the method is set to.
+    """
     settings = replace(
         options.settings,
         skipping=replace(options.settings.skipping, rule="dysl", enabled=True),
         actions_per_inference=m,
     )
-    return method_named(name).prepare(MethodInputs(library, options, settings, matched.values))
+    return method_named(name).prepare(MethodInputs(library, options, settings, matched.values, task))
 
 
 def require_usable(name: str, library: Library, options: MethodOptions) -> None:
@@ -166,7 +176,7 @@ def require_usable(name: str, library: Library, options: MethodOptions) -> None:
 
     Raises:
         CheckpointError: a folder is missing, damaged, or does not belong to the checkpoint.
-        DataError: the method needs a DySL folder, or another checkpoint that was not named.
+        DataError: the method needs a DySL folder, another checkpoint or floors that were not named.
     """
     method = method_named(name)
     if METHODS[name].checkpoint:
@@ -174,6 +184,10 @@ def require_usable(name: str, library: Library, options: MethodOptions) -> None:
         if not folder:
             raise DataError(f"the method {name} is another checkpoint: name it by {option_of(name)}")
         library.alone(folder)
+    elif method.floors:
+        if not options.floors:
+            raise DataError(f"the method {name} is chosen among floors: name them by --floors")
+        read_floors(Path(options.floors))
     elif method.adapters:
         loaded(library, options, method.folder(options))
     else:
