@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dysl_vla_ros.floors.training import RESULT
+from dysl_vla_ros.comparison.floor_records import RESULT
 from dysl_vla_ros.simulation.seeds import CALIBRATION_SEEDS
 
 Outcomes = Mapping[str, str]  # by task: a character a scene, 1 for success

@@ -2,8 +2,7 @@
 
 import pytest
 
-from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.floors.constant import (
+from dysl_vla_ros.comparison.constant_floors import (
     CHOICES,
     FULL_DEPTH,
     for_all,
@@ -11,6 +10,7 @@ from dysl_vla_ros.floors.constant import (
     for_each_set,
     read_floors,
 )
+from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.simulation.tasks import BOARD_HELD_OUT, BOARD_SET_ASIDE, TASKS, set_of
 from floor_records import write_floors
 

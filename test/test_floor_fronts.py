@@ -6,11 +6,11 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
+from dysl_vla_ros.comparison.floor_records import of_set, sets_played
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.floors.baselines import fitting, read_tables
 from dysl_vla_ros.floors.knee import knee, sentence
 from dysl_vla_ros.floors.plots import write_floors_picture
-from dysl_vla_ros.floors.records import of_set, sets_played
 from dysl_vla_ros.floors.text import print_floors
 from dysl_vla_ros.records.intervals import difference, paired_difference
 

@@ -8,8 +8,9 @@ import pytest
 from safetensors import safe_open
 
 from dysl_vla_ros.commands.main import main
+from dysl_vla_ros.comparison.floor_records import RESULT
 from dysl_vla_ros.distillation.stages import Distillation
-from dysl_vla_ros.floors.training import PARAMETERS, RESULT, combinations
+from dysl_vla_ros.floors.training import PARAMETERS, combinations
 from dysl_vla_ros.interfaces import Observation
 from dysl_vla_ros.params_file import read_params_file
 from dysl_vla_ros.runtime.step import Runtime

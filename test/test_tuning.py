@@ -11,7 +11,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dysl_vla_ros.calibration.cost_model import CostModel, fit_cost, measure_cost
 from dysl_vla_ros.calibration.remembered_passes import RememberedPasses
 from dysl_vla_ros.calibration.tuning import Target, deviations, front, measure, tune
 from dysl_vla_ros.calibration.tuning_report import PAGE, PARAMS, PLOT, RESULT, pareto_plot
@@ -21,6 +20,7 @@ from dysl_vla_ros.interfaces import ActionSpec
 from dysl_vla_ros.params_file import read_params_file
 from dysl_vla_ros.recordings.full_depth import full_depth_runs
 from dysl_vla_ros.runs.full_depth import FullDepthRun, Part, split_episodes, split_runs, thin_out
+from dysl_vla_ros.runtime.cost_model import CostModel, fit_cost, measure_cost
 from dysl_vla_ros.runtime.folder import DyslFolder
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import FULL_DEPTH, GuidanceSettings, RuntimeSettings, SkippingSettings
@@ -205,7 +205,7 @@ def test_the_cost_model_finds_what_steps_were_made_of_though_some_met_another_pr
 
 
 def test_a_real_machine_has_a_cost(runtime, runs):
-    cost = measure_cost(runtime, runs, steps=12)
+    cost = measure_cost(runtime, [observation for run in runs for observation in run.observations], steps=12)
     assert cost.base > 0.0 and cost.layer >= 0.0 and cost.verification >= 0.0 and np.isfinite(cost.spread)
 
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from dysl_vla_ros.calibration.cost_model import CostModel
 from dysl_vla_ros.calibration.remembered_passes import RememberedPasses
 from dysl_vla_ros.calibration.search import Point, SearchSpace, Tried, near, search
 from dysl_vla_ros.calibration.search import front as front_of
 from dysl_vla_ros.interfaces import ActionSpec, FloatArray
 from dysl_vla_ros.records.deviation import gripper_opening, rotation_degrees, translation_mm
+from dysl_vla_ros.runtime.cost_model import CostModel
 from dysl_vla_ros.settings import RuntimeSettings
 
 FINALISTS = 3  # for each slack; judged on the held-out runs: few, or the judgement would be a search of its own

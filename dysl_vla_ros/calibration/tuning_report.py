@@ -14,11 +14,11 @@ import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from dysl_vla_ros.calibration.cost_model import CostModel
 from dysl_vla_ros.calibration.tuning import Figures, Target, Trial, Tuning, front
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import written_together
 from dysl_vla_ros.params_file import params_text
+from dysl_vla_ros.runtime.cost_model import CostModel
 from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
 
 PARAMS, RESULT, PLOT, PAGE = "tuned.yaml", "tune.json", "tune.svg", "tune.html"

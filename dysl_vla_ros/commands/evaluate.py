@@ -8,7 +8,9 @@ from pathlib import Path
 from dysl_vla_ros.commands import method_comparison
 from dysl_vla_ros.commands.argument_checks import require_device, require_numbers, require_policy
 from dysl_vla_ros.commands.calibrate import add_device_argument
+from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.conditions import CONDITION_CHOICES, condition_named
+from dysl_vla_ros.evaluation.slow_down import SLOW_DOWNS, require_slow_down
 from dysl_vla_ros.params_file import read_params_file
 from dysl_vla_ros.settings import ControlSettings, RuntimeSettings, SkippingSettings, build
 from dysl_vla_ros.simulation.tasks import EVALUATION_SEED, TASK_CHOICES, tasks_named
@@ -38,7 +40,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=float, help="of the controllers (default: of --params, else 0.5)")
     parser.add_argument("--actions-per-inference", type=int, help="actions of a chunk played (default: of --params, 1)")
     parser.add_argument("--max-ticks", type=int, default=200, help="control ticks of 50 ms before an episode is lost")
-    parser.add_argument("--delay", type=float, default=0.0, help="seconds from picture to command")
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds from image to command")
+    parser.add_argument(
+        "--real-time", type=float, nargs="*", metavar="PERIODS",
+        help="the simulator runs on while the policy computes: an inference at full depth takes so many control "
+        "periods, any other as much less as it costs less (measured once); with --methods several, success over them "
+        f"(default: {' '.join(f'{each:g}' for each in SLOW_DOWNS)})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--chunk", type=int, nargs="+", metavar="N",
+        help="play at most N actions of each chunk; with --methods and --real-time several (default: all)",
+    )  # fmt: skip
     parser.add_argument(
         "--condition", default="plain", metavar="NAME", help=f"what the policy meets, one of {CONDITION_CHOICES}"
     )
@@ -53,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def check(arguments: argparse.Namespace) -> None:
     """Refuse what does not go together, what is not there, and settings out of range."""
     require_numbers(vars(arguments), seeds=1, jobs=1, max_ticks=1, delay=0)
+    require_real_time(arguments)
     require_device(arguments.device)
     method_comparison.check(arguments)
     require_policy(arguments.checkpoint, arguments.adapters)
@@ -67,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Play, show a bar while playing and a table at the end."""
     from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
     from dysl_vla_ros.evaluation.evaluate import evaluate
+    from dysl_vla_ros.evaluation.real_time import RealTime
     from dysl_vla_ros.records.summary import write_summary
     from dysl_vla_ros.records.summary_table import print_table
 
@@ -84,14 +98,36 @@ def run(arguments: argparse.Namespace) -> int:
         condition=arguments.condition,
         deployed=read_params_file(arguments.params).control if arguments.params else None,
         device=arguments.device,
+        chunk=arguments.chunk[0] if arguments.chunk and len(arguments.chunk) == 1 else 0,
     )
     if arguments.methods:
         return method_comparison.run(arguments, settings)
+    if arguments.real_time:
+        settings = replace(settings, real_time=RealTime(arguments.real_time[0]))
     done = evaluate(arguments.checkpoint, settings, jobs=arguments.jobs)
     print_table(done.summary)
     if arguments.json:
         write_summary(arguments.json, done.summary)
     return 0
+
+
+def require_real_time(arguments: argparse.Namespace) -> None:
+    """Refuse slow-downs and lengths of chunks that are none, or several where one is played.
+
+    Raises:
+        DataError: which, and why.
+    """
+    slow_downs, chunks = arguments.real_time, arguments.chunk or []
+    if slow_downs is not None and not arguments.methods and len(slow_downs) != 1:
+        raise DataError("--real-time: name one number of control periods, as --real-time 2 (several: with --methods)")
+    if len(chunks) > 1 and not (arguments.methods and slow_downs is not None):
+        raise DataError("--chunk: one number; several: with --methods and --real-time")
+    for periods in slow_downs or []:
+        require_slow_down(periods)
+    if slow_downs is not None and arguments.delay:
+        raise DataError("--real-time and --delay exclude each other: in real time an inference takes its own time")
+    if wrong := [each for each in chunks if each < 1]:
+        raise DataError(f"--chunk must be at least 1, not {wrong[0]}")
 
 
 def runtime_settings(

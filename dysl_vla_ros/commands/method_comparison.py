@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dysl_vla_ros.comparison.constant_floors import read_floors
 from dysl_vla_ros.comparison.methods.registry import METHODS, option_of, other_checkpoints, read_word
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.policies.checkpoint import read_config
@@ -82,6 +83,8 @@ def check(arguments: argparse.Namespace) -> None:
     for name in ("paper_adapters", *other_checkpoints()):
         if folder := getattr(arguments, name):
             read_config(Path(folder), f"--{name.replace('_', '-')}")
+    if arguments.floors:
+        read_floors(Path(arguments.floors))
     if arguments.full_depth:
         raise DataError("--full-depth is the method full: name it among --methods")
     if arguments.json:
@@ -109,6 +112,22 @@ def run(arguments: argparse.Namespace, evaluation: "EvaluationSettings") -> int:
         calibration_seeds=arguments.calibration_seeds,
         oracle_threshold=arguments.oracle_threshold,
     )
+    if arguments.real_time is not None:
+        from dysl_vla_ros.comparison.real_time import real_time_curve
+        from dysl_vla_ros.comparison.text import print_curve
+        from dysl_vla_ros.evaluation.slow_down import SLOW_DOWNS
+
+        curve = real_time_curve(
+            arguments.checkpoint,
+            settings,
+            arguments.out or OUT,
+            slow_downs=arguments.real_time or SLOW_DOWNS,
+            chunks=arguments.chunk or (0,),
+            jobs=arguments.jobs,
+        )
+        print_curve(curve.values)
+        print("written: " + ", ".join(map(str, curve.written)))
+        return 0
     done = compare(arguments.checkpoint, settings, arguments.out or OUT, jobs=arguments.jobs)
     print_comparison(done.table)
     print_worth(done.results["worth"])

@@ -101,6 +101,8 @@ class Matching:
                 adapters=comparison.options.adapters,
                 tasks=tuple(chosen_on(comparison.tasks[tasks])),
                 condition="plain",  # methods are set up without knowing what they will meet
+                real_time=None,
+                chunk=0,
             )
             LOG.info("setting methods up on full-depth runs, %d of each %s task ...", settings.seeds, tasks)
             self._runs[tasks, m], _ = full_depth_runs(settings, self._jobs)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dysl_vla_ros import __version__
+from dysl_vla_ros.comparison.floor_records import RESULT
 from dysl_vla_ros.comparison.methods.method import Library, MethodOptions, require_usable
 from dysl_vla_ros.comparison.methods.registry import method_named, other_checkpoints, read_word
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
 from dysl_vla_ros.files import sha256
-from dysl_vla_ros.floors.training import RESULT
 from dysl_vla_ros.records.machine import machine
 from dysl_vla_ros.runtime.folder import CALIBRATION, WEIGHTS
 from dysl_vla_ros.simulation.tasks import Task, set_of
@@ -133,6 +133,8 @@ class Comparison:
                 for file in (WEIGHTS, CALIBRATION)
             },
             **({"floors": _hash(Path(options.floors) / RESULT)} if options.floors else {}),
+            **({"real_time": evaluation.real_time.to_json()} if evaluation.real_time else {}),
+            **({"chunk": evaluation.chunk} if evaluation.chunk else {}),
             **({} if evaluation.device == "cpu" else {"device": evaluation.device}),  # runs before there was one go on
         }  # fmt: skip
 

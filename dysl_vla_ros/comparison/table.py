@@ -44,6 +44,8 @@ def table_of(played: Played, checkpoint: str) -> dict[str, Any]:
         "max_ticks": evaluation.max_ticks,
         "delay": evaluation.delay,
         "condition": evaluation.condition,
+        "slow_down": evaluation.real_time.slow_down if evaluation.real_time else None,
+        "chunk": evaluation.chunk,
         "methods": [
             _row(played, entry, name, tasks)
             for name, tasks in played.comparison.tasks.items()

@@ -64,6 +64,25 @@ def print_worth(worth: Mapping[str, Any], console: Console | None = None) -> Non
     console.print(shown)
 
 
+def print_curve(values: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print ``real_time.json``: a table a set of tasks and length of chunk, a row a method, a column a slow-down."""
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = max(NARROWEST, console.width)
+    slow_downs = list(dict.fromkeys(row["slow_down"] for row in values["rows"]))
+    for name, chunk in dict.fromkeys((row["tasks"], row["chunk"]) for row in values["rows"]):
+        rows = [row for row in values["rows"] if (row["tasks"], row["chunk"]) == (name, chunk)]
+        of = f", chunks of {chunk}" if chunk else ""
+        console.print(f"{name} tasks{of}: success where an inference at full depth takes so many control periods")
+        shown = Table()
+        for column in ("method", *(f"{each:g}" for each in slow_downs)):
+            shown.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
+        for method in dict.fromkeys(label_of(row) for row in rows):
+            own = {row["slow_down"]: row for row in rows if label_of(row) == method}
+            shown.add_row(method, *(f"{own[each]['successes']}/{own[each]['episodes']}" for each in slow_downs))
+        console.print(shown)
+
+
 def _share(ratio: Mapping[str, float] | None) -> str:
     return "" if ratio is None else f"{ratio['ratio']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
 

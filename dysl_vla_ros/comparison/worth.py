@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dysl_vla_ros.comparison.constant_floors import CHOICES
 from dysl_vla_ros.comparison.episode_figures import EpisodeFigures
 from dysl_vla_ros.comparison.methods.registry import method_named
 from dysl_vla_ros.comparison.plan import Entry
 from dysl_vla_ros.comparison.run import Played
 from dysl_vla_ros.comparison.table import of_tasks
-from dysl_vla_ros.floors.constant import CHOICES
 from dysl_vla_ros.records.intervals import paired_difference
 from dysl_vla_ros.records.summary import rounded
 from dysl_vla_ros.simulation.tasks import Task

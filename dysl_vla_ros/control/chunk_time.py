@@ -68,6 +68,11 @@ def actions_during(latency: float, time_step: float) -> int:
     return math.ceil(latency / time_step * (1.0 - ROUNDING))
 
 
+def actions_begun(latency: float, until_next: float, time_step: float) -> int:
+    """Return how many actions begin within ``latency`` s of now, the first of them in ``until_next`` s."""
+    return 0 if latency < until_next else 1 + int((latency - until_next) / time_step)
+
+
 def latency_fault(latency: float, action: ActionSpec) -> str:
     """Say that chunks of this policy cannot bridge the time that an answer takes, or "" where they can.
 

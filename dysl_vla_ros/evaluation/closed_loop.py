@@ -1,10 +1,12 @@
 """Closed-loop success: episodes in the simulator through the same runtime and commander that drive a robot.
 
 The simulator waits for the policy, so that a table says what the policy does and not how fast this machine is. A real
-robot does not wait: with a ``delay`` each answer comes that long after its picture, whole control ticks and a part of
-one; meanwhile the chunk before is played on, and where it has no more, the arm slows down.
+robot does not wait: with a ``delay`` each answer comes that long after its image, whole control ticks and a part of
+one, in ``real_time`` as long after it as the inference costs; meanwhile the chunk before is played on, and where it has
+no more, the arm slows down.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from contextlib import closing
@@ -15,9 +17,11 @@ from typing import TypeVar
 
 import numpy as np
 
+from dysl_vla_ros.control.chunk_time import actions_begun
 from dysl_vla_ros.control.commander import Command, Commander
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.evaluation.conditions import Plain, condition_named
+from dysl_vla_ros.evaluation.real_time import RealTime, phase, whole_steps
 from dysl_vla_ros.interfaces import Observation, StepResult
 from dysl_vla_ros.parent_process import process_pool
 from dysl_vla_ros.records.trace import EpisodeRecord, InferenceRecord
@@ -44,7 +48,9 @@ class EvaluationSettings:
     runtime: RuntimeSettings = RuntimeSettings()
     max_ticks: int = 200  # 10 s
     control: ControlSettings = ControlSettings()  # its rate and m are those of the simulation and of ``runtime``
-    delay: float = 0.0  # s from the picture to the command
+    delay: float = 0.0  # s from the image to the command, whatever the inference costs
+    real_time: RealTime | None = None  # an inference takes its time; None: the simulator waits for it
+    chunk: int = 0  # actions of each chunk that may be played; 0: all
     first_seed: int = EVALUATION_SEED
     seeds: int = 20
     checkpoint: str = ""
@@ -59,6 +65,10 @@ class EvaluationSettings:
         condition_named(self.condition).require(*self.tasks)
         if not 0.0 <= self.delay <= LONGEST_DELAY:
             raise SettingError(f"the delay must be from 0 to {LONGEST_DELAY:g} s, not {self.delay:g}")
+        if self.real_time and self.delay:
+            raise SettingError("a delay and real time exclude each other: in real time an inference takes its own")
+        if self.chunk < 0:
+            raise SettingError(f"a chunk has at least one action (0: all), not {self.chunk}")
 
 
 def play_episode(
@@ -90,50 +100,119 @@ def _play(
     instruction: str,
     watch: Watcher | None,
 ) -> EpisodeRecord:
-    scene = met.scene
-    m = settings.runtime.actions_per_inference
-    control = replace(settings.control, rate=1.0 / CONTROL_PERIOD, actions_per_inference=m)
-    commander = Commander(runtime.policy.action, control, SIMULATED_ARM)
-    commander.latency = settings.delay
-    record = EpisodeRecord(scene.task.name, instruction, seed, blocks=runtime.description.blocks)
-    late_ticks, late_steps = divmod(round(settings.delay / SIMULATION_STEP), STEPS_PER_TICK)
-    coming: _Answer | None = None  # the inference that is under way
-    left = 0  # actions of the chunk that come after the one at hand
-    while record.ticks < settings.max_ticks and not scene.success:
-        if coming is None and commander.due:
-            observation = met.observe().with_instruction(instruction)
-            played, gaps = commander.take_played()
-            result = runtime.step(observation, played, settings.runtime, gaps, first_index=min(late_ticks, left))
-            coming = _Answer(result, commander.actions_played, record.ticks)
-            if watch:
-                watch(observation, result)
-        if coming and record.ticks >= coming.asked + late_ticks:
-            number, result = len(record.inferences), coming.result
-            seam = commander.offer(result.chunk, coming.observed_at, number, number)
-            record.inferences.append(
-                InferenceRecord(coming.asked * CONTROL_PERIOD, result.trace, result.timings, seam=seam)
-            )
-            coming = None
-        met.advance(late_steps)  # the command before still holds
-        command = commander.tick() or commander.brake(UNDERRUN)
+    play = _Play(runtime, met, seed, settings, instruction, watch)
+    if settings.real_time:
+        play.in_real_time(settings.real_time)
+    else:
+        play.waiting()
+    return play.record
+
+
+class _Play:
+    """One episode: when the policy looks, when its answer comes, and the command of each tick."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        met: Plain,
+        seed: int,
+        settings: EvaluationSettings,
+        instruction: str,
+        watch: Watcher | None,
+    ) -> None:
+        m = settings.runtime.actions_per_inference
+        control = replace(settings.control, rate=1.0 / CONTROL_PERIOD, actions_per_inference=m)
+        self._runtime, self._met, self._settings, self._watch = runtime, met, settings, watch
+        self._commander = Commander(runtime.policy.action, control, SIMULATED_ARM)
+        self._coming: _Answer | None = None  # the inference that is under way
+        self._left = 0  # actions of the chunk that come after the one at hand
+        self.record = EpisodeRecord(met.scene.task.name, instruction, seed, blocks=runtime.description.blocks)
+
+    def waiting(self) -> None:
+        """Play with the same delay at every inference, 0: the simulator waits."""
+        record, scene = self.record, self._met.scene
+        self._commander.latency = self._settings.delay
+        late_ticks, late_steps = divmod(round(self._settings.delay / SIMULATION_STEP), STEPS_PER_TICK)
+        while record.ticks < self._settings.max_ticks and not scene.success:
+            if self._due:
+                self._look(record.ticks * CONTROL_PERIOD, late_ticks)
+                asked = record.ticks
+            if self._coming and record.ticks >= asked + late_ticks:
+                self._take(self._coming)
+            self._met.advance(late_steps)  # the command before still holds
+            self._command()
+            self._met.advance(STEPS_PER_TICK - late_steps)
+            record.ticks += 1
+        self._end(record.ticks * CONTROL_PERIOD)
+
+    def in_real_time(self, time: RealTime) -> None:
+        """Play on while the policy computes: images, answers and control ticks come when they come."""
+        record, scene, weights = self.record, self._met.scene, self._runtime.policy.weights_hash
+        tick_phase, comes = phase(record.seed), 0
+        lasted: list[float] = []  # s of each inference so far
+        for step in itertools.count():
+            if record.ticks >= self._settings.max_ticks or scene.success:
+                break
+            if self._coming and step >= comes:
+                self._take(self._coming)
+            if step % STEPS_PER_TICK == 0 and self._due:
+                now = step * SIMULATION_STEP
+                typical = float(np.median(lasted or [0.0]))
+                result = self._look(now, actions_begun(typical, tick_phase * SIMULATION_STEP, CONTROL_PERIOD))
+                lasted.append(time.seconds(weights, result.trace))
+                self._commander.latency = max(lasted)
+                comes = step + whole_steps(lasted[-1])
+            if step % STEPS_PER_TICK == tick_phase:
+                self._command()
+                record.ticks += 1
+            self._met.advance(1)
+        self._end(step * SIMULATION_STEP)
+
+    @property
+    def _due(self) -> bool:
+        return self._coming is None and self._commander.due
+
+    def _look(self, now: float, late: int) -> StepResult:
+        """Let the policy look and compute; ``late``: actions that are expected to begin before its answer."""
+        observation = self._met.observe().with_instruction(self.record.instruction)
+        played, gaps = self._commander.take_played()
+        first = min(late, self._left)
+        result = self._runtime.step(observation, played, self._settings.runtime, gaps, first_index=first)
+        self._coming = _Answer(result, self._commander.actions_played, now)
+        if self._watch:
+            self._watch(observation, result)
+        return result
+
+    def _take(self, answer: "_Answer") -> None:
+        """Hand the chunk over."""
+        number, result = len(self.record.inferences), answer.result
+        chunk = result.chunk
+        if self._settings.chunk:
+            chunk = replace(chunk, actions=chunk.actions[: self._settings.chunk])
+        seam = self._commander.offer(chunk, answer.observed_at, number, number)
+        self.record.inferences.append(InferenceRecord(answer.asked, result.trace, result.timings, seam=seam))
+        self._coming = None
+
+    def _command(self) -> None:
+        """Command the arm for a tick."""
+        command = self._commander.tick() or self._commander.brake(UNDERRUN)
         if command.reason:
-            record.stops[command.reason] += 1
-        left = max(command.chunk_length - command.index - 1, 0)
-        _apply(command, met)
-        met.advance(STEPS_PER_TICK - late_steps)
-        record.ticks += 1
-    record.success = scene.success
-    record.seconds = record.ticks * CONTROL_PERIOD
-    return record
+            self.record.stops[command.reason] += 1
+        self._left = max(command.chunk_length - command.index - 1, 0)
+        _apply(command, self._met)
+
+    def _end(self, seconds: float) -> None:
+        self.record.success = self._met.scene.success
+        self.record.seconds = seconds
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """An inference from its picture until its chunk is handed over."""
+    """An inference from its image until its chunk is handed over."""
 
     result: StepResult
     observed_at: int  # actions played by then
-    asked: int  # tick
+    asked: float  # s since the episode's begin
 
 
 def _apply(command: Command, met: Plain) -> None:

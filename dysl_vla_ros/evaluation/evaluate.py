@@ -11,6 +11,7 @@ from dysl_vla_ros.control.chunk_time import require_actions, require_playable
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, play_episodes
 from dysl_vla_ros.evaluation.conditions import Condition, condition_named
+from dysl_vla_ros.evaluation.costs import full_depth_ms, measure_costs
 from dysl_vla_ros.policies.interface import VlaPolicy
 from dysl_vla_ros.records.summary import summarise
 from dysl_vla_ros.records.trace import EpisodeRecord
@@ -41,7 +42,8 @@ def evaluate(checkpoint: str | Path, settings: EvaluationSettings | None = None,
         checkpoint: folder of the base checkpoint.
         settings: how episodes are played (None: the defaults): ``tasks`` (none: all that the policy was trained on),
             ``seeds`` scenes a task, what of the layers is skipped (``runtime``), at most ``max_ticks`` of 50 ms an
-            episode, ``delay`` in s, the ``device`` that the policy computes on, in every process.
+            episode, ``delay`` in s or ``real_time`` (costs are measured first where it has none), the ``device`` that
+            the policy computes on, in every process.
         jobs: processes of one thread each, which import the calling program again (it must stand under ``if __name__ ==
             "__main__"``) and load the policy each; 1: in this one.
 
@@ -56,6 +58,10 @@ def evaluate(checkpoint: str | Path, settings: EvaluationSettings | None = None,
     device_named(settings.device, "--device")
     runtime = Runtime.load(str(checkpoint), settings.adapters, settings.device)
     settings = fitted(replace(settings, checkpoint=str(checkpoint)), runtime.policy)
+    if (time := settings.real_time) and not time.costs:
+        costs = measure_costs([runtime], settings)
+        full_ms = full_depth_ms(runtime, costs[runtime.policy.weights_hash])
+        settings = replace(settings, real_time=replace(time, full_ms=full_ms, costs=costs))
     episodes: list[EpisodeRecord] = []
     with tqdm(total=len(settings.tasks) * settings.seeds, unit="episode") as bar:
         for record in play_episodes(settings, jobs, runtime):
@@ -63,7 +69,10 @@ def evaluate(checkpoint: str | Path, settings: EvaluationSettings | None = None,
             bar.update()
             bar.set_postfix(success=f"{sum(bool(own.success) for own in episodes) / len(episodes):.0%}")
     episodes.sort(key=lambda record: (list(TASKS).index(record.task), record.seed))
-    summary = summarise(episodes, checkpoint=Path(checkpoint).name, delay=settings.delay, condition=settings.condition)
+    about: dict[str, Any] = {"delay": settings.delay, "condition": settings.condition}
+    about |= {"real_time": settings.real_time.to_json()} if settings.real_time else {}
+    about |= {"chunk": settings.chunk} if settings.chunk else {}
+    summary = summarise(episodes, checkpoint=Path(checkpoint).name, **about)
     return Evaluation(settings, tuple(episodes), summary)
 
 

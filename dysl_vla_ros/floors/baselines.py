@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dysl_vla_ros.comparison.floor_records import of_set
 from dysl_vla_ros.comparison.methods.registry import METHODS, method_named
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.floors.records import of_set
 
 REMEDY = "name a table.json that `dysl_vla evaluate --methods` of this release wrote"
 
@@ -95,7 +95,9 @@ def _read(path: Path, suffix: str, number: int) -> BaselineTable:
 def _otherwise(table: Mapping[str, Any]) -> str:
     condition, delay = table.get("condition", "plain"), float(table.get("delay", 0.0))
     found = [f"the condition {condition}"] if condition != "plain" else []
-    return " and ".join(found + ([f"a delay of {delay:g} s"] if delay else []))
+    found += [f"a delay of {delay:g} s"] if delay else []
+    found += ["time that goes on"] if table.get("slow_down") else []
+    return " and ".join(found + ([f"chunks of {table['chunk']}"] if table.get("chunk") else []))
 
 
 def _point(row: Mapping[str, Any], suffix: str, number: int) -> Point:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dysl_vla_ros.floors.records import OfSet, comparable, of_set
+from dysl_vla_ros.comparison.floor_records import OfSet, comparable, of_set
 from dysl_vla_ros.records.intervals import difference, paired_difference
 
 MARGIN = 1  # points below full depth that count as none

@@ -14,10 +14,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from dysl_vla_ros.comparison.floor_records import OfSet, comparable, of_set, sets_played
 from dysl_vla_ros.comparison.plots import COLOURS, MARKERS
 from dysl_vla_ros.files import write_atomically
 from dysl_vla_ros.floors.baselines import Point
-from dysl_vla_ros.floors.records import OfSet, comparable, of_set, sets_played
 from dysl_vla_ros.records.intervals import wilson
 from dysl_vla_ros.reports.charts import FAINT, INK, STYLE
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dysl_vla_ros.comparison.floor_records import comparable, of_set, sets_played
 from dysl_vla_ros.floors.knee import knee, sentence
-from dysl_vla_ros.floors.records import comparable, of_set, sets_played
 
 HEADS = ("floor", "layers", "parameters", "steps", "seconds", "action L1")
 WIDTHS = (30, 10, 12, 8, 9, 11)

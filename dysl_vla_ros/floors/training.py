@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from dysl_vla_ros.comparison.floor_records import RESULT
 from dysl_vla_ros.distillation import stage_report
 from dysl_vla_ros.distillation.activations import Activations
 from dysl_vla_ros.distillation.initial_weights import new_modules
@@ -26,7 +27,7 @@ from dysl_vla_ros.runtime.folder import UNCALIBRATED
 from dysl_vla_ros.skipping.importance import informative_static, spread_static
 from dysl_vla_ros.skipping.partition import LayerPartition
 
-RESULT, PARAMETERS = "floors.json", "floor.yaml"
+PARAMETERS = "floor.yaml"
 PARAMETER_FILE = """\
 # Every block skipped whole at every step, for folders that `dysl_vla floors` wrote.
 /**:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from dysl_vla_ros.comparison.floor_records import comparable
 from dysl_vla_ros.distillation.activations import inputs_of
 from dysl_vla_ros.distillation.settings import DistillationSettings
 from dysl_vla_ros.errors import DataError
@@ -16,7 +17,6 @@ from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, play_episode
 from dysl_vla_ros.files import require_writable, write_text
 from dysl_vla_ros.floors.baselines import BaselineTable, fitting, read_tables
 from dysl_vla_ros.floors.plots import write_floors_picture
-from dysl_vla_ros.floors.records import comparable
 from dysl_vla_ros.floors.training import PARAMETER_FILE, PARAMETERS, Progress, combinations, train_floor
 from dysl_vla_ros.jobs.distill import HELD_OUT, THREADS, record_teacher
 from dysl_vla_ros.jobs.learning_data import open_data, paths_of

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dysl_vla_ros.calibration.cost_model import CostModel, measure_cost
 from dysl_vla_ros.calibration.remembered_passes import RememberedPasses
 from dysl_vla_ros.calibration.tuning import Target, Tuning
 from dysl_vla_ros.calibration.tuning import tune as search
@@ -21,6 +20,7 @@ from dysl_vla_ros.params_file import read_params_file
 from dysl_vla_ros.policy_options import AS_THE_FILES_SAY
 from dysl_vla_ros.recordings.full_depth import full_depth_runs
 from dysl_vla_ros.runs.full_depth import split_runs, thin_out
+from dysl_vla_ros.runtime.cost_model import CostModel, measure_cost
 from dysl_vla_ros.runtime.devices import device_named
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import RuntimeSettings
@@ -93,7 +93,7 @@ def tune(
         f"{sum(len(run.chunks) for run in searched)} inferences, judged on {sum(len(run.chunks) for run in held_out)}"
     )
     LOG.info(data)
-    cost = measure_cost(runtime, searched)
+    cost = measure_cost(runtime, [observation for run in searched for observation in run.observations])
     LOG.info("milliseconds of an inference: %s", cost_sentence(cost))
     target = Target(settings.target_ms, settings.max_deviation)
     passes, judges = RememberedPasses(runtime, searched), RememberedPasses(runtime, held_out)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from dysl_vla_ros.control.chunk_time import actions_begun
 from dysl_vla_ros.control.commander import AnyCommand, ChunkPlayer
 from dysl_vla_ros.interfaces import PolicyDescription
 from dysl_vla_ros.nodes.inputs import Inputs, Moment
@@ -124,8 +125,7 @@ class Inferences:
             return 0
         step = self._description.action.time_step
         until_next = max(self._last_action_start + step - now, 0.0)
-        latency = self._statistics.typical_latency()
-        starts = 0 if latency < until_next else 1 + int((latency - until_next) / step)
+        starts = actions_begun(self._statistics.typical_latency(), until_next, step)
         return min(starts, self._actions_left, self._description.action.horizon - 1)
 
     @property

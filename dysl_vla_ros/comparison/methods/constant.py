@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dysl_vla_ros.comparison.constant_floors import CHOICES, FULL_DEPTH, read_floors
 from dysl_vla_ros.comparison.methods.method import (
     CalibrationScenes,
     Method,
@@ -19,7 +20,6 @@ from dysl_vla_ros.comparison.methods.method import (
     trained,
     unguided,
 )
-from dysl_vla_ros.floors.constant import CHOICES, FULL_DEPTH, read_floors
 from dysl_vla_ros.skipping.depth_rules import StaticOnly
 
 

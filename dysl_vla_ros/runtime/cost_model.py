@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.interfaces import FloatArray
-from dysl_vla_ros.runs.full_depth import FullDepthRun
+from dysl_vla_ros.interfaces import FloatArray, Observation
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
 
@@ -39,13 +38,12 @@ class CostModel:
         return self.base + self.layer * layer_calls + self.verification * verified
 
 
-def measure_cost(runtime: Runtime, runs: Sequence[FullDepthRun], steps: int = STEPS) -> CostModel:
-    """Time real steps and fit the model; the runtime is reset before and after.
+def measure_cost(runtime: Runtime, observations: Sequence[Observation], steps: int = STEPS) -> CostModel:
+    """Time real steps on some of the observations and fit the model; the runtime is reset before and after.
 
     Raises:
         DataError: there are too few observations.
     """
-    observations = [observation for run in runs for observation in run.observations]
     if len(observations) < 4:
         raise DataError(f"{len(observations)} observations are too few to time; record a longer bag")
     runtime.warm_up()

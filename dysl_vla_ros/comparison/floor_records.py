@@ -11,6 +11,7 @@ from typing import Any
 
 from dysl_vla_ros.simulation.tasks import TASK_SETS, set_of, task_named
 
+RESULT = "floors.json"
 SCENES = ("seeds", "tasks", "max_ticks")  # what makes two records of the same scenes
 
 

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dysl_vla_ros.comparison.floor_records import RESULT, comparable
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.floors.records import comparable
-from dysl_vla_ros.floors.training import RESULT
 from dysl_vla_ros.simulation.tasks import Task, chosen_on, names_of, set_of, task_named
 
 WITHIN = 1.5  # points below full depth that count as none
