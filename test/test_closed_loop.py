@@ -1,5 +1,6 @@
 """Closed loop: one inference each m ticks, through the commander, with the trace of every one."""
 
+import math
 import shutil
 from contextlib import closing
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from dysl_vla_ros.commands.main import printed_log
+from dysl_vla_ros.comparison.episode_figures import figures_of
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.evaluation.calibration_runs import SimulatedRuns, simulated_runs
 from dysl_vla_ros.evaluation.closed_loop import (
@@ -73,6 +75,26 @@ def test_an_episode_is_the_same_bit_for_bit_when_played_again(runtime, scene):
         )  # fmt: skip
         seen.append(np.stack(actions))
     np.testing.assert_array_equal(seen[0], seen[1])
+
+
+def test_it_is_noted_when_the_tasks_object_was_moved(runtime):
+    with closing(Scene("push")) as scene:
+
+        def play(moved_at):
+            seen = []
+
+            def watch(observation, result):
+                seen.append(observation)
+                if len(seen) == moved_at:  # somebody takes the puck elsewhere
+                    scene._env._set_obj_xyz(scene.object_position + [0.1, 0.0, 0.0])
+
+            settings = EvaluationSettings(max_ticks=TICKS)
+            return play_episode(runtime, scene, 7, settings, instruction="push the puck", watch=watch)
+
+        assert math.isnan(play(None).object_moved)
+        record = play(4)
+        assert record.object_moved == pytest.approx(4 * 0.05)
+        assert figures_of("full", record, [np.zeros(4, np.float32)] * TICKS).fetching == 4
 
 
 def test_a_delay_keeps_each_command_back(runtime, scene):

@@ -1,11 +1,14 @@
 """What depth is worth beside constant depths: sets count alike, both methods see the same scenes."""
 
+from dataclasses import replace
+
 import pytest
 from rich.console import Console
 
 from dysl_vla_ros.comparison.episode_figures import EpisodeFigures
 from dysl_vla_ros.comparison.methods.method import MethodOptions
 from dysl_vla_ros.comparison.plan import Comparison, Entry
+from dysl_vla_ros.comparison.results import moments
 from dysl_vla_ros.comparison.run import Played
 from dysl_vla_ros.comparison.text import print_worth
 from dysl_vla_ros.comparison.worth import worth_of
@@ -58,6 +61,14 @@ def test_where_each_scene_takes_half_of_the_constant_depth_the_ratio_is_a_half_a
 
     ratio = of(worth_of(played({"dysl": half, "constant": constant})), "dysl")["ratios"]["constant"]
     assert ratio == {part: {"ratio": 0.5, "low": 0.5, "high": 0.5} for part in ("all", "board")}
+
+
+def test_median_layers_are_told_before_and_after_the_object_was_moved():
+    fetched = [replace(episode("dysl", "push", seed, [2, 4, 9, 11]), fetching=2) for seed in range(3)]
+    assert moments(fetched) == {"layers_median_fetching": 3.0, "layers_median_moving": 10.0}
+    never = [replace(fetched[0], fetching=4)]
+    assert moments(never) == {"layers_median_fetching": 6.5, "layers_median_moving": None}
+    assert moments([episode("dysl", "push", 0, [2])])["layers_median_fetching"] is None, "an earlier release's"
 
 
 def test_the_interval_widens_with_what_scenes_differ_by():

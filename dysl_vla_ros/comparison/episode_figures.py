@@ -38,6 +38,7 @@ class EpisodeFigures:
     phases: list[int]  # places in PHASES
     stack_ms: list[float]  # both passes, decoding of the second included
     step_ms: list[float]
+    fetching: int = -1  # inferences before the task's object was moved; -1: an earlier release played it
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -89,4 +90,5 @@ def figures_of(method: str, record: EpisodeRecord, first_actions: Sequence[Float
         phases=[int(place) for place in phase],
         stack_ms=[round(own.timings.stack + own.timings.verify, 4) for own in record.inferences],
         step_ms=[round(own.timings.total, 4) for own in record.inferences],
+        fetching=int(np.sum(~(times >= record.object_moved))),
     )

@@ -7,6 +7,7 @@ no more, the arm slows down.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from contextlib import closing
@@ -35,6 +36,7 @@ LONGEST_DELAY = 10.0  # s
 # The simulated arm's limits, as config/simulated_arm.yaml has them for the node.
 SIMULATED_ARM = SafetySettings(max_linear_speed=1.5, max_linear_acceleration=100.0, max_gripper_speed=40.0)
 
+MOVED = 0.01  # m: an object that is further from where it lay was moved by the arm
 UNDERRUN = "underrun: the next chunk is still being computed"
 
 T = TypeVar("T")
@@ -126,6 +128,7 @@ class _Play:
         self._commander = Commander(runtime.policy.action, control, SIMULATED_ARM)
         self._coming: _Answer | None = None  # the inference that is under way
         self._left = 0  # actions of the chunk that come after the one at hand
+        self._object_lay = met.scene.object_position
         self.record = EpisodeRecord(met.scene.task.name, instruction, seed, blocks=runtime.description.blocks)
 
     def waiting(self) -> None:
@@ -143,6 +146,7 @@ class _Play:
             self._command()
             self._met.advance(STEPS_PER_TICK - late_steps)
             record.ticks += 1
+            self._watch_object(record.ticks * CONTROL_PERIOD)
         self._end(record.ticks * CONTROL_PERIOD)
 
     def in_real_time(self, time: RealTime) -> None:
@@ -166,6 +170,7 @@ class _Play:
                 self._command()
                 record.ticks += 1
             self._met.advance(1)
+            self._watch_object((step + 1) * SIMULATION_STEP)
         self._end(step * SIMULATION_STEP)
 
     @property
@@ -200,6 +205,11 @@ class _Play:
             self.record.stops[command.reason] += 1
         self._left = max(command.chunk_length - command.index - 1, 0)
         _apply(command, self._met)
+
+    def _watch_object(self, now: float) -> None:
+        moved = np.linalg.norm(self._met.scene.object_position - self._object_lay) > MOVED
+        if moved and math.isnan(self.record.object_moved):
+            self.record.object_moved = now
 
     def _end(self, seconds: float) -> None:
         self.record.success = self._met.scene.success

@@ -55,6 +55,7 @@ class EpisodeRecord:
     success: bool = False
     ticks: int = 0  # control ticks from the first command to success or the end
     seconds: float = 0.0
+    object_moved: float = math.nan  # s since the start until the task's object lay elsewhere; NaN: it never did
     inferences: list[InferenceRecord] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     stops: Counter[str] = field(default_factory=Counter)  # reason -> ticks
