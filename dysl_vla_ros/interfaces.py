@@ -149,6 +149,7 @@ class PolicyDescription:
     blocks: tuple[tuple[int, int], ...]  # (first, one past last) dynamic layer of each block
     calibrated: Mapping[str, float | str] = field(default_factory=dict)  # guidance values that 0.0 or "" stand for
     instructions: tuple[str, ...] = ()  # examples the policy was trained on, for messages
+    floor_ms: float = 0.0  # what the shortest inference took while warming up; 0.0: not measured
 
 
 @dataclass(frozen=True)

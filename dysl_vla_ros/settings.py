@@ -99,6 +99,14 @@ class ControlSettings:
         20.0, "commands a second; a whole multiple of the policy's own action rate", unit="Hz", low=1.0, high=1000.0
     )
     actions_per_inference: int = setting(1, "actions of a chunk played before the next inference (m)", low=1, high=64)
+    budget_ms: float = setting(
+        0.0,
+        "time that an inference may take in the policy worker; layers and verifications that do not fit are left out; "
+        "0: any",
+        unit="ms",
+        low=0.0,
+        high=10_000.0,
+    )
     action_scale: float = setting(
         1.0, "factor on translation and rotation, for first trials on a robot", low=0.0, high=1.0
     )
@@ -270,6 +278,7 @@ class RuntimeSettings:
     skipping: SkippingSettings = SkippingSettings()
     guidance: GuidanceSettings = GuidanceSettings()
     actions_per_inference: int = 1
+    budget_ms: float = 0.0  # of the node alone: no replay's or evaluation's result hangs on this machine's load
 
 
 OPEN = GuidanceSettings(prior=False, verify=False, warmup=0)  # allow points at blocks' first layers, from the start

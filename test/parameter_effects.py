@@ -135,6 +135,11 @@ UNMOVED = {"guidance.verify_threshold": 100.0}  # no fall of continuity is verif
 EFFECTS: dict[str, Effect] = {
     "control.rate": Effect(40.0, ACTION, lambda action: not action.first_tick and not action.stop_reason),
     "control.actions_per_inference": Effect(8, ACTION, lambda action: action.chunk_index >= 4),
+    # each inference begins later than it may end: nothing is begun that need not be
+    "control.budget_ms": Effect(
+        100.0, REPORT, lambda report: report.budget_cut, context={"skipping.threshold": 1.0},
+        prepare=lambda rig: rig.worker.set("delay", seconds=0.2),
+    ),
     "control.action_scale": Effect(0.0, ACTION, lambda action: action.translation.x == 0.0, every=True),
     "control.ramp_in": Effect(10.0, ACTION, limited_by("control.ramp_in"), prepare=reset),
     "control.max_linear_seam": Effect(

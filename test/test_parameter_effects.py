@@ -89,6 +89,12 @@ def test_a_set_acts_on_the_next_step(rig: Rig, name: str) -> None:
         rig.move()
 
 
+def test_a_budget_that_no_inference_fits_is_refused_with_what_would_fit(rig: Rig) -> None:
+    done, reason = rig.peer.set_parameters(NODE, {"control.budget_ms": 1e-3}, LIMIT, atomically=True)
+    assert not done
+    assert "control.budget_ms is 0.001, and the shortest inference took" in reason and "give it at least" in reason
+
+
 def test_a_set_of_several_is_never_seen_half(rig: Rig) -> None:
     pairs = [{"control.command_frame": "whole", "control.action_scale": 1.0}]
     pairs += [{"control.command_frame": "half", "control.action_scale": 0.5}]

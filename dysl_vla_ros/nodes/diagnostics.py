@@ -5,6 +5,7 @@ seen; it rises at once and falls late. A value is one number or text, its unit s
 """
 
 import dataclasses
+import math
 import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -94,7 +95,7 @@ def _inference(node_name: str, settings: Settings, session: "Session") -> Diagno
     for part, (p50, p95, largest) in statistics.timings(window).items():
         values |= {f"{part} p50 [ms]": p50, f"{part} p95 [ms]": p95, f"{part} max [ms]": largest}
     if (shares := statistics.skipping(window)) is not None:
-        values |= {"share of layers skipped": shares[0], "share verified": shares[1]}
+        values |= {"share of layers skipped": shares[0], "share verified": shares[1], "share cut by budget": shares[2]}
     if (seams := statistics.seams(window)) is not None:
         values |= {"seam p95": seams[0], "seam largest": seams[1]}
     missed = statistics.missed_share(window)
@@ -114,6 +115,12 @@ def _inference(node_name: str, settings: Settings, session: "Session") -> Diagno
         return _status(node_name, "inference", OK, "inactive", values)
     if fault := latency_fault(latency, action):
         return _status(node_name, "inference", ERROR, fault, values)
+    if (long := statistics.long_step_ms(window)) > (budget := settings.control.budget_ms) > 0.0:
+        message = (
+            f"running; an inference takes {long:.1f} ms (p95), though layers are left out, more than control.budget_ms "
+            f"of {budget:g}: {math.ceil(long)} would do; give the worker more threads, or a core of its own"
+        )
+        return _status(node_name, "inference", WARN, message, values)
     if statistics.often_missed.exceeded(missed):
         message = (
             f"running; {missed:.0%} of the replies came after the tick that waited for them: the model is slower than "

@@ -60,7 +60,8 @@ class Settings:
     @property
     def runtime(self) -> RuntimeSettings:
         """The part that goes to the policy worker with an inference."""
-        return RuntimeSettings(self.skipping, self.guidance, self.control.actions_per_inference)
+        control = self.control
+        return RuntimeSettings(self.skipping, self.guidance, control.actions_per_inference, control.budget_ms)
 
 
 def descriptor(name: str) -> ParameterDescriptor:

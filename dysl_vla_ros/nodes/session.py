@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import time
 from typing import Any
 
@@ -138,6 +139,12 @@ class Session:
             require_playable(settings.control, self.description.action)
         except SettingError as error:
             faults.insert(0, str(error))
+        budget, shortest = settings.control.budget_ms, self.description.floor_ms
+        if 0.0 < budget < shortest:
+            faults.append(
+                f"control.budget_ms is {budget:g}, and the shortest inference took {shortest:.1f} ms while warming up: "
+                f"give it at least {math.ceil(shortest)}, or 0 for no budget"
+            )
         if rule in ("dysl", "static") and not self.description.blocks:
             faults.append(
                 f"skipping.rule is {rule!r}, and without a DySL folder every layer runs; name one in model.adapters, "

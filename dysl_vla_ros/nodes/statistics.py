@@ -18,6 +18,7 @@ FEWEST = 20  # samples that a share is judged by
 TICKS = 200  # latest control ticks that the share of late ones is taken of
 WALLS = "safety.workspace_"  # how the names of the workspace box's walls begin
 PARTS = ("convert", "transfer", "vision", "stack", "head", "verify", "total", "image age")
+COMPUTED = ("vision", "stack", "head", "verify")  # what control.budget_ms is a limit of
 
 
 class Statistics:
@@ -28,7 +29,8 @@ class Statistics:
         self._inferences: deque[tuple[float, ...]] = deque(maxlen=LONGEST_WINDOW)  # one value a part, ms
         self._latencies: deque[float] = deque(maxlen=LATENCY_WINDOW)  # ms
         self._seams: deque[float] = deque(maxlen=LONGEST_WINDOW)  # one an inference, NaN: none
-        self._skipping: deque[tuple[int, int, bool]] = deque(maxlen=LONGEST_WINDOW)  # layer calls, layers, verified
+        # layer calls, layers, verified, cut by the budget
+        self._skipping: deque[tuple[int, int, bool, bool]] = deque(maxlen=LONGEST_WINDOW)
         self._missed: deque[bool] = deque(maxlen=LONGEST_WINDOW)
         self._late: deque[bool] = deque(maxlen=TICKS)
         self.often_missed = Threshold(rise=0.5, fall=0.25)
@@ -71,7 +73,7 @@ class Statistics:
         if record.inference > 1:  # the first of an episode may be a cold start: caches, clocks, a lazy camera
             self._latencies.append(record.total_ms)
         self._seams.append(record.seam)
-        self._skipping.append((trace.layer_calls, trace.layers_total, trace.verified))
+        self._skipping.append((trace.layer_calls, trace.layers_total, trace.verified, trace.budget_cut))
 
     def failed(self, text: str) -> None:
         """Count a failed inference or a fault in a callback."""
@@ -160,6 +162,15 @@ class Statistics:
         p50, p95 = np.percentile(table, [50, 95], axis=0)
         return {part: (p50[i], p95[i], table[:, i].max()) for i, part in enumerate(PARTS)}
 
+    def long_step_ms(self, window: int) -> float:
+        """Return the 95th percentile of what the worker computed on an inference, 0.0 while there are too few."""
+        count = self._count(window)
+        if count < FEWEST:
+            return 0.0
+        columns = [PARTS.index(part) for part in COMPUTED]
+        table = np.array([self._inferences[-1 - back] for back in range(count)])
+        return float(np.percentile(table[:, columns].sum(axis=1), 95))
+
     def seams(self, window: int) -> tuple[float, float] | None:
         """Return p95 and the largest seam between chunks over the last ``window`` inferences; None: there was none.
 
@@ -169,13 +180,13 @@ class Statistics:
         met = [seam for seam in latest if not math.isnan(seam)]
         return (float(np.percentile(met, 95)), max(met)) if met else None
 
-    def skipping(self, window: int) -> tuple[float, float] | None:
-        """Return the share of layers skipped and the share verified over the last ``window`` inferences."""
+    def skipping(self, window: int) -> tuple[float, float, float] | None:
+        """Return the shares of layers skipped, of verified and of cut inferences over the last ``window`` of them."""
         count = self._count(window)
         if not count:
             return None
-        calls, layers, verified = np.array([self._skipping[-1 - back] for back in range(count)]).sum(axis=0)
-        return 1.0 - calls / layers, verified / count
+        calls, layers, verified, cut = np.array([self._skipping[-1 - back] for back in range(count)]).sum(axis=0)
+        return 1.0 - calls / layers, verified / count, cut / count
 
 
 def _share(flags: deque[bool], window: int) -> float:

@@ -5,28 +5,32 @@ import time
 import torch
 
 
+def now_on(device: torch.device) -> float:
+    """Return the time in s, once the device has done what it was asked for."""
+    if device.type == "cuda":  # a CPU has done it
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 class Stopwatch:
-    """Measures consecutive parts in milliseconds; it waits for what the device has still to do."""
+    """Measures consecutive parts in milliseconds; it waits for what the device has still to do.
+
+    Attributes:
+        started: when, s, by :func:`now_on`.
+    """
 
     def __init__(self, device: torch.device) -> None:
         """Start now."""
         self._device = device
-        self._wait()
-        self._start = self._last = time.perf_counter_ns()
+        self.started = self._last = now_on(device)
 
     def lap(self) -> float:
         """Return the milliseconds since the last call, or since the start."""
-        self._wait()
-        now = time.perf_counter_ns()
-        passed = (now - self._last) / 1e6
+        now = now_on(self._device)
+        passed = (now - self._last) * 1e3
         self._last = now
         return passed
 
     def total(self) -> float:
         """Return the milliseconds since the start."""
-        self._wait()
-        return (time.perf_counter_ns() - self._start) / 1e6
-
-    def _wait(self) -> None:
-        if self._device.type == "cuda":  # a CPU has done what was asked of it
-            torch.cuda.synchronize(self._device)
+        return (now_on(self._device) - self.started) * 1e3

@@ -7,6 +7,7 @@ rule; the head decodes; where guidance doubts the action, the stack is completed
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,16 @@ from dysl_vla_ros.policies.identity import model_hash
 from dysl_vla_ros.policies.interface import VlaPolicy
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.policy_options import AS_THE_FILES_SAY, PolicyOptions
+from dysl_vla_ros.runtime.budget import BudgetedRule, StepCosts
 from dysl_vla_ros.runtime.devices import device_named, dtype_named
 from dysl_vla_ros.runtime.folder import DyslFolder, load_dysl
-from dysl_vla_ros.runtime.latency import Stopwatch
+from dysl_vla_ros.runtime.latency import Stopwatch, now_on
 from dysl_vla_ros.runtime.noise import FRESH, NoiseSettings, noise_seed
 from dysl_vla_ros.settings import RuntimeSettings
 from dysl_vla_ros.skipping.depth_rules import DyslRule, FullDepth, StaticOnly
 from dysl_vla_ros.skipping.guidance import PriorPostGuidance, measuring_only
 from dysl_vla_ros.skipping.partition import LayerPartition
-from dysl_vla_ros.skipping.stack import DepthRule, SkippableStack, StackContext, StackResult
+from dysl_vla_ros.skipping.stack import DepthRule, ResumePoint, SkippableStack, StackContext, StackResult
 from dysl_vla_ros.skipping.streams import no_bridge
 
 WARM_UP_ROUNDS = 3
@@ -63,6 +65,7 @@ class Runtime:
         self._configured: tuple[object, ...] | None = None  # what guidance was configured with
         self._state: Any = policy.initial_state()
         self._episode, self._inference = 0, 0  # what noise is drawn by
+        self._costs, self._floor_ms = StepCosts(), 0.0
 
     @classmethod
     def load(
@@ -140,6 +143,7 @@ class Runtime:
             blocks=self._partition.blocks,
             calibrated=dict(self.dysl.calibrated) if self.dysl else {},
             instructions=policy.instructions,
+            floor_ms=self._floor_ms,
         )
 
     def decoded(self, result: StackResult, context: StackContext) -> Tensor:
@@ -195,26 +199,31 @@ class Runtime:
             NonFiniteActionError: the model returned NaN or infinity.
         """
         watch = Stopwatch(self.policy.device)
+        deadline = watch.started + settings.budget_ms / 1e3 if settings.budget_ms else None
         with torch.inference_mode():
             self._observe(played, tuple(gaps), settings)
             guidance = self._guidance
             points = guidance.allow_points()
             full_depth_reason = self._full_depth_reason(settings)
             rule = FullDepth() if full_depth_reason else self._rule(points, settings)
+            budgeted = self._budgeted(rule, deadline)
             watch.lap()
 
             hidden, context = self.policy.prepare([observation])
             noise = self.policy.noise([self._noise_seed()])
             vision = watch.lap()
-            result = self._stack.run(hidden, context, rule)
+            result = self._run(hidden, context, budgeted or rule)
             stack = watch.lap()
             actions, state = self._decode(result, context, noise)
             head = watch.lap()
+            cut = self._learn_costs(budgeted, head)
 
             executed, calls = result.executed, result.layer_calls
             candidate = actions[first_index : first_index + settings.actions_per_inference]
             change = guidance.candidate_change(candidate)
             verify_reason = guidance.needs_verification(candidate) if result.resume_point else ""
+            if verify_reason and result.resume_point and not self._fits(result.resume_point, deadline):
+                verify_reason, cut = "", True
             verify, correction = 0.0, math.nan
             if verify_reason and result.resume_point:
                 watch.lap()
@@ -241,14 +250,43 @@ class Runtime:
             verified=bool(verify_reason),
             verify_reason=verify_reason,
             full_depth_reason=full_depth_reason,
+            budget_cut=cut,
             correction=correction,
         )
         chunk = ActionChunk(actions, self.policy.action.time_step, verified=bool(verify_reason))
         timings = Timings(vision=vision, stack=stack, head=head, verify=verify, total=watch.total())
         return StepResult(chunk, trace, timings)
 
+    def _run(self, hidden: Tensor, context: StackContext, rule: DepthRule) -> StackResult:
+        result = self._stack.run(hidden, context, rule)
+        if isinstance(rule, BudgetedRule):
+            rule.ended()
+        return result
+
+    def _budgeted(self, rule: DepthRule, deadline: float | None) -> BudgetedRule | None:
+        """Return the rule within a time; None where there is none, or nothing that could be skipped."""
+        if self.dysl is None or deadline is None:
+            return None
+        clock = partial(now_on, self.policy.device)
+        return BudgetedRule(rule, self.dysl.partition, self.dysl.modules, self._costs, deadline, clock)
+
+    def _learn_costs(self, budgeted: BudgetedRule | None, head_ms: float) -> bool:
+        """Learn from an inference; return whether the budget has cut it."""
+        if budgeted is None:
+            return False
+        self._costs.note("head", head_ms / 1e3)
+        self._costs.update()
+        return budgeted.cut
+
+    def _fits(self, point: ResumePoint, deadline: float | None) -> bool:
+        """Return whether a verification from here on would end in time."""
+        if deadline is None:
+            return True
+        layers = len(self.policy.layers) - point.layer
+        return now_on(self.policy.device) + layers * self._costs["layer"] + self._costs["head"] <= deadline
+
     def warm_up(self) -> None:
-        """Run every path a few times on a grey picture, so that the first real step is no slower than the rest.
+        """Run every path a few times on a grey image: the first real step is no slower, and costs are known.
 
         Guidance and decoding state stay as they are.
 
@@ -260,21 +298,35 @@ class Runtime:
         try:
             with torch.inference_mode():
                 for _ in range(WARM_UP_ROUNDS):
+                    self._costs = StepCosts()  # those of the last round count, when nothing is cold any more
+                    watch = Stopwatch(policy.device)
                     hidden, context = policy.prepare([observation])
-                    noise = policy.noise([0])
-                    self._decode(self._stack.run(hidden, context, FullDepth()), context, noise)
+                    noise, vision = policy.noise([0]), watch.lap()
+                    _, shortest = self._timed(FullDepth(), hidden, context, noise)
                     if self.dysl:
-                        self._warm_up_skipping(self.dysl, hidden, context, noise)
+                        shortest = self._warm_up_skipping(self.dysl, hidden, context, noise)
+                    self._floor_ms = vision + shortest
+            self._costs.update()
         except NonFiniteActionError as error:
             raise CheckpointError(f"warm-up: {error}; the weights cannot serve, get or train others") from error
 
-    def _warm_up_skipping(self, dysl: DyslFolder, hidden: Tensor, context: StackContext, noise: Any) -> None:
+    def _timed(self, rule: DepthRule, hidden: Tensor, context: StackContext, noise: Any) -> tuple[StackResult, float]:
+        """Run a pass and decode it, note what its parts cost; return it and its milliseconds."""
+        watch, budgeted = Stopwatch(self.policy.device), self._budgeted(rule, math.inf)  # it only looks on
+        result = self._run(hidden, context, budgeted or rule)
+        watch.lap()
+        self._decode(result, context, noise)
+        self._costs.note("head", watch.lap() / 1e3)
+        return result, watch.total()
+
+    def _warm_up_skipping(self, dysl: DyslFolder, hidden: Tensor, context: StackContext, noise: Any) -> float:
+        """Run what skips; return the milliseconds of the floor."""
         always_open = dysl.partition.floor
         self._stack.run(hidden, context, DyslRule(dysl.partition, dysl.modules, 1.0, always_open))
-        floor = self._stack.run(hidden, context, StaticOnly(dysl.partition, dysl.modules))
-        self._decode(floor, context, noise)
+        floor, milliseconds = self._timed(StaticOnly(dysl.partition, dysl.modules), hidden, context, noise)
         if floor.resume_point:
             self._decode(self._stack.resume(floor.resume_point, context), context, noise)
+        return milliseconds
 
     def _observe(self, played: FloatArray, gaps: tuple[int, ...], settings: RuntimeSettings) -> None:
         played = np.asarray(played, dtype=np.float32)
