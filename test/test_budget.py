@@ -123,7 +123,7 @@ def test_without_time_the_floor_runs_whatever_was_wanted_and_the_report_says_so(
         result = tested.step(observation(policy), nothing(policy), replace(chosen, budget_ms=NO_TIME))
     assert result.trace.budget_cut
     static = list(PARTITION.static)
-    assert list(calls)[-len(static) :] == static, "before them one policy's own forward ran, to see what layers are given"
+    assert list(calls)[-len(static) :] == static, "one policy's own forward runs before, to see what layers are given"
     assert [layer for layer, ran in enumerate(result.trace.executed) if ran] == static
     assert result.trace.layer_calls == len(PARTITION.static)
 
