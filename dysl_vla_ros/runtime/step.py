@@ -203,8 +203,8 @@ class Runtime:
             rule = FullDepth() if full_depth_reason else self._rule(points, settings)
             watch.lap()
 
-            hidden, context = self.policy.prepare([observation])
             noise = self.policy.noise([self._noise_seed()])
+            hidden, context = self.policy.prepare([observation], noise)
             vision = watch.lap()
             result = self._stack.run(hidden, context, rule)
             stack = watch.lap()
@@ -260,8 +260,8 @@ class Runtime:
         try:
             with torch.inference_mode():
                 for _ in range(WARM_UP_ROUNDS):
-                    hidden, context = policy.prepare([observation])
                     noise = policy.noise([0])
+                    hidden, context = policy.prepare([observation], noise)
                     self._decode(self._stack.run(hidden, context, FullDepth()), context, noise)
                     if self.dysl:
                         self._warm_up_skipping(self.dysl, hidden, context, noise)

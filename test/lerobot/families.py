@@ -10,6 +10,7 @@ import numpy as np
 import tiny_pi0
 import tiny_pi05
 import tiny_smolvla
+import tiny_xvla
 import torch
 
 from dysl_vla_ros.interfaces import Observation
@@ -43,8 +44,8 @@ class Family:
     library: Callable[[Path], Any]  # the library's own policy of a folder
     leads: Callable[[Any], Sequence[torch.nn.Module]]  # of our policy: one module in each leading layer
     experts: Callable[[Any], Sequence[torch.nn.Module]]
-    behind_the_last_keys: Callable[[Any], torch.nn.Module]
-    passes: int
+    passes: int  # of the following stream, at full depth
+    behind_the_last_keys: Callable[[Any], torch.nn.Module] | None = None  # what nobody reads
 
 
 def _smolvla(folder: Path) -> Any:
@@ -58,8 +59,8 @@ def _pi0(tiny: Any, kind: Any) -> Family:
         lambda folder: kind.from_pretrained(folder).eval(),
         lambda p: [it.self_attn.k_proj for it in p._text.layers],
         lambda p: [it.self_attn.q_proj for it in p._expert.layers],
-        lambda p: p._text.layers[-1].mlp,
         tiny.FLOW_STEPS,
+        lambda p: p._text.layers[-1].mlp,
     )
 
 
@@ -70,11 +71,19 @@ FAMILIES = {
         _smolvla,
         lambda p: [it.self_attn.k_proj for it in p.flow.vlm_with_expert.get_vlm_model().text_model.layers],
         lambda p: [it.self_attn.q_proj for it in p.flow.vlm_with_expert.lm_expert.layers],
-        lambda p: p.flow.vlm_with_expert.get_vlm_model().text_model.layers[-1].mlp,
         tiny_smolvla.FLOW_STEPS,
+        lambda p: p.flow.vlm_with_expert.get_vlm_model().text_model.layers[-1].mlp,
     ),
     "pi0": _pi0(tiny_pi0, tiny_pi0.pi0.PI0Policy),
     "pi05": _pi0(tiny_pi05, tiny_pi0.pi05.PI05Policy),
+    "xvla": Family(  # one stack: its later passes follow the first
+        tiny_xvla.write_hub,
+        tiny_xvla.write,
+        tiny_xvla.XVLAPolicy.from_pretrained,
+        lambda p: [],
+        lambda p: [it.attn.qkv for it in p.transformer.blocks],
+        tiny_xvla.FLOW_STEPS - 1,
+    ),
 }
 
 
@@ -114,12 +123,22 @@ class Calls:
     def __init__(self, family: str, policy: Any) -> None:
         own = FAMILIES[family]
         self.leads, self.experts, self.behind = [0] * 6, [0] * 6, [0]
-        pairs = [(self.leads, own.leads(policy)), (self.experts, own.experts(policy))]
+        behind = [own.behind_the_last_keys(policy)] if own.behind_the_last_keys else []
+        pairs = [(self.leads, own.leads(policy)), (self.experts, own.experts(policy)), (self.behind, behind)]
         self._hooks = [
             module.register_forward_hook(lambda *_, counts=counts, index=index: self._count(counts, index))
-            for counts, found in (*pairs, (self.behind, [own.behind_the_last_keys(policy)]))
+            for counts, found in pairs
             for index, module in enumerate(found)
         ]
+
+    def require(self, executed: Sequence[bool], passes: int) -> None:
+        """Refuse counts other than one lead's pass and ``passes`` of the follower of the layers that ran."""
+        if any(self.leads):
+            assert self.leads == [int(ran) for ran in executed]
+        else:  # the same layers lead and follow
+            passes += 1
+        assert self.experts == [passes * ran for ran in executed]
+        assert self.behind == [0], "what comes after the last keys and values is not computed"
 
     @staticmethod
     def _count(counts: list[int], index: int) -> None:
