@@ -12,6 +12,8 @@ import tiny_pi05
 import tiny_smolvla
 import tiny_xvla
 import torch
+from lerobot.policies.factory import make_pre_post_processors
+from lerobot.policies.utils import prepare_observation_for_inference
 
 from dysl_vla_ros.interfaces import Observation
 from dysl_vla_ros.policies.registry import load_policy
@@ -100,6 +102,26 @@ def observation(seed: int = 0) -> Observation:
     sizes = {"observation.images.top": (48, 64, 3), "observation.images.wrist": (40, 36, 3)}
     images = {name: random.integers(0, 256, size, dtype=np.uint8) for name, size in sizes.items()}
     return Observation(images, random.normal(size=6, scale=20.0).astype(np.float32), "pick up the red cube")
+
+
+def library_actions(policy: Any, seen: Observation, seed: int, steps: int = 8) -> np.ndarray:
+    """Return (H, A): what the library's control loop plays, by `select_action` and its processors."""
+    own = policy.policy
+    before, behind = make_pre_post_processors(own.config, str(policy.folder.path))
+    own.model.sample_noise = lambda shape, device: policy.noise([seed])
+    torch.manual_seed(seed)  # of a family that asks nobody for its noise
+    own.reset()
+    try:
+        rows = []
+        for _ in range(steps):
+            raw = {name: np.array(image) for name, image in seen.images.items()}
+            raw["observation.state"] = np.array(seen.proprioception)
+            frame = before(prepare_observation_for_inference(raw, CPU, seen.instruction))
+            rows.append(behind(own.select_action(frame)))
+        return torch.cat(rows).float().numpy()
+    finally:
+        del own.model.sample_noise
+        own.reset()
 
 
 def modules(policy: Any, seed: int = 3) -> DyslModules:

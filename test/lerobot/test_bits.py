@@ -5,9 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from families import CPU, FAMILIES, PARTITION, Calls, load, modules, observation, plans
-from lerobot.policies.factory import make_pre_post_processors
-from lerobot.policies.utils import prepare_observation_for_inference
+from families import FAMILIES, PARTITION, Calls, library_actions, load, modules, observation, plans
 
 from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.runtime.folder import DyslFolder
@@ -26,26 +24,6 @@ def played(count: int = 0) -> np.ndarray:
     return np.zeros((count, 6), dtype=np.float32)
 
 
-def library_actions(family: str, policy: Any, seen: Any, seed: int, steps: int = 8) -> np.ndarray:
-    """Return (H, A): what the library's control loop plays, by `select_action` and its processors."""
-    own = policy.policy
-    before, behind = make_pre_post_processors(own.config, str(policy.folder.path))
-    own.model.sample_noise = lambda shape, device: policy.noise([seed])
-    torch.manual_seed(seed)  # of a family that asks nobody for its noise
-    own.reset()
-    try:
-        rows = []
-        for _ in range(steps):
-            raw = {name: np.array(image) for name, image in seen.images.items()}
-            raw["observation.state"] = np.array(seen.proprioception)
-            frame = before(prepare_observation_for_inference(raw, CPU, seen.instruction))
-            rows.append(behind(own.select_action(frame)))
-        return torch.cat(rows).float().numpy()
-    finally:
-        del own.model.sample_noise
-        own.reset()
-
-
 @families
 @dtypes
 def test_with_skipping_closed_a_chunk_is_what_select_action_plays(family: str, dtype: Any, written: Any) -> None:
@@ -54,7 +32,7 @@ def test_with_skipping_closed_a_chunk_is_what_select_action_plays(family: str, d
     for number in range(2):
         seen = observation(number)
         chunk = runtime.step(seen, played(), FULL_DEPTH).chunk.actions
-        theirs = library_actions(family, policy, seen, noise_seed(FRESH, 0, number) % 2**63)
+        theirs = library_actions(policy, seen, noise_seed(FRESH, 0, number) % 2**63)
         assert chunk.shape == (8, 6) and np.array_equal(chunk, theirs)
         assert np.ptp(chunk, axis=0).min() > 0.0, "a chunk that stands still proves nothing"
 

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dysl_vla_ros.errors import CheckpointError, InstructionError, ObservationError, SettingError
+from dysl_vla_ros.errors import CheckpointError, ContractError, InstructionError, ObservationError, SettingError
 from dysl_vla_ros.files import sha256
 from dysl_vla_ros.interfaces import FloatArray, Observation
-from dysl_vla_ros.policies.contract_meaning import Meaning, meaning_of
+from dysl_vla_ros.policies.contract_meaning import Meaning, contract_draft, meaning_of
 from dysl_vla_ros.policies.identity import hash_of
 from dysl_vla_ros.policies.interface import CommonPolicy
 from dysl_vla_ros.policies.lerobot.folder import ACTION, STATE, WEIGHTS, LeRobotFolder, center_and_scale, read_folder
@@ -33,6 +33,7 @@ from dysl_vla_ros.policies.lerobot.library import (
     tokenizer_folder,
     versions,
 )
+from dysl_vla_ros.policies.lerobot.relative import relative_faults
 from dysl_vla_ros.policy_options import AS_THE_FILES_SAY, PolicyOptions
 from dysl_vla_ros.skipping.stack import Layer, StackResult, full_result
 from dysl_vla_ros.skipping.streams import Bridge, Stream, follow, no_bridge
@@ -107,6 +108,8 @@ class LeRobotPolicy(CommonPolicy):
             cls.convert(loaded, folder, dtype)
             processors = make_processors(folder, str(device), tokenizer, cls.hub_name)
             policy = cls(folder, meaning, loaded, processors)
+            if faults := relative_faults(policy._relative, meaning):
+                raise ContractError("; ".join(faults), contract_draft(folder, options.robot, configuration.chunk_size))
             policy.base_hash = _base_hash(policy, tokenizer)
             policy.check_against_library()
         return policy
