@@ -83,7 +83,11 @@ class ModelSettings:
     threads: int = setting(0, "compute threads of the policy worker; 0: half the cores", low=0, high=256)
     python: str = setting("", "Python interpreter of the policy worker; empty: the node's own")
     load_timeout: float = setting(
-        60.0, "longest time for starting, loading and warming up", unit="s", low=1.0, high=3600.0
+        0.0,
+        "longest time for starting, loading and warming up; 0: 60 s, and 300 s of another project's checkpoint",
+        unit="s",
+        low=0.0,
+        high=3600.0,
     )
     step_timeout: float = setting(
         2.0, "an inference that takes longer counts as a hung worker", unit="s", low=0.05, high=600.0

@@ -129,7 +129,7 @@ from dysl_vla_ros.policies import registry
 
 usual = registry.load_policy
 for module in [registry, *sys.modules.values()]:  # a warm interpreter has imported what has it by name
-    if getattr(module, "load_policy", None) is usual:
+    if getattr(module, "__dict__", {}).get("load_policy") is usual:  # not asked for: that makes lazy modules import
         module.load_policy = load_spoiled(usual)
 assert sys.argv[1] == "-m", sys.argv
 module = sys.argv[2]

@@ -64,7 +64,7 @@ class FlowPolicy(CommonPolicy):
             raise InstructionError("this policy needs an instruction")
         return (f"only the first {WORDS} words are read",) if len(words) > WORDS else ()
 
-    def prepare(self, observations: Sequence[Observation]) -> tuple[Tensor, FlowContext]:
+    def prepare(self, observations: Sequence[Observation], noise: Any = None) -> tuple[Tensor, FlowContext]:
         rows, masks = [], []
         for observation in observations:
             self.check_instruction(observation.instruction)

@@ -51,7 +51,7 @@ class StatefulPolicy(CommonPolicy):
             raise InstructionError("this policy needs an instruction")
         return (f"only the first {WORDS} words are read",) if len(words) > WORDS else ()
 
-    def prepare(self, observations: Sequence[Observation]) -> tuple[Tensor, Context]:
+    def prepare(self, observations: Sequence[Observation], noise: object = None) -> tuple[Tensor, Context]:
         hidden, contexts = zip(*map(self._prepared, observations), strict=True)
         return torch.cat(hidden), self.collate(contexts)
 

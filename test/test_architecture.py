@@ -22,6 +22,7 @@ BASE = {
     "interfaces",
     "joint_units",
     "json_files",
+    "load_limit",
     "params_file",
     "parent_process",
     "policy_options",

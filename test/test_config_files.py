@@ -18,15 +18,19 @@ FILES = [path for path in sorted(CONFIG.glob("*.yaml")) if KEY in (yaml.safe_loa
 FIELDS = {f"{group.group}.{name}": field for group in GROUPS for name, field in group.__dataclass_fields__.items()}
 
 
+def everything(file: Path) -> dict[str, object]:
+    """Return all values by their parameters' names."""
+
+    def flat(prefix: str, entries: dict[str, object]) -> Iterator[tuple[str, object]]:
+        for name, value in entries.items():
+            yield from flat(f"{prefix}{name}.", value) if isinstance(value, dict) else [(f"{prefix}{name}", value)]
+
+    return dict(flat("", yaml.safe_load(file.read_text())[KEY]["ros__parameters"]))
+
+
 def values(file: Path) -> dict[str, object]:
-    groups = yaml.safe_load(file.read_text())[KEY]["ros__parameters"]
-    entries = {group: own for group, own in groups.items() if group != "robot"}
-    return {f"{group}.{name}": value for group, own in entries.items() for name, value in own.items()}
-
-
-def of_the_robot(file: Path) -> dict[str, object]:
-    parts = yaml.safe_load(file.read_text())[KEY]["ros__parameters"].get("robot", {})
-    return {f"robot.{part}.{name}": value for part, own in parts.items() for name, value in own.items()}
+    """Return those that are settings; others are said of the robot."""
+    return {name: value for name, value in everything(file).items() if name in FIELDS}
 
 
 def comments(file: Path) -> dict[str, str]:
@@ -63,6 +67,8 @@ def test_there_is_a_file_for_each_kind_of_robot() -> None:
         "moveit_servo.yaml",
         "small_memory.yaml",
         "openvla_oft.yaml",
+        "smolvla_so101.yaml",
+        "pi05_so101.yaml",
     }
 
 
@@ -76,7 +82,7 @@ def test_a_real_node_takes_every_value_and_finds_nothing_unknown(file: Path, con
     try:
         assert node._parameters_of_node.unknown_names() == []
         node._parameters_of_node.require_valid()
-        for name, value in {**values(file), **of_the_robot(file), "model.checkpoint": "somewhere"}.items():
+        for name, value in {**everything(file), "model.checkpoint": "somewhere"}.items():
             found = node.get_parameter(name).value
             assert (list(found) if isinstance(value, list) else found) == value
     finally:

@@ -60,16 +60,32 @@ def test_a_policy_of_joints_is_distilled_and_calibrated_on_a_bag(
     assert Runtime.load(str(checkpoint), "").description.calibrated
 
 
-def test_what_searches_by_millimetres_refuses_a_policy_of_joints(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("verb", [["evaluate"], ["demo", "--checkpoint"]])
+def test_what_plays_in_the_simulator_refuses_a_policy_of_joints_and_says_what_to_run(
+    verb: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = make_tiny_checkpoint(tmp_path / "base", action=joint_positions())
-    make_tiny_dysl(checkpoint / "dysl", checkpoint)
-    bag = write_tiny_bag(tmp_path / "bag", 3)
-    words = ["tune", str(bag), "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out"), "--target-ms", "10"]
-    assert main(words) != 0
+    assert main([*verb, str(checkpoint)]) == 2
     told = capsys.readouterr().err
-    assert "takes actions of the kind end_effector_delta; this policy's are joint_position of shoulder, elbow" in told
+    assert "of the kind joint_position, and the simulator's arm takes a twist of its end effector" in told
+    assert f"`dysl_vla replay BAG --checkpoint {checkpoint}`" in told
+
+
+@pytest.mark.slow
+def test_a_policy_of_joints_is_tuned_in_degrees(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = make_tiny_checkpoint(tmp_path / "base", action=joint_positions())
+    make_tiny_dysl(checkpoint / "dysl", checkpoint, offset=0.0)
+    bag = write_tiny_bag(tmp_path / "bag", ticks=8, episodes=(INSTRUCTION, "open the drawer") * 2)
+    words = ["tune", str(bag), "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out"), "--trials", "12"]
+    assert main([*words, "--max-deviation", "1000"]) == 0
+    assert re.search(r"choice: .* deviation \d+\.\d+ degrees", capsys.readouterr().out)
+    found = json.loads((tmp_path / "out" / "tune.json").read_text())
+    tried = [trial["figures"] for trial in found["trials"]]
+    assert found["target"]["unit"] == "degrees" and max(figures["joint_degrees"] for figures in tried) > 0.0
+    assert all(figures["deviation"] >= figures["joint_degrees"] for figures in tried)
+    assert {"joint_percent", "gripper"} <= tried[0].keys() and "translation" not in tried[0]
+    assert "at most 1000 degrees from full depth" in (tmp_path / "out" / "tuned.yaml").read_text()
+    assert "deviation, degrees, p95" in (tmp_path / "out" / "tune.html").read_text()
 
 
 @pytest.mark.parametrize("gripper", [True, False])

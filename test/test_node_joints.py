@@ -2,6 +2,8 @@
 
 import importlib.util
 import math
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -11,9 +13,10 @@ import pytest
 
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.interfaces import ActionSpec
-from harness import wait_until
+from harness import install_prefix, wait_until
 from joint_arm import JOINTS, joint_positions, joint_velocities
 from vla_rig import LIMIT, NODE, Rig, gentle, running_rig, wait_steadily
+from warm_program import run
 
 pytestmark = pytest.mark.ros
 
@@ -128,6 +131,22 @@ def test_a_missing_joint_is_named_and_nothing_goes_out(arm: Any) -> None:
     rig.wait_for_error("inputs", "no joint wrist; there are: shoulder, finger, elbow")
     assert not rig.heard(COMMAND) and not rig.heard(ACTION)
     rig.bring_to("inactive")
+    rig.robot.joints = [START]
+
+
+@pytest.mark.slow
+def test_the_doctor_sees_who_obeys_and_which_joints_are_measured(arm: Any) -> None:
+    rig, _ = arm
+    rig.bring_to("inactive")
+    well, absent = "heard by /\\S+; each is measured", {name: value for name, value in START.items() if name != "wrist"}
+    for measured, line in (
+        (START, rf"OK +joints +3 commanded on {COMMAND}, {well}"),
+        (absent, "FAIL +joints +/joint_states has no wrist; there are shoulder, finger, elbow"),
+    ):
+        rig.robot.joints = [measured]
+        command = [str(install_prefix() / "bin" / "dysl_vla"), "doctor"]
+        done = run(command, LIMIT, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=install_prefix())
+        assert re.search(line, done.stdout), done.stdout
     rig.robot.joints = [START]
 
 

@@ -27,6 +27,7 @@ from dysl_vla_ros.settings import FULL_DEPTH, GuidanceSettings, RuntimeSettings,
 from dysl_vla_ros.simulation.scene import Scene
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
+from joint_arm import joint_positions
 from recorded_bag import record
 from runtime_families import families, nothing, observation
 from runtime_families import runtime as family_runtime
@@ -218,6 +219,18 @@ def test_the_deviation_is_the_translations_with_gripper_and_rotation_on_top():
     assert found["translation"] == pytest.approx([3.0, 0.0, 0.0])
     assert found["rotation"] == pytest.approx([0.0, 0.0, np.degrees(0.1)], rel=1e-5)
     assert found["deviation"] == pytest.approx([3.0, 10.0, 10.0])  # one scale of the gripper is one of translation
+
+
+def test_the_deviation_of_joints_is_the_furthest_ones_with_the_others_in_its_unit():
+    spec = joint_positions()  # shoulder in rad, elbow in deg, wrist in range_100, jaw in percent
+    scale = np.array(spec.scale)
+    wanted = np.zeros((4, 4), np.float32)
+    given_ = np.diag(scale).astype(np.float32)  # each row moves one value by its scale
+    found = deviations(given_, wanted, spec)
+    assert list(found) == ["joint_degrees", "joint_percent", "gripper", "deviation"]
+    degrees = [np.degrees(scale[0]), scale[1]]
+    assert found["joint_degrees"] == pytest.approx([*degrees, 0.0, 0.0], rel=1e-5)
+    assert found["deviation"] == pytest.approx([*degrees, max(degrees), max(degrees)], rel=1e-5)
 
 
 @pytest.mark.parametrize("target", [Target(milliseconds=11.0), Target(deviation=2.0)], ids=str)

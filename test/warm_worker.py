@@ -29,9 +29,12 @@ class WarmWorkers:
     Args:
         folder: for its socket.
         server: a program that calls :func:`serve`, with its arguments but for the socket's name, which comes last.
+        other: another interpreter and the environment for it; it imports for itself.
     """
 
-    def __init__(self, folder: Path, server: Sequence[str] = (__file__,)) -> None:
+    def __init__(
+        self, folder: Path, server: Sequence[str] = (__file__,), other: tuple[str, dict[str, str]] | None = None
+    ) -> None:
         from warm_program import POLICY, start  # not of hand_over, which is to take no time
 
         self._address = folder / "warm"
@@ -39,9 +42,12 @@ class WarmWorkers:
         code = STARTS.format(folder=str(Path(__file__).resolve().parent), address=str(self._address))
         Path(self.python).write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S -c "{code}" "$@"\n')
         Path(self.python).chmod(0o755)
+        python, environment = other or (sys.executable, None)
         self._process = start(
-            [sys.executable, *server, str(self._address)],
+            [python, *server, str(self._address)],
+            warm=other is None,
             imports=POLICY,
+            env=environment,
             stdin=subprocess.PIPE,  # it ends with this process, however that ends
             start_new_session=True,
         )

@@ -69,7 +69,10 @@ class RememberedPasses:
         self._stack = SkippableStack(self.policy.layers)
         with torch.inference_mode():
             self._moments = [
-                [_Moment(number, *self.policy.prepare([seen])) for number, seen in enumerate(run.observations)]
+                [
+                    _Moment(number, *self.policy.prepare([seen], self._noise(number)))
+                    for number, seen in enumerate(run.observations)
+                ]
                 for run in self.runs
             ]
 
@@ -173,9 +176,13 @@ class RememberedPasses:
 
     def _decoded(self, moment: _Moment, result: StackResult, state: Any) -> tuple[FloatArray, Any]:
         with torch.inference_mode():
-            noise = self.policy.noise([noise_seed(FRESH, 0, moment.number)])
+            noise = self._noise(moment.number)
             normalised, state = self.policy.decode(result, moment.context, state, noise, self.dysl.modules.bridge)
             return self.policy.actions(normalised, moment.context)[0], state
+
+    def _noise(self, number: int) -> Any:
+        """Return what the inference of this number in its run draws."""
+        return self.policy.noise([noise_seed(FRESH, 0, number)])
 
     def _way(self, moment: _Moment, points: Way, threshold: float) -> Way:
         way = self._known_way(moment, points, threshold)

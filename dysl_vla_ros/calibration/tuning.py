@@ -9,6 +9,7 @@ on or off.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from dysl_vla_ros.calibration.remembered_passes import RememberedPasses
 from dysl_vla_ros.calibration.search import Point, SearchSpace, Tried, near, search
 from dysl_vla_ros.calibration.search import front as front_of
 from dysl_vla_ros.interfaces import ActionSpec, FloatArray
-from dysl_vla_ros.records.deviation import gripper_opening, rotation_degrees, translation_mm
+from dysl_vla_ros.records.deviation import Measure, measures
 from dysl_vla_ros.runtime.cost_model import CostModel
 from dysl_vla_ros.settings import RuntimeSettings
 
@@ -34,7 +35,8 @@ class Target:
     """What is wanted; one of the two is given."""
 
     milliseconds: float | None = None  # largest mean of an inference, by the cost model
-    deviation: float | None = None  # mm, largest 95th percentile: what `dysl_vla replay --max-deviation` limits
+    deviation: float | None = None  # largest 95th percentile: what `dysl_vla replay --max-deviation` limits
+    unit: str = "mm"  # of deviations, see :func:`deviations`
 
     @property
     def axis(self) -> str:
@@ -50,8 +52,8 @@ class Target:
 
     def scaled(self, share: float) -> "Target":
         """Return the same target with ``share`` of its limit."""
-        limits = {"milliseconds": self.milliseconds, "deviation": self.deviation}
-        return Target(**{name: None if limit is None else share * limit for name, limit in limits.items()})
+        milliseconds, deviation = (None if it is None else share * it for it in (self.milliseconds, self.deviation))
+        return dataclasses.replace(self, milliseconds=milliseconds, deviation=deviation)
 
     def met(self, figures: "Figures") -> bool:
         """Tell whether the limit is kept."""
@@ -60,7 +62,7 @@ class Target:
     def __str__(self) -> str:
         if self.milliseconds is not None:
             return f"at most {self.milliseconds:g} ms an inference in the mean"
-        return f"at most {self.deviation:g} mm from full depth in 95% of the inferences"
+        return f"at most {self.deviation:g} {self.unit} from full depth in 95% of the inferences"
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,9 @@ class Figures:
     layers: float  # layer calls, both passes
     milliseconds: float  # by the cost model
     milliseconds_p95: float
-    deviation: float  # mm, see :func:`deviations`
+    deviation: float  # see :func:`deviations`
     deviation_p95: float
-    translation: float  # mm
-    rotation: float  # degrees
-    gripper: float  # opening, 0 to 1
+    parts: tuple[tuple[str, float], ...]  # what it is made of, by :func:`part_names`
     verified: float  # share of the inferences
     inferences: int
 
@@ -134,7 +134,7 @@ def tune(
         random=first,
         some=range(0, len(searched.runs), max(1, round(1 / RUNG_SHARE))),
         label="tuning",
-        best=lambda own: f"best={own.deviation:.2f} mm, {own.milliseconds:.1f} ms, {own.layers:.1f} layers",
+        best=lambda own: f"best={own.deviation:.2f} {target.unit}, {own.milliseconds:.1f} ms, {own.layers:.1f} layers",
     )
     own = Trial(before, measure(searched, before, cost), "before", True)
     found = [own, *(Trial(t.settings, t.figures, "start" if t.start else "searched", t.whole) for t in tried)]
@@ -163,36 +163,44 @@ def measure(
     verified = np.array([step.verified for step in steps], np.float32)
     milliseconds = cost.milliseconds(calls, verified)
     parts = deviations(given, wanted, passes.action)
+    deviation = parts.pop("deviation")
     return Figures(
         layers=float(calls.mean()),
         milliseconds=float(milliseconds.mean()),
         milliseconds_p95=float(np.quantile(milliseconds, 0.95)),
-        deviation=float(parts["deviation"].mean()),
-        deviation_p95=float(np.quantile(parts["deviation"], 0.95)),
-        translation=float(parts["translation"].mean()),
-        rotation=float(parts["rotation"].mean()),
-        gripper=float(parts["gripper"].mean()),
+        deviation=float(deviation.mean()),
+        deviation_p95=float(np.quantile(deviation, 0.95)),
+        parts=tuple((name, float(part.mean())) for name, part in parts.items()),
         verified=float(verified.mean()),
         inferences=len(steps),
     )
 
 
-def deviations(given: FloatArray, wanted: FloatArray, action: ActionSpec) -> dict[str, np.ndarray]:
-    """Return how far actions (n, A) lie from others: translation mm, rotation degrees, gripper, and all in one.
+def part_names(action: ActionSpec) -> dict[str, Measure]:
+    """Return what a policy's deviations are made of, by name; the first one leads, and its unit is that of all in one.
 
-    ``deviation``, in mm, is what is searched by: the translation's distance, with rotation and gripper brought to mm by
-    the policy's own statistics (one scale of the gripper counts as one scale of translation). It is never less than the
-    translation's.
+    Names are those that ``tune.json`` has of an end effector: translation, rotation, gripper.
     """
+    return {measure.name if action.moves_joints else measure.words: measure for measure in measures(action)}
+
+
+def deviations(given: FloatArray, wanted: FloatArray, action: ActionSpec) -> dict[str, np.ndarray]:
+    """Return how far actions (n, A) lie from others, by :func:`part_names`, and as ``deviation`` all in one.
+
+    ``deviation`` is what is searched by: the leading part, with the others brought to its unit by the policy's own
+    statistics (one scale of the gripper counts as one scale of translation, or of the joint that moves most). It is
+    never less than the leading part.
+    """
+    parts = part_names(action)
+    found = {name: part.apart(given, wanted) for name, part in parts.items()}
+    first, *rest = found
     scale = np.asarray(action.scale, np.float64)
-    translation = translation_mm(given, wanted)
-    others = 1000.0 * scale[:3].mean() * np.linalg.norm((given - wanted)[:, 3:] / scale[3:], axis=1)
-    return {
-        "translation": translation,
-        "rotation": rotation_degrees(given, wanted),
-        "gripper": gripper_opening(given, wanted),
-        "deviation": np.hypot(translation, others),
-    }
+    if action.moves_joints:
+        spans = {name: float(part.apart(np.zeros_like(scale), scale)) or 1.0 for name, part in parts.items()}
+        others = [spans[first] * found[name] / spans[name] for name in rest]
+    else:
+        others = [1000.0 * scale[:3].mean() * np.linalg.norm((given - wanted)[:, 3:] / scale[3:], axis=1)]
+    return found | {"deviation": functools.reduce(np.hypot, others, found[first])}
 
 
 def front(trials: Sequence[Trial], axis: str = "deviation") -> list[Trial]:

@@ -6,7 +6,7 @@ The page loads nothing and runs no script.
 import dataclasses
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from dysl_vla_ros.runtime.cost_model import CostModel
 from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
 
 PARAMS, RESULT, PLOT, PAGE = "tuned.yaml", "tune.json", "tune.svg", "tune.html"
+PARTS = {"translation": "translation, mm", "rotation": "rotation, degrees", "gripper": "gripper, opening"}
 BLUE, ORANGE, INK, FAINT = "#1f5fa8", "#d9730d", "#1c2530", "#8a94a0"
 TUNED = ("window", "step", "verify_threshold", "dead_band", "stride", "warmup", "verify_on", "prior", "verify")
 _STYLE = {
@@ -69,7 +70,8 @@ def write_results(
         data: where the runs came from, with how much, a line each.
         seed: of the search.
     """
-    figures = {"choice": sentence(tuning.choice.figures), "before": sentence(tuning.before.figures)}
+    figures = {name: sentence(trial.figures, target.unit) for name, trial in (
+        ("choice", tuning.choice), ("before", tuning.before))}  # fmt: skip
     comment = [
         command,
         *data,
@@ -98,11 +100,11 @@ def write_results(
         files.add_json(folder / RESULT, result)
 
 
-def sentence(figures: Figures) -> str:
-    """Return what some settings do, in one line."""
+def sentence(figures: Figures, unit: str) -> str:
+    """Return what some settings do, in one line; ``unit``: of deviations."""
     return (
         f"{figures.layers:.1f} layers, {figures.milliseconds:.1f} ms (p95 {figures.milliseconds_p95:.1f}), deviation "
-        f"{figures.deviation:.2f} mm (p95 {figures.deviation_p95:.2f}), {figures.verified:.0%} verified, over "
+        f"{figures.deviation:.2f} {unit} (p95 {figures.deviation_p95:.2f}), {figures.verified:.0%} verified, over "
         f"{figures.inferences} inferences"
     )
 
@@ -156,7 +158,8 @@ def pareto_plot(tuning: Tuning, target: Target) -> str:
         draw(float(limit or 0.0), color=INK, linewidth=0.9, linestyle="--", label=f"wanted: {target}")
         axes.set_ylim(bottom=0.0)
         axes.set_xlabel("milliseconds an inference, mean, by the cost model")
-        axes.set_ylabel(f"deviation from full depth, mm, {'mean' if target.deviation is None else '95th percentile'}")
+        of_all = "mean" if target.deviation is None else "95th percentile"
+        axes.set_ylabel(f"deviation from full depth, {target.unit}, {of_all}")
         axes.legend(loc="upper right", fontsize=8)
         output = io.StringIO()
         FigureCanvasSVG(figure).print_svg(output, metadata={"Date": None})
@@ -164,7 +167,8 @@ def pareto_plot(tuning: Tuning, target: Target) -> str:
 
 
 def _plain(trial: Trial) -> dict[str, Any]:
-    figures = {name: round(value, 5) for name, value in dataclasses.asdict(trial.figures).items()}
+    own = dataclasses.asdict(trial.figures)
+    figures = {name: round(value, 5) for name, value in (own | dict(own.pop("parts"))).items()}
     return {
         "stage": trial.stage,
         "all_runs": trial.whole,
@@ -178,21 +182,17 @@ def _page(tuning: Tuning, target: Target, plot: str, comment: Sequence[str]) -> 
     rows: list[Sequence[Any]] = [
         (name, changed[name], value) for name, value in parameters(tuning.choice.settings).items()
     ]
-    names: Mapping[str, str] = {
+    names: dict[str, str] = {
         "layers": "layers",
         "milliseconds": "ms, mean",
         "milliseconds_p95": "ms, p95",
-        "deviation": "deviation, mm",
-        "deviation_p95": "deviation, mm, p95",
-        "translation": "translation, mm",
-        "rotation": "rotation, degrees",
-        "gripper": "gripper, opening",
+        "deviation": f"deviation, {target.unit}",
+        "deviation_p95": f"deviation, {target.unit}, p95",
         "verified": "share verified",
     }
-    rows += [
-        (name, f"{getattr(tuning.before.figures, key):.3f}", f"{getattr(tuning.choice.figures, key):.3f}")
-        for key, name in names.items()
-    ]
+    before, choice = (_plain(trial)["figures"] for trial in (tuning.before, tuning.choice))
+    names |= {name: PARTS.get(name, name.replace("_", ", ")) for name, _ in tuning.choice.figures.parts}
+    rows += [(words, f"{before[key]:.3f}", f"{choice[key]:.3f}") for key, words in names.items()]
     body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>\n" for row in rows)
     lines = "<br>\n".join(html.escape(line) for line in comment)
     return f"""<!doctype html>

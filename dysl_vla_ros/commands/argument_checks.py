@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from dysl_vla_ros.errors import BagError, DataError, SettingError
+from dysl_vla_ros.interfaces import END_EFFECTOR_DELTA, KINDS
 from dysl_vla_ros.jobs.learning_data import DataSettings, kind_of
 from dysl_vla_ros.policies.checkpoint import read_config
-from dysl_vla_ros.policies.layouts import OPENVLA, layout_of
+from dysl_vla_ros.policies.layouts import OPENVLA, OURS, layout_of
 from dysl_vla_ros.policies.openvla.files import read_folder
 from dysl_vla_ros.settings import ModelSettings, build
 from dysl_vla_ros.simulation.tasks import require_learnable, tasks_named
@@ -35,6 +36,22 @@ def require_policy(checkpoint: Path, adapters: str | Path | None = None) -> None
         read_config(checkpoint)
     if adapters:
         read_config(Path(adapters), "DySL folder")
+
+
+def require_simulated(checkpoint: Path) -> None:
+    """Refuse a policy that the simulator's arm cannot play, before anything is loaded.
+
+    Raises:
+        SettingError: its actions are of joints.
+    """
+    model = read_config(checkpoint).get("model") if layout_of(checkpoint) == OURS else None
+    action = model.get("action") if isinstance(model, dict) else None
+    kind = action.get("kind", END_EFFECTOR_DELTA) if isinstance(action, dict) else END_EFFECTOR_DELTA
+    if kind in KINDS and kind != END_EFFECTOR_DELTA:
+        raise SettingError(
+            f"{checkpoint} gives actions of the kind {kind}, and the simulator's arm takes a twist of its end "
+            f"effector; measure it on recordings: `dysl_vla replay BAG --checkpoint {checkpoint}` (docs/joint-arms.md)"
+        )
 
 
 def require_bag(path: Path) -> None:

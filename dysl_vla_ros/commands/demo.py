@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from dysl_vla_ros.commands.argument_checks import require_policy
+from dysl_vla_ros.commands.argument_checks import require_policy, require_simulated
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.simulation.tasks import EVALUATION_SEED, TASK_CHOICES, tasks_named
 
@@ -37,6 +37,7 @@ def check(arguments: argparse.Namespace) -> None:
     tasks_named(arguments.tasks)
     if arguments.checkpoint is not None:
         require_policy(arguments.checkpoint)
+        require_simulated(arguments.checkpoint)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from dysl_vla_ros.commands import method_comparison
-from dysl_vla_ros.commands.argument_checks import require_device, require_numbers, require_policy
+from dysl_vla_ros.commands.argument_checks import (
+    require_device,
+    require_numbers,
+    require_policy,
+    require_simulated,
+)
 from dysl_vla_ros.commands.calibrate import add_device_argument
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.conditions import CONDITION_CHOICES, condition_named
@@ -69,6 +74,7 @@ def check(arguments: argparse.Namespace) -> None:
     require_device(arguments.device)
     method_comparison.check(arguments)
     require_policy(arguments.checkpoint, arguments.adapters)
+    require_simulated(arguments.checkpoint)
     runtime_settings(arguments.params, arguments.threshold, arguments.actions_per_inference, arguments.full_depth)
     control_settings(arguments.max_linear_seam)
     condition = condition_named(arguments.condition)

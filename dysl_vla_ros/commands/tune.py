@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     wanted.add_argument(
         "--max-deviation",
         type=float,
-        metavar="MM",
-        help="largest 95th percentile of the deviation from full depth, as replay has it",
+        metavar="LIMIT",
+        help="largest 95th percentile of the deviation from full depth: mm, of joints degrees, as replay has it",
     )
     parser.add_argument("--params", type=Path, help="parameter file to start from (m and weights are kept)")
     parser.add_argument("--out", type=Path, default=Path("tuned"), help="folder for the parameter file and the plot")
@@ -69,15 +69,15 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.checkpoint, arguments.bags, arguments.adapters, arguments.out, settings, force=arguments.force
     )
     tuning, params = tuned.tuning, tuned.out / PARAMS
-    print(f"before: {sentence(tuning.before.figures)}")
-    print(f"choice: {sentence(tuning.choice.figures)}")
+    print(f"before: {sentence(tuning.before.figures, tuned.target.unit)}")
+    print(f"choice: {sentence(tuning.choice.figures, tuned.target.unit)}")
     if tuning.choice.settings == tuned.started_from:
         print("nothing that was tried is better than the settings before")
     print(f"plot: {tuned.out / PAGE}")
     print(f"next: ros2 launch dysl_vla_ros dysl_vla.launch.py params_file:={params} ...")
     if tuning.met:
         return 0
-    reached, unit = ("milliseconds", "ms") if settings.target_ms else (tuned.target.axis, "mm")
+    reached, unit = ("milliseconds", "ms") if settings.target_ms else (tuned.target.axis, tuned.target.unit)
     print(
         f"dysl_vla tune: not met: {tuned.target}; the nearest found has "
         f"{getattr(tuning.choice.figures, reached):.2f} {unit} on held-out runs ({params} holds it)",

@@ -17,5 +17,6 @@ def require_end_effector(action: ActionSpec, doing: str) -> None:
     if action.moves_joints:
         raise SettingError(
             f"{doing} takes actions of the kind end_effector_delta; this policy's are {action.kind} of "
-            f"{', '.join(action.joints)}: use a checkpoint of an end effector"
+            f"{', '.join(action.joints)}: use a checkpoint of an end effector, or measure this one on recordings "
+            "(`dysl_vla replay`, `tune`)"
         )

@@ -84,6 +84,17 @@ class VlaNode:
 
 
 @dataclass(frozen=True)
+class Joints:
+    """What the first node of this package commands joints by, and what it hears of them."""
+
+    command: str  # topic
+    type: str  # of its messages
+    listeners: tuple[str, ...] = ()  # full names of nodes
+    states: str = ""  # topic that the node hears joint states on
+    measured: tuple[str, ...] = ()  # names that were in its messages
+
+
+@dataclass(frozen=True)
 class Mismatch:
     """A publisher and a subscriber that do not hear each other."""
 
@@ -110,6 +121,7 @@ class Snapshot:
     clocks: tuple[tuple[float, float], ...] = ()  # (steady, /clock) of each message heard
     heard: tuple[str, ...] = ()  # topics of which a message came
     doubled: tuple[Doubled, ...] = ()  # of these
+    joints: Joints | None = None  # None: no configured node of this package commands any
 
     @property
     def node(self) -> VlaNode | None:

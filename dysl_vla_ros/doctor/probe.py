@@ -1,13 +1,14 @@
 """Joins the ROS graph for some seconds and notes what is there. The only part of the doctor that imports rclpy."""
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from dysl_vla_ros.control.publishers import watch_window
-from dysl_vla_ros.doctor.graph import Camera, Mismatch, Reading, Snapshot, VlaNode
+from dysl_vla_ros.doctor.graph import Camera, Joints, Mismatch, Reading, Snapshot, VlaNode
 from dysl_vla_ros.doctor.senders import Senders
 from dysl_vla_ros.doctor.start import WITHOUT_LOG_FILE
 from dysl_vla_ros.monitor.kind import full_name, is_vla_node
@@ -25,7 +26,11 @@ IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 ASKED = (
     "use_sim_time", "model.checkpoint", "model.adapters", "model.python", "model.threads",
     "safety.max_arrival_age", "safety.max_stamp_age", "safety.max_clock_skew",
+    "robot.action.kind", "robot.action.names", "robot.action.gripper", "safety.joint.min_position",
+    "safety.joint.max_position", "safety.joint.max_velocity", "safety.joint.max_acceleration",
 )  # fmt: skip
+COMMAND_TYPES = ("trajectory_msgs/msg/JointTrajectory", "std_msgs/msg/Float64MultiArray")
+JOINT_STATES = "sensor_msgs/msg/JointState"
 MOST_CAMERAS = 6  # looked at where none was named
 
 
@@ -99,6 +104,7 @@ class _Look:
         self._topics: dict[str, list[str]] = dict(node.get_topic_names_and_types())
         self._readings: dict[str, list[Reading]] = {}
         self._clocks: list[tuple[float, float]] = []
+        self._joint_names: dict[str, dict[str, None]] = {}  # topic -> names, in the order heard
         self._senders = Senders(watch_window(SafetySettings()))
 
     def snapshot(self, images: Sequence[str], seconds: float, progress: Callable[[float], None]) -> Snapshot:
@@ -115,10 +121,13 @@ class _Look:
         if vla_nodes and (limit := vla_nodes[0].parameters.get("safety.max_arrival_age")):
             self._senders = Senders(watch_window(SafetySettings(max_arrival_age=float(limit))))
         self._listen(cameras, bool(clock_publishers))
-        if seconds > 0.0:
-            states = [topic for topic, types in self._topics.items() if set(types) & set(STATE_TYPES)]
-            self._listen_to_states(self._heard_by(ours, states))
-        listened = self._measure(cameras, seconds, progress)
+        joints = self._joints(ours[:1], names)
+        states = [topic for topic, types in self._topics.items() if set(types) & set(STATE_TYPES)]
+        heard = self._heard_by(ours, states)
+        self._listen_to_states(heard if seconds > 0.0 else [it for it in heard if joints and it == joints.states])
+        listened = self._measure(cameras, seconds, progress, joints.states if joints else "")
+        if joints:
+            joints = dataclasses.replace(joints, measured=tuple(self._joint_names.get(joints.states, ())))
         mismatches, endpoints = self._mismatches()
         return Snapshot(
             rmw=get_rmw_implementation_identifier(),
@@ -135,6 +144,7 @@ class _Look:
             clock_publishers=clock_publishers,
             clocks=tuple(self._clocks),
             heard=tuple(self._senders.topics),
+            joints=joints,
             doubled=self._senders.doubled(
                 self._node.get_publishers_info_by_topic,
                 lambda info: full_name(info.node_name, info.node_namespace),
@@ -152,6 +162,25 @@ class _Look:
         except NodeNameNonExistentError:  # it went while we looked
             return False
         return is_vla_node(full, topics, services)
+
+    def _joints(self, nodes: Sequence[str], names: Sequence[Sequence[str]]) -> Joints | None:
+        """Return what the first of our nodes commands joints by; a recorder that listens counts as somebody."""
+        from rclpy.node import NodeNameNonExistentError
+
+        place = next((place for full, *place in names if full in nodes), None)
+        if place is None:
+            return None
+        try:
+            published = self._node.get_publisher_names_and_types_by_node(*place)
+        except NodeNameNonExistentError:  # it went while we looked
+            return None
+        for topic, types in published:
+            if kind := next((it for it in COMMAND_TYPES if it in types), ""):
+                found = self._node.get_subscriptions_info_by_topic(topic)
+                listeners = {full_name(info.node_name, info.node_namespace) for info in found}
+                states = [name for name, own in self._topics.items() if JOINT_STATES in own]
+                return Joints(topic, kind, tuple(sorted(listeners)), next(iter(self._heard_by(nodes, states)), ""))
+        return None
 
     def _parameters(self, full: str) -> dict[str, Any]:
         from rcl_interfaces.srv import GetParameters
@@ -258,6 +287,7 @@ class _Look:
     def _hear_state(self, topic: str) -> Callable[[Any, Any], None]:
         def hear(message: Any, info: Any) -> None:
             self._senders.heard(topic, info, time.monotonic(), getattr(message, "name", ("",)))
+            self._joint_names.setdefault(topic, {}).update(dict.fromkeys(getattr(message, "name", ())))
 
         return hear
 
@@ -275,10 +305,15 @@ class _Look:
 
         return hear
 
-    def _measure(self, cameras: Sequence[str], seconds: float, progress: Callable[[float], None]) -> float:
+    def _measure(
+        self, cameras: Sequence[str], seconds: float, progress: Callable[[float], None], states: str = ""
+    ) -> float:
         started = last = time.monotonic()
         if seconds <= 0.0:
-            self._spin(lambda: all(self._readings[topic] for topic in cameras), FIRST_IMAGE_LIMIT if cameras else 0.0)
+            self._spin(
+                lambda: all(self._readings[it] for it in cameras) and (not states or states in self._joint_names),
+                FIRST_IMAGE_LIMIT if cameras or states else 0.0,
+            )
             return time.monotonic() - started
         while (left := started + seconds - last) > 0.0:
             self._spin(lambda: False, min(left, 0.2))

@@ -76,7 +76,9 @@ class TuneSettings:
     """What ``tune`` may be told; one of the first two is given."""
 
     target_ms: float | None = None  # largest mean time of an inference; the deviation is made small
-    max_deviation: float | None = None  # mm, largest 95th percentile of the deviation; the time is made small
+    max_deviation: float | None = (
+        None  # mm, of joints degrees; largest 95th percentile of the deviation; the time is made small
+    )
     params: Path | None = None  # parameter file to start from
     trials: int = 160
     inferences: int = 1500  # of the recording that are used, evenly spread

@@ -11,7 +11,6 @@ from dysl_vla_ros.calibration.tuning import Target, Tuning
 from dysl_vla_ros.calibration.tuning import tune as search
 from dysl_vla_ros.calibration.tuning_report import cost_sentence, require_new, write_results
 from dysl_vla_ros.control.chunk_time import require_playable
-from dysl_vla_ros.control.kinds import require_end_effector
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable
 from dysl_vla_ros.jobs.learning_data import paths_of
@@ -19,6 +18,7 @@ from dysl_vla_ros.jobs.settings import AnyPath, Data, TuneSettings
 from dysl_vla_ros.params_file import read_params_file
 from dysl_vla_ros.policy_options import AS_THE_FILES_SAY
 from dysl_vla_ros.recordings.full_depth import full_depth_runs
+from dysl_vla_ros.records.deviation import measures
 from dysl_vla_ros.runs.full_depth import split_runs, thin_out
 from dysl_vla_ros.runtime.cost_model import CostModel, measure_cost
 from dysl_vla_ros.runtime.devices import device_named
@@ -73,7 +73,6 @@ def tune(
     runtime = Runtime.load(str(checkpoint), str(adapters), settings.device, settings.threads, options=options)
     if runtime.dysl is None:
         raise DataError(f"{checkpoint} has no adapters, so nothing can be skipped; run `dysl_vla distill`")
-    require_end_effector(runtime.policy.action, "tuning by a deviation in millimetres")
     start = RuntimeSettings()
     if given:
         require_playable(given.control, runtime.policy.action)
@@ -95,7 +94,7 @@ def tune(
     LOG.info(data)
     cost = measure_cost(runtime, [observation for run in searched for observation in run.observations])
     LOG.info("milliseconds of an inference: %s", cost_sentence(cost))
-    target = Target(settings.target_ms, settings.max_deviation)
+    target = Target(settings.target_ms, settings.max_deviation, measures(runtime.policy.action)[0].unit)
     passes, judges = RememberedPasses(runtime, searched), RememberedPasses(runtime, held_out)
     tuning = search(passes, judges, before, target, cost, trials=settings.trials, seed=settings.seed)
     command = _as_typed(checkpoint, paths, adapters, settings)

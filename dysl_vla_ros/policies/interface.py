@@ -58,8 +58,12 @@ class VlaPolicy(Protocol):
         """Return an observation to warm up with: images of the sizes that the policy is used to."""
         ...
 
-    def prepare(self, observations: Sequence[Observation]) -> tuple[Tensor, StackContext]:
+    def prepare(self, observations: Sequence[Observation], noise: Any = None) -> tuple[Tensor, StackContext]:
         """Do everything before the stack; return its input (B, T, D) and what its layers need beside it.
+
+        Args:
+            observations: B of them.
+            noise: what they will be decoded with, see :meth:`noise`: a leading stack that is a flow step reads it.
 
         Raises:
             InstructionError: see :meth:`check_instruction`.

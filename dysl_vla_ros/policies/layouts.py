@@ -14,6 +14,7 @@ LAYOUTS = {
         "smolvla": "dysl_vla_ros.policies.smolvla:SmolVla",
         "pi0": "dysl_vla_ros.policies.pi0:Pi0",
         "pi05": "dysl_vla_ros.policies.pi0:Pi05",
+        "xvla": "dysl_vla_ros.policies.xvla:XVla",
     },
     OPENVLA: {"openvla": "dysl_vla_ros.policies.openvla_oft:OpenVlaOftPolicy"},
 }

@@ -121,7 +121,7 @@ class OpenVlaOftPolicy(CommonPolicy):
         self.prompt.encode(instruction)
         return ()
 
-    def prepare(self, observations: Sequence[Observation]) -> tuple[Tensor, OpenVlaContext]:
+    def prepare(self, observations: Sequence[Observation], noise: Any = None) -> tuple[Tensor, OpenVlaContext]:
         """Embed observations: (B, T, D); shorter prompts' rows are padded at their end."""
         words = [self.prompt.encode(observation.instruction) for observation in observations]
         state = torch.stack([self._proprioception(observation) for observation in observations])

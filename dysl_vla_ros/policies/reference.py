@@ -380,7 +380,7 @@ class ReferencePolicy(CommonPolicy):
             return ()
         return (f"the policy does not know {unknown:.200}; it was trained on: {'; '.join(self.instructions)}",)
 
-    def prepare(self, observations: Sequence[Observation]) -> tuple[Tensor, ReferenceContext]:
+    def prepare(self, observations: Sequence[Observation], noise: Any = None) -> tuple[Tensor, ReferenceContext]:
         """Embed observations: (B, T, D)."""
         inputs = [self._inputs(observation) for observation in observations]
         images, words, proprioception = zip(*inputs, strict=True)

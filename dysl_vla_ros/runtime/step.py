@@ -209,8 +209,8 @@ class Runtime:
             budgeted = self._budgeted(rule, deadline)
             watch.lap()
 
-            hidden, context = self.policy.prepare([observation])
             noise = self.policy.noise([self._noise_seed()])
+            hidden, context = self.policy.prepare([observation], noise)
             vision = watch.lap()
             result = self._run(hidden, context, budgeted or rule)
             stack = watch.lap()
@@ -300,8 +300,9 @@ class Runtime:
                 for _ in range(WARM_UP_ROUNDS):
                     self._costs = StepCosts()  # those of the last round count, when nothing is cold any more
                     watch = Stopwatch(policy.device)
-                    hidden, context = policy.prepare([observation])
-                    noise, vision = policy.noise([0]), watch.lap()
+                    noise = policy.noise([0])
+                    hidden, context = policy.prepare([observation], noise)
+                    vision = watch.lap()
                     _, shortest = self._timed(FullDepth(), hidden, context, noise)
                     if self.dysl:
                         shortest = self._warm_up_skipping(self.dysl, hidden, context, noise)

@@ -21,6 +21,7 @@ import numpy as np
 from dysl_vla_ros import __version__
 from dysl_vla_ros.errors import ObservationError, WorkerError, WorkerLostError
 from dysl_vla_ros.interfaces import THE_MODEL, FloatArray, Observation, PolicyDescription, StepResult
+from dysl_vla_ros.load_limit import load_limit
 from dysl_vla_ros.policy_options import AS_THE_FILES_SAY, PolicyOptions
 from dysl_vla_ros.robot_contract import RobotContract
 from dysl_vla_ros.settings import ModelSettings, RuntimeSettings
@@ -62,6 +63,7 @@ class WorkerSpec:
     def from_settings(cls, model: ModelSettings, robot: RobotContract | None = None) -> "WorkerSpec":
         """Take the worker's part of the ``model`` settings, and what the user says of the robot."""
         own = {field.name: getattr(model, field.name) for field in dataclasses.fields(cls) if field.name != "options"}
+        own["load_timeout"] = load_limit(model)
         return cls(**own, options=PolicyOptions.of(model, robot or RobotContract()))
 
 

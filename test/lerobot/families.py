@@ -10,7 +10,10 @@ import numpy as np
 import tiny_pi0
 import tiny_pi05
 import tiny_smolvla
+import tiny_xvla
 import torch
+from lerobot.policies.factory import make_pre_post_processors
+from lerobot.policies.utils import prepare_observation_for_inference
 
 from dysl_vla_ros.interfaces import Observation
 from dysl_vla_ros.policies.registry import load_policy
@@ -43,8 +46,8 @@ class Family:
     library: Callable[[Path], Any]  # the library's own policy of a folder
     leads: Callable[[Any], Sequence[torch.nn.Module]]  # of our policy: one module in each leading layer
     experts: Callable[[Any], Sequence[torch.nn.Module]]
-    behind_the_last_keys: Callable[[Any], torch.nn.Module]
-    passes: int
+    passes: int  # of the following stream, at full depth
+    behind_the_last_keys: Callable[[Any], torch.nn.Module] | None = None  # what nobody reads
 
 
 def _smolvla(folder: Path) -> Any:
@@ -58,8 +61,8 @@ def _pi0(tiny: Any, kind: Any) -> Family:
         lambda folder: kind.from_pretrained(folder).eval(),
         lambda p: [it.self_attn.k_proj for it in p._text.layers],
         lambda p: [it.self_attn.q_proj for it in p._expert.layers],
-        lambda p: p._text.layers[-1].mlp,
         tiny.FLOW_STEPS,
+        lambda p: p._text.layers[-1].mlp,
     )
 
 
@@ -70,11 +73,19 @@ FAMILIES = {
         _smolvla,
         lambda p: [it.self_attn.k_proj for it in p.flow.vlm_with_expert.get_vlm_model().text_model.layers],
         lambda p: [it.self_attn.q_proj for it in p.flow.vlm_with_expert.lm_expert.layers],
-        lambda p: p.flow.vlm_with_expert.get_vlm_model().text_model.layers[-1].mlp,
         tiny_smolvla.FLOW_STEPS,
+        lambda p: p.flow.vlm_with_expert.get_vlm_model().text_model.layers[-1].mlp,
     ),
     "pi0": _pi0(tiny_pi0, tiny_pi0.pi0.PI0Policy),
     "pi05": _pi0(tiny_pi05, tiny_pi0.pi05.PI05Policy),
+    "xvla": Family(  # one stack: its later passes follow the first
+        tiny_xvla.write_hub,
+        tiny_xvla.write,
+        tiny_xvla.XVLAPolicy.from_pretrained,
+        lambda p: [],
+        lambda p: [it.attn.qkv for it in p.transformer.blocks],
+        tiny_xvla.FLOW_STEPS - 1,
+    ),
 }
 
 
@@ -91,6 +102,26 @@ def observation(seed: int = 0) -> Observation:
     sizes = {"observation.images.top": (48, 64, 3), "observation.images.wrist": (40, 36, 3)}
     images = {name: random.integers(0, 256, size, dtype=np.uint8) for name, size in sizes.items()}
     return Observation(images, random.normal(size=6, scale=20.0).astype(np.float32), "pick up the red cube")
+
+
+def library_actions(policy: Any, seen: Observation, seed: int, steps: int = 8) -> np.ndarray:
+    """Return (H, A): what the library's control loop plays, by `select_action` and its processors."""
+    own = policy.policy
+    before, behind = make_pre_post_processors(own.config, str(policy.folder.path))
+    own.model.sample_noise = lambda shape, device: policy.noise([seed])
+    torch.manual_seed(seed)  # of a family that asks nobody for its noise
+    own.reset()
+    try:
+        rows = []
+        for _ in range(steps):
+            raw = {name: np.array(image) for name, image in seen.images.items()}
+            raw["observation.state"] = np.array(seen.proprioception)
+            frame = before(prepare_observation_for_inference(raw, CPU, seen.instruction))
+            rows.append(behind(own.select_action(frame)))
+        return torch.cat(rows).float().numpy()
+    finally:
+        del own.model.sample_noise
+        own.reset()
 
 
 def modules(policy: Any, seed: int = 3) -> DyslModules:
@@ -114,12 +145,22 @@ class Calls:
     def __init__(self, family: str, policy: Any) -> None:
         own = FAMILIES[family]
         self.leads, self.experts, self.behind = [0] * 6, [0] * 6, [0]
-        pairs = [(self.leads, own.leads(policy)), (self.experts, own.experts(policy))]
+        behind = [own.behind_the_last_keys(policy)] if own.behind_the_last_keys else []
+        pairs = [(self.leads, own.leads(policy)), (self.experts, own.experts(policy)), (self.behind, behind)]
         self._hooks = [
             module.register_forward_hook(lambda *_, counts=counts, index=index: self._count(counts, index))
-            for counts, found in (*pairs, (self.behind, [own.behind_the_last_keys(policy)]))
+            for counts, found in pairs
             for index, module in enumerate(found)
         ]
+
+    def require(self, executed: Sequence[bool], passes: int) -> None:
+        """Refuse counts other than one lead's pass and ``passes`` of the follower of the layers that ran."""
+        if any(self.leads):
+            assert self.leads == [int(ran) for ran in executed]
+        else:  # the same layers lead and follow
+            passes += 1
+        assert self.experts == [passes * ran for ran in executed]
+        assert self.behind == [0], "what comes after the last keys and values is not computed"
 
     @staticmethod
     def _count(counts: list[int], index: int) -> None:

@@ -58,7 +58,7 @@ def write_hub(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def write(folder: Path, hub: Path, kind: Any = (PI0Config, pi0.PI0Policy)) -> Any:
+def write(folder: Path, hub: Path, kind: Any = (PI0Config, pi0.PI0Policy), **changed: Any) -> Any:
     """Write a checkpoint as ``lerobot-train`` does, and return the policy that was saved."""
     config_class, policy_class = kind
     config = config_class(
@@ -70,6 +70,7 @@ def write(folder: Path, hub: Path, kind: Any = (PI0Config, pi0.PI0Policy)) -> An
             **{name: PolicyFeature(FeatureType.VISUAL, shape) for name, shape in CAMERAS.items()},
         },
         output_features={"action": PolicyFeature(FeatureType.ACTION, (ACTION,))},
+        **changed,
     )  # fmt: skip
     torch.manual_seed(7)
     policy = policy_class(config).eval()

@@ -64,12 +64,12 @@ def config(vlm: Path, **changed: Any) -> SmolVLAConfig:
     return SmolVLAConfig(**(values | changed))
 
 
-def statistics() -> dict[str, dict[str, torch.Tensor]]:
+def statistics(size: int) -> dict[str, dict[str, torch.Tensor]]:
     """Return what a data set would say of state and action, in degrees and percent."""
-    spread = torch.linspace(20.0, 40.0, ACTION)
+    spread = torch.linspace(20.0, 40.0, size)
     return {
-        "observation.state": {"mean": torch.linspace(-5.0, 5.0, STATE), "std": spread},
-        "action": {"mean": torch.linspace(-10.0, 10.0, ACTION), "std": spread},
+        "observation.state": {"mean": torch.linspace(-5.0, 5.0, size), "std": spread},
+        "action": {"mean": torch.linspace(-10.0, 10.0, size), "std": spread},
     }
 
 
@@ -80,6 +80,8 @@ def write(folder: Path, vlm: Path, **changed: Any) -> SmolVLAPolicy:
     for parameter in policy.parameters():
         parameter.data += 0.02 * torch.randn_like(parameter)  # norms are not all ones, biases not zero
     policy.save_pretrained(folder)
-    for processor in make_pre_post_processors(policy.config, dataset_stats=statistics()):
+    for processor in make_pre_post_processors(
+        policy.config, dataset_stats=statistics(policy.config.action_feature.shape[0])
+    ):
         processor.save_pretrained(folder)
     return policy

@@ -30,7 +30,7 @@ class ActionErrors:
         with torch.inference_mode():
             for start in range(0, len(chosen), BATCH):
                 part = chosen[start : start + BATCH]
-                hidden, contexts = zip(*(policy.prepare([observation]) for observation, _ in part), strict=True)
+                hidden, contexts = zip(*(policy.prepare([seen], policy.noise([0])) for seen, _ in part), strict=True)
                 wanted = np.stack([policy.action.normalise(chunk[:m]) for _, chunk in part])
                 self._batches.append((torch.cat(hidden), policy.collate(contexts), wanted))
 

@@ -17,8 +17,8 @@ REMAKE = "name another DySL folder with --adapters, or make it again with `dysl_
 def base(examination: Examination) -> Iterator[Finding]:
     """Check the base checkpoint's files against their hashes; without torch too."""
     folder = examination.checkpoint
-    if _of_lerobot(folder):
-        yield _lerobot(folder)
+    if foreign := _foreign(folder):
+        yield _read_foreign(folder, foreign)
         return
     if fault := hash_fault(folder) or _read_fault(folder):
         yield fail("checkpoint", fault, GET_AGAIN)
@@ -43,6 +43,9 @@ def dysl_folder(examination: Examination) -> Iterator[Finding]:
     if fault := hash_fault(folder):
         yield fail("adapters", fault, REMAKE)
         return
+    if foreign := _foreign(checkpoint):
+        yield _belongs_to_foreign(checkpoint, foreign, folder)
+        return
     if hash_fault(checkpoint) or _read_fault(checkpoint):
         yield warn("adapters", f"{folder}: not compared with a base that is refused", "see the line checkpoint")
         return
@@ -59,6 +62,25 @@ def dysl_folder(examination: Examination) -> Iterator[Finding]:
         static = _part(config, "partition").get("static")
         count = len(static) if isinstance(static, list) else 0
         yield ok("adapters", f"{folder}: belongs to this base, {count} static layers")
+
+
+def _belongs_to_foreign(checkpoint: Path, layout: str, folder: Path) -> Finding:
+    """Compare a DySL folder with the weights of another project's checkpoint, where one file holds these."""
+    from dysl_vla_ros.policies.layouts import LEROBOT
+    from dysl_vla_ros.policies.lerobot.folder import WEIGHTS
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    wanted = str(_part(config, "base").get("sha256", ""))
+    weights = checkpoint / WEIGHTS
+    if layout != LEROBOT or not weights.is_file():
+        return warn(
+            "adapters",
+            f"{folder}: whole, and not compared with {checkpoint}: its weights are several files",
+            "configure the node: the worker compares them when it has read them",
+        )
+    if (found := sha256(weights)) != wanted:
+        return fail("adapters", f"{folder}: made for the base {wanted[:12]}, this checkpoint has {found[:12]}", REMAKE)
+    return ok("adapters", f"{folder}: belongs to this base")
 
 
 def hash_fault(folder: Path) -> str:
@@ -80,26 +102,36 @@ def hash_fault(folder: Path) -> str:
     return ""
 
 
-def _of_lerobot(folder: Path) -> bool:
+def _foreign(folder: Path) -> str:
+    """Return the layout of another project's folder, "" of ours."""
     try:
-        from dysl_vla_ros.policies.layouts import LEROBOT, layout_of
+        from dysl_vla_ros.policies.layouts import OURS, layout_of
     except ImportError:
-        return False  # numpy is missing, which has a line of its own
+        return ""  # numpy is missing, which has a line of its own
     try:
-        return layout_of(folder) == LEROBOT
+        layout = layout_of(folder)
     except CheckpointError:
-        return False  # told as of any folder
+        return ""  # told as of any folder
+    return "" if layout == OURS else layout
 
 
-def _lerobot(folder: Path) -> Finding:
-    """Check a folder of LeRobot's as the worker does before the library sees it; the weights by their header alone."""
-    from dysl_vla_ros.policies.lerobot.folder import read_folder
+def _read_foreign(folder: Path, layout: str) -> Finding:
+    """Check another project's folder as the worker does before anything is loaded; of weights the headers alone."""
+    from dysl_vla_ros.policies.layouts import LEROBOT
+    from dysl_vla_ros.policies.lerobot.folder import read_folder as read_lerobot
+    from dysl_vla_ros.policies.openvla.files import read_folder as read_openvla
 
     try:
-        found = read_folder(folder)
+        if layout == LEROBOT:
+            found = read_lerobot(folder)
+            return ok(
+                "checkpoint", f"{folder}: {found.type} of LeRobot's, {len(found.hashes)} files that fit each other"
+            )
+        shards = read_openvla(folder)
     except CheckpointError as error:
         return fail("checkpoint", str(error), GET_AGAIN)
-    return ok("checkpoint", f"{folder}: {found.type} of LeRobot's, {len(found.hashes)} files that fit each other")
+    sets = ", ".join(shards.statistics)
+    return ok("checkpoint", f"{folder}: OpenVLA-OFT, {len(shards.weights)} files of weights, statistics of {sets}")
 
 
 def _part(config: dict[str, Any], name: str) -> dict[str, Any]:

@@ -14,13 +14,27 @@ from dysl_vla_ros.policies.lerobot.folder import ACTION, STATE, WEIGHTS, LeRobot
 BYTES = {"fp32": 4, "bf16": 2}  # a weight
 # part -> tensors of its layers, by their names
 LAYERS = {
-    "stack": re.compile(r"(?:text_model|language_model)\.layers\.(\d+)\."),
+    "stack": re.compile(r"(?:(?:text_model|language_model)\.layers|model\.transformer\.blocks)\.(\d+)\."),
     "expert": re.compile(r"(?:lm_expert|gemma_expert\.model)\.layers\.(\d+)\."),
 }
-STEPS = {"smolvla": "num_steps", "pi0": "num_inference_steps", "pi05": "num_inference_steps"}
+STEPS = {
+    "smolvla": "num_steps", "pi0": "num_inference_steps", "pi05": "num_inference_steps", "xvla": "num_denoising_steps"
+}  # fmt: skip
+
+
+def _expert(steps: int) -> tuple[str, str, int]:
+    """Return the name of the following stream, the part that its layers are, and its passes at full depth."""
+    return "expert", "expert", steps
+
+
+def _later_steps(steps: int) -> tuple[str, str, int]:
+    return "later_steps", "stack", steps - 1  # the first flow step leads
+
+
+FOLLOWERS = {"xvla": _later_steps}
 HUB = {
     "smolvla": "configuration, tokenizer and processor of vlm_model_name", "pi0": "google/paligemma-3b-pt-224",
-    "pi05": "google/paligemma-3b-pt-224",
+    "pi05": "google/paligemma-3b-pt-224", "xvla": "facebook/bart-large",
 }  # fmt: skip
 
 
@@ -44,8 +58,9 @@ def explain(path: Path) -> dict[str, Any]:
         "memory_bytes": {name: size * total for name, size in BYTES.items()},
         "layers": {"total": _depth(folder, "stack"), "skippable": max(_depth(folder, "stack") - 2, 0)},
         "streams": [
-            {"name": part, "layers": _depth(folder, part), "width": _width(folder, part), "passes": passes}
-            for part, passes in (("stack", 1), ("expert", steps))
+            {"name": name, "layers": _depth(folder, part), "width": _width(folder, part), "passes": passes}
+            for name, part, passes in (("stack", "stack", 1), FOLLOWERS.get(folder.type, _expert)(steps))
+            if passes
         ],
         "cameras": {name: list(shape) for name, shape in folder.cameras.items()},
         "state": {"values": folder.state_size, "normalised": folder.modes[STATE]},
@@ -81,6 +96,6 @@ def _depth(folder: LeRobotFolder, part: str) -> int:
 def _width(folder: LeRobotFolder, part: str) -> int:
     """Return the width of a part's hidden state: what its layers' first projection takes in."""
     for name, shape in folder.shapes.items():
-        if LAYERS[part].search(name) and name.endswith("self_attn.q_proj.weight"):
+        if LAYERS[part].search(name) and name.endswith(("self_attn.q_proj.weight", ".attn.qkv.weight")):
             return shape[-1]
     return 0

@@ -27,6 +27,7 @@ STEPS = frozenset(
         "rename_observations_processor", "to_batch_processor", "device_processor", "tokenizer_processor",
         "normalizer_processor", "unnormalizer_processor", "relative_actions_processor", "absolute_actions_processor",
         "smolvla_new_line_processor", "pi0_new_line_processor", "pi05_prepare_state_tokenizer_processor_step",
+        "xvla_image_scale", "xvla_image_to_float", "xvla_imagenet_normalize", "xvla_add_domain_id",
     }
 )  # fmt: skip
 NORMALIZERS = {PREPROCESSOR: "normalizer_processor", POSTPROCESSOR: "unnormalizer_processor"}

@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout
 from importlib import metadata
 from pathlib import Path
@@ -20,10 +20,20 @@ from dysl_vla_ros.policy_options import PolicyOptions
 
 FIRST, BEHIND = (0, 6, 1), (0, 7)  # LeRobot's versions that were tested: from, up to but not
 RANGE = "lerobot>=0.6.1,<0.7"
-INSTALL = f"pip install 'lerobot[smolvla,pi]{RANGE.removeprefix('lerobot')}'"
+INSTALL = f"pip install 'lerobot[smolvla,pi,xvla]{RANGE.removeprefix('lerobot')}'"
 OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
 NAMED = 4  # tensors at fault that are named, of as many as there are
+# what a robot does without, of the configurations that have it: real-time chunking, and a compiled model of one shape
+WITHOUT = {"rtc_config": None, "compile_model": False}
 DTYPES = {None: "", torch.float32: "float32", torch.bfloat16: "bfloat16"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Keys:
+    """How a library's loader names the tensors of a file."""
+
+    renamed: Callable[[Any, dict[str, Tensor]], dict[str, Tensor]]  # (policy, by the file's names) -> by the policy's
+    unused: tuple[str, ...] = ()  # of the file's, that the loader leaves out
 
 
 def require_library(path: Path) -> str:
@@ -89,12 +99,12 @@ def read_configuration(folder: LeRobotFolder, changed: Mapping[str, Any]) -> Any
         )
     try:
         with draccus.config_type("json"):
-            return draccus.decode(kind, values | dict(changed))
+            return draccus.decode(kind, values | {it: WITHOUT[it] for it in WITHOUT if it in known} | dict(changed))
     except Exception as error:  # whatever the library has against it
         raise CheckpointError(f"{folder.path / CONFIG}: {_line(error)}; {MEND}") from error
 
 
-def make_policy(folder: LeRobotFolder, configuration: Any, kind: Any, named: str) -> Any:
+def make_policy(folder: LeRobotFolder, configuration: Any, kind: Any, named: str, keys: Keys) -> Any:
     """Build and load the library's policy, and compare all of it with the file.
 
     Args:
@@ -102,6 +112,7 @@ def make_policy(folder: LeRobotFolder, configuration: Any, kind: Any, named: str
         configuration: see :func:`read_configuration`.
         kind: the library's class.
         named: what the configuration wants from a hub, for messages.
+        keys: how the library's loader names the file's tensors.
 
     Raises:
         CheckpointError: a tensor is missing, left over, of another shape or value; not enough memory; no such hub.
@@ -119,7 +130,7 @@ def make_policy(folder: LeRobotFolder, configuration: Any, kind: Any, named: str
         if "out of memory" in str(error) or "not enough memory" in str(error):
             raise CheckpointError(f"{file}: out of memory on {configuration.device}: {_line(error)}") from error
         raise CheckpointError(f"{file} does not fit {CONFIG}: {_line(error)}; {MEND}") from error
-    _require_same(file, policy)
+    _require_same(file, policy, keys)
     return policy.eval().requires_grad_(False)
 
 
@@ -165,37 +176,38 @@ def _require_finite(file: Path) -> None:
         raise CheckpointError(f"{file} is {looks_like(file)}: {error}; {MEND}") from error
 
 
-def _require_same(file: Path, policy: Any) -> None:
+def _require_same(file: Path, policy: Any, keys: Keys) -> None:
     """Refuse a policy that is not the file's: the library passes much over without a word."""
     from safetensors import safe_open
 
     faults = []
     with safe_open(file, framework="pt") as tensors:
-        origins = _origins(policy, list(tensors.keys()))
+        origins = _origins(policy, list(tensors.keys()), keys)
         for name, value in policy.state_dict().items():
             if name not in origins:
                 faults.append(f"'{name}' is missing")
             elif not _same(tensors.get_tensor(origins[name]), value):
                 faults.append(f"'{name}' is not what the file has")
         used = {origin for name, origin in origins.items() if name in policy.state_dict()}
-        faults += [f"'{name}' is not of this model" for name in sorted(tensors.keys()) if name not in used]
+        left = sorted(set(tensors.keys()) - used - set(keys.unused))
+        faults += [f"'{name}' is not of this model" for name in left]
     if faults:
         more = f" and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
         raise CheckpointError(f"{file} does not fit {CONFIG}: {'; '.join(faults[:NAMED])}{more}; {MEND}")
 
 
-def _origins(policy: Any, names: list[str]) -> dict[str, str]:
+def _origins(policy: Any, names: list[str], keys: Keys) -> dict[str, str]:
     """Return parameter -> the file's tensor that the library's own renaming makes it of, told by sending numbers."""
-    numbers = {name: torch.tensor(number) for number, name in enumerate(names)}
-    if rename := getattr(policy, "_fix_pytorch_state_dict_keys", None):
-        numbers = rename(numbers, policy.config)
+    numbers = keys.renamed(policy, {name: torch.tensor([[number]]) for number, name in enumerate(names)})
     return {
         name if name.startswith("model.") else f"model.{name}": names[int(number)] for name, number in numbers.items()
     }
 
 
 def _same(own: Tensor, loaded: Tensor) -> bool:
-    return own.shape == loaded.shape and torch.equal(own.to(loaded.device, loaded.dtype), loaded)
+    """Return whether a parameter is the file's tensor, or that turned over: a loader may do so with a projection."""
+    given = own.to(loaded.device, loaded.dtype)
+    return torch.equal(given, loaded) or (own.ndim == 2 and torch.equal(given.T, loaded))
 
 
 def _line(error: BaseException) -> str:

@@ -15,16 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dysl_vla_ros.errors import CheckpointError, InstructionError, SettingError
+from dysl_vla_ros.errors import CheckpointError, ContractError, InstructionError, ObservationError, SettingError
 from dysl_vla_ros.files import sha256
 from dysl_vla_ros.interfaces import FloatArray, Observation
-from dysl_vla_ros.policies.contract_meaning import Meaning, meaning_of
+from dysl_vla_ros.policies.contract_meaning import Meaning, contract_draft, meaning_of
 from dysl_vla_ros.policies.identity import hash_of
 from dysl_vla_ros.policies.interface import CommonPolicy
 from dysl_vla_ros.policies.lerobot.folder import ACTION, STATE, WEIGHTS, LeRobotFolder, center_and_scale, read_folder
 from dysl_vla_ros.policies.lerobot.keys import LayerKeys
 from dysl_vla_ros.policies.lerobot.library import (
     DTYPES,
+    Keys,
     make_policy,
     make_processors,
     read_configuration,
@@ -32,6 +33,7 @@ from dysl_vla_ros.policies.lerobot.library import (
     tokenizer_folder,
     versions,
 )
+from dysl_vla_ros.policies.lerobot.relative import relative_faults
 from dysl_vla_ros.policy_options import AS_THE_FILES_SAY, PolicyOptions
 from dysl_vla_ros.skipping.stack import Layer, StackResult, full_result
 from dysl_vla_ros.skipping.streams import Bridge, Stream, follow, no_bridge
@@ -49,6 +51,7 @@ class LeRobotContext:
     token_mask: Tensor | None = None  # (B, T) bool
     given: dict[str, Any] = field(default_factory=dict)  # what the family's layers need beside the hidden state
     kept: list[Any] = field(default_factory=list)  # (L,) what each leading layer left; overwritten by its next run
+    noise: Any = None  # (B, H, A) that decoding will begin at, where the leading layers read it
 
 
 class LeRobotPolicy(CommonPolicy):
@@ -59,6 +62,7 @@ class LeRobotPolicy(CommonPolicy):
     library: str  # module:class
     hub_name: str  # what the checkpoint has from a hub, in words
     tokenizer_files: tuple[str, ...] = ("tokenizer_config.json",)  # that model.tokenizer must have
+    unused: tuple[str, ...] = ()  # tensors of the file that the library's loader leaves out
     steps_field: str  # of the library's configuration: the number of flow steps
     streams: tuple[Stream, ...]
     layers: Sequence[Layer]
@@ -92,7 +96,7 @@ class LeRobotPolicy(CommonPolicy):
         if dtype not in DTYPES:
             raise SettingError(f"model.dtype: {cls.family} computes in float32 or bfloat16, not in {dtype}")
         tokenizer = tokenizer_folder(options, cls.tokenizer_files, cls.hub_name)
-        changed: dict[str, Any] = {"device": str(device), "rtc_config": None, "compile_model": False}
+        changed: dict[str, Any] = {"device": str(device)}
         if options.flow_steps:
             changed[cls.steps_field] = options.flow_steps
         configuration = read_configuration(folder, changed | cls.changes(folder, dtype, tokenizer))
@@ -100,10 +104,12 @@ class LeRobotPolicy(CommonPolicy):
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             module, _, name = cls.library.partition(":")
             kind = getattr(importlib.import_module(module), name)
-            loaded = make_policy(folder, configuration, kind, cls.hub_name)
+            loaded = make_policy(folder, configuration, kind, cls.hub_name, Keys(cls.renamed, cls.unused))
             cls.convert(loaded, folder, dtype)
             processors = make_processors(folder, str(device), tokenizer, cls.hub_name)
             policy = cls(folder, meaning, loaded, processors)
+            if faults := relative_faults(policy._relative, meaning):
+                raise ContractError("; ".join(faults), contract_draft(folder, options.robot, configuration.chunk_size))
             policy.base_hash = _base_hash(policy, tokenizer)
             policy.check_against_library()
         return policy
@@ -118,6 +124,12 @@ class LeRobotPolicy(CommonPolicy):
     @classmethod
     def convert(cls, policy: Any, folder: LeRobotFolder, dtype: torch.dtype | None) -> None:
         """Cast what the library's loader does not: nothing, in most families."""
+
+    @classmethod
+    def renamed(cls, policy: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return a file's tensors by the names that the library's loader gives them."""
+        rename = getattr(policy, "_fix_pytorch_state_dict_keys", None)
+        return rename(tensors, policy.config) if rename else tensors
 
     def modules(self) -> Mapping[str, Sequence[nn.Module]]:
         """Return modules by part, for the count of weights; ``stack`` are the leading layers'."""
@@ -146,7 +158,7 @@ class LeRobotPolicy(CommonPolicy):
         center, _ = center_and_scale(self.folder.modes[STATE], self.folder.statistics[STATE], self.folder.state_size)
         return Observation(images, np.array(center, dtype=np.float32), "pick up the object")
 
-    def prepare(self, observations: Sequence[Observation]) -> tuple[Tensor, LeRobotContext]:
+    def prepare(self, observations: Sequence[Observation], noise: Any = None) -> tuple[Tensor, LeRobotContext]:
         """Turn observations into tensors as the library's own control loop does, and embed them: (B, T, D)."""
         for observation in observations:
             self.check_instruction(observation.instruction)
@@ -154,7 +166,7 @@ class LeRobotPolicy(CommonPolicy):
         together: dict[str, Any] = {name: torch.cat([frame[name] for frame in frames]) for name in self._keys}
         together["task"] = [observation.instruction for observation in observations]
         state = together[STATE]
-        context = LeRobotContext(self.preprocessor(together), state, kept=[None] * len(self.layers))
+        context = LeRobotContext(self.preprocessor(together), state, kept=[None] * len(self.layers), noise=noise)
         return self.embed(context), context
 
     @staticmethod
@@ -170,9 +182,21 @@ class LeRobotPolicy(CommonPolicy):
         from lerobot.policies.utils import prepare_observation_for_inference
 
         values = self.require_served(observation).copy()
+        if getattr(self.config, "resize_imgs_with_padding", ...) is None:
+            self._require_sizes(observation)
         # copies: a picture may be a read-only view of memory that is written again after this step
         images = {camera: np.array(observation.images[camera], order="C") for camera in self.folder.cameras}
         return prepare_observation_for_inference(images | {STATE: values}, self.device, observation.instruction)
+
+    def _require_sizes(self, observation: Observation) -> None:
+        """Refuse a picture of another size than in training, where nothing resizes it."""
+        for name, (_, *trained) in self.folder.cameras.items():
+            found = list(observation.images[name].shape[:2])
+            if found != trained:
+                raise ObservationError(
+                    f"the picture of {name} is {found[1]} x {found[0]} px; this checkpoint resizes none and was "
+                    f"trained on {trained[1]} x {trained[0]}"
+                )
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """Return (B, H, largest A) from each seed, drawn on the CPU: the same on every device."""
@@ -259,12 +283,18 @@ class LeRobotPolicy(CommonPolicy):
             f"{self.folder.path}: adapters of a {self.family} policy cannot be trained by this version"
         )
 
-    def reference_chunk(self, observation: Observation, noise: Any) -> Tensor:
-        """Return the normalised actions (B, H, A) of the library's own call, with the same noise."""
+    def reference_chunk(self, observation: Observation, seed: int) -> Tensor:
+        """Return the normalised actions (B, H, A) of the library's own call, its noise drawn from the same seed."""
         self.policy.reset()
         batch = self.preprocessor({**self._frame(observation), "task": [observation.instruction]})
-        chunk: Tensor = self.policy.predict_action_chunk(batch, noise=noise)
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            chunk = self.library_chunk(batch, seed)
         self.policy.reset()
+        return chunk
+
+    def library_chunk(self, batch: Mapping[str, Any], seed: int) -> Tensor:
+        """Return what the library's own call makes of a batch: with our noise, where it takes any."""
+        chunk: Tensor = self.policy.predict_action_chunk(batch, noise=self.noise([seed]))
         return chunk
 
     def check_against_library(self) -> None:
@@ -280,11 +310,11 @@ class LeRobotPolicy(CommonPolicy):
         try:
             with torch.inference_mode():
                 noise = self.noise([1])
-                hidden, context = self.prepare([observation])
+                hidden, context = self.prepare([observation], noise)
                 for layer in self.layers:
                     hidden = layer(hidden, context)
                 own, _ = self.decode(full_result(hidden, len(self.layers)), context, None, noise, no_bridge)
-                theirs = self.reference_chunk(observation, noise)
+                theirs = self.reference_chunk(observation, 1)
                 physical = self.actions(own, context)
         except Exception as error:
             if isinstance(error, torch.OutOfMemoryError):
