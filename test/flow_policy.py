@@ -86,15 +86,34 @@ class FlowPolicy(CommonPolicy):
     def decode(
         self, result: StackResult, context: FlowContext, state: None, noise: Tensor, bridge: Bridge
     ) -> tuple[Tensor, None]:
+        actions = noise
+        for step in range(STEPS):
+            actions = actions + self._velocity(result, context, actions, step, bridge) / STEPS
+        return actions, None
+
+    def halfway(
+        self, result: StackResult, context: FlowContext, state: None, noise: Tensor, moment: float, bridge: Bridge
+    ) -> tuple[Tensor, int]:
+        actions, taken = noise, int(moment * STEPS)
+        for step in range(taken):
+            actions = actions + self._velocity(result, context, actions, step, bridge) / STEPS
+        return actions, taken
+
+    def probe(
+        self, result: StackResult, context: FlowContext, state: None, noise: Tensor, halfway: tuple[Tensor, int],
+        bridge: Bridge,
+    ) -> Tensor:  # fmt: skip
+        return self._velocity(result, context, *halfway, bridge)
+
+    def _velocity(
+        self, result: StackResult, context: FlowContext, actions: Tensor, step: int, bridge: Bridge
+    ) -> Tensor:
         def run(index: int, hidden: Tensor) -> Tensor:
             return self.experts[index](hidden, context.kept[index], memory_key_padding_mask=~context.token_mask)
 
-        actions = noise
-        for step in range(STEPS):
-            moment = torch.full_like(actions[..., :1], step / STEPS)
-            hidden = self.enter(torch.cat([actions, moment], dim=-1))
-            actions = actions + self.leave(follow(result.plan, hidden, run, "expert", bridge)) / STEPS
-        return actions, None
+        moment = torch.full_like(actions[..., :1], step / STEPS)
+        hidden = self.enter(torch.cat([actions, moment], dim=-1))
+        return self.leave(follow(result.plan, hidden, run, "expert", bridge))
 
     def collate(self, contexts: Sequence[FlowContext]) -> FlowContext:
         return FlowContext(torch.cat([context.token_mask for context in contexts]))

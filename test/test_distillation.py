@@ -15,12 +15,13 @@ from dysl_vla_ros.calibration.threshold_search import (
     set_tolerated_error,
 )
 from dysl_vla_ros.distillation import activations, stages
-from dysl_vla_ros.distillation.activations import Activations, inputs_of, record_activations, teacher_pass
+from dysl_vla_ros.distillation.activations import Activations, record_activations, teacher_pass
 from dysl_vla_ros.distillation.judging import ERROR_FLOOR, TOLERATED, Judge
+from dysl_vla_ros.distillation.losses import action_error
 from dysl_vla_ros.distillation.passes import (
-    action_error,
     decided_pass,
     hard_pass,
+    inputs_of,
     sample_positions,
     skip_loss,
     soft_pass,

@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from dysl_vla_ros.distillation.activations import inputs_of, record_activations
-from dysl_vla_ros.distillation.passes import decided_pass, hard_pass, start_layer
+from dysl_vla_ros.distillation.activations import record_activations
+from dysl_vla_ros.distillation.passes import decided_pass, hard_pass, inputs_of, start_layer
 from dysl_vla_ros.distillation.stages import Distillation, DistillationSettings
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.skipping.depth_rules import FixedPlan

@@ -9,7 +9,7 @@ decoded anew with the memory of its own replay. Everything else, guidance includ
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -45,12 +45,40 @@ class RememberedStep:
 class _Moment:
     """What is known of one observation."""
 
+    run: int
     number: int  # of the inference in its run
-    hidden: Tensor
-    context: StackContext
+    seen: tuple[Tensor, StackContext] | None = None  # what vision made of it; None: it is looked at anew
     probabilities: dict[tuple[Way, int], float] = field(default_factory=dict)  # (way before the block, layer)
     actions: dict[Way, FloatArray] = field(default_factory=dict)  # at a way's end, (H, A); without a memory
     results: dict[Way, StackResult] = field(default_factory=dict)  # of a way; with a memory
+
+
+class Passes(Protocol):
+    """What thresholds are searched on: runs, and what other settings would have done on them."""
+
+    runs: tuple[FullDepthRun, ...]
+
+    @property
+    def partition(self) -> LayerPartition:
+        """Which layers may be skipped, and where."""
+        ...
+
+    @property
+    def action(self) -> ActionSpec:
+        """What the policy's actions are."""
+        ...
+
+    def replay(self, settings: RuntimeSettings, runs: Sequence[int] | None = None) -> Iterator[RememberedStep]:
+        """Replay runs under settings, see :meth:`RememberedPasses.replay`."""
+        ...
+
+    def at_floor(self, m: int) -> Iterator[tuple[FloatArray, FloatArray]]:
+        """Yield for each run chunks and skip probabilities at the floor, see :meth:`RememberedPasses.at_floor`."""
+        ...
+
+    def outputs(self) -> FloatArray:
+        """Return what controllers say, see :meth:`RememberedPasses.outputs`."""
+        ...
 
 
 class RememberedPasses:
@@ -60,21 +88,20 @@ class RememberedPasses:
         computed: passes that really ran.
     """
 
-    def __init__(self, runtime: Runtime, runs: Sequence[FullDepthRun]) -> None:
-        """Prepare every observation (vision) once."""
+    def __init__(self, runtime: Runtime, runs: Sequence[FullDepthRun], *, prepared: bool = True) -> None:
+        """Look at ``runs``; ``prepared``: vision runs once and its outcome is kept, else anew for each pass."""
         assert runtime.dysl is not None, "there is nothing to tune without adapters"
         self.runs, self.policy, self.computed = tuple(runs), runtime.policy, 0
         self.dysl: DyslFolder = runtime.dysl
         self._remembers = self.policy.initial_state() is not None
         self._stack = SkippableStack(self.policy.layers)
-        with torch.inference_mode():
-            self._moments = [
-                [
-                    _Moment(number, *self.policy.prepare([seen], self._noise(number)))
-                    for number, seen in enumerate(run.observations)
-                ]
-                for run in self.runs
-            ]
+        assert prepared or not self._remembers, "what is decoded later needs its context"
+        self._moments = [
+            [_Moment(index, number) for number in range(len(run.chunks))] for index, run in enumerate(self.runs)
+        ]
+        if prepared:
+            for moment in (own for moments in self._moments for own in moments):
+                moment.seen = self._seen(moment)
 
     @property
     def partition(self) -> LayerPartition:
@@ -166,19 +193,29 @@ class RememberedPasses:
         if way not in moment.results:
             self.computed += 1
             with torch.inference_mode():
-                moment.results[way] = self._stack.run(moment.hidden, moment.context, FullDepth())
+                moment.results[way] = self._stack.run(*self._seen(moment), FullDepth())
         return self._at_end(moment, way, state)
 
     def _at_end(self, moment: _Moment, way: Way, state: Any) -> tuple[FloatArray, Any]:
         if not self._remembers:
             return moment.actions[way], state
-        return self._decoded(moment, moment.results[way], state)
+        return self._decoded(moment, self._seen(moment)[1], moment.results[way], state)
 
-    def _decoded(self, moment: _Moment, result: StackResult, state: Any) -> tuple[FloatArray, Any]:
+    def _seen(self, moment: _Moment) -> tuple[Tensor, StackContext]:
+        """Return what vision makes of an observation."""
+        if moment.seen is not None:
+            return moment.seen
+        with torch.inference_mode():
+            seen = self.runs[moment.run].observations[moment.number]
+            return self.policy.prepare([seen], self._noise(moment.number))
+
+    def _decoded(
+        self, moment: _Moment, context: StackContext, result: StackResult, state: Any
+    ) -> tuple[FloatArray, Any]:
         with torch.inference_mode():
             noise = self._noise(moment.number)
-            normalised, state = self.policy.decode(result, moment.context, state, noise, self.dysl.modules.bridge)
-            return self.policy.actions(normalised, moment.context)[0], state
+            normalised, state = self.policy.decode(result, context, state, noise, self.dysl.modules.bridge)
+            return self.policy.actions(normalised, context)[0], state
 
     def _noise(self, number: int) -> Any:
         """Return what the inference of this number in its run draws."""
@@ -190,13 +227,14 @@ class RememberedPasses:
             return way
         self.computed += 1
         rule = _RememberingRule(self.dysl, threshold, points, moment.probabilities)
+        hidden, context = self._seen(moment)
         with torch.inference_mode():
-            result = self._stack.run(moment.hidden, moment.context, rule)
+            result = self._stack.run(hidden, context, rule)
         way = rule.finished_way()
         if self._remembers:
             moment.results[way] = replace(result, resume_point=None)  # nothing is resumed here
         else:
-            moment.actions[way], _ = self._decoded(moment, result, None)
+            moment.actions[way], _ = self._decoded(moment, context, result, None)
         return way
 
     def _known_way(self, moment: _Moment, points: Way, threshold: float) -> Way | None:

@@ -20,7 +20,7 @@ from dysl_vla_ros.calibration.guidance_values import (
     trace_continuity,
     verify_threshold,
 )
-from dysl_vla_ros.calibration.remembered_passes import RememberedPasses
+from dysl_vla_ros.calibration.remembered_passes import Passes
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
 
@@ -72,7 +72,7 @@ class SearchSpace:
         outputs: of the controllers, along the deepest and the shallowest way, rising, and what none goes beyond.
     """
 
-    def __init__(self, passes: RememberedPasses, before: RuntimeSettings, no_band: float = NO_DEAD_BAND) -> None:
+    def __init__(self, passes: Passes, before: RuntimeSettings, no_band: float = NO_DEAD_BAND) -> None:
         """Measure the scales: controllers' outputs, continuity.
 
         m and the weights of rotation and gripper are those of ``before``; ``no_band`` is written for no dead band.

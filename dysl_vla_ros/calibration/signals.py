@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dysl_vla_ros.calibration.remembered_passes import RememberedPasses
+from dysl_vla_ros.calibration.remembered_passes import Passes, RememberedPasses
 from dysl_vla_ros.interfaces import FloatArray
 from dysl_vla_ros.runs.full_depth import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
@@ -30,7 +30,7 @@ class Signal:
     worst_tenth_caught: float | None  # share of the worst tenth of the steps among the top 30% by the signal
 
 
-def measure_signals(passes: RememberedPasses, m: int) -> dict[str, Signal]:
+def measure_signals(passes: Passes, m: int) -> dict[str, Signal]:
     """Hold every signal against the floor's error, over all inferences of the runs.
 
     Guidance observes what was played at full depth; the candidate is the floor's action.

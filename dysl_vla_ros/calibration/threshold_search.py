@@ -11,20 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from dysl_vla_ros.calibration.remembered_passes import RememberedPasses, RememberedStep
+from dysl_vla_ros.calibration.remembered_passes import Passes, RememberedPasses, RememberedStep
 from dysl_vla_ros.calibration.search import SearchSpace
 from dysl_vla_ros.calibration.search import front as front_of
 from dysl_vla_ros.calibration.search import search as search_for
 from dysl_vla_ros.calibration.signals import ERROR_FLOOR, Signal, measure_signals
+from dysl_vla_ros.calibration.tolerated import REMEMBERED_AT, set_tolerated_error
 from dysl_vla_ros.interfaces import FloatArray
 from dysl_vla_ros.runs.full_depth import FullDepthRun
 from dysl_vla_ros.runtime.folder import CALIBRATED
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import AT_FLOOR, WARMUP, GuidanceSettings, RuntimeSettings, SkippingSettings
-from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 
-REMEMBERED_AT = 0.05  # action L1, normalised: the tolerated error that controllers are at while passes are remembered
 TOLERATED_QUANTILES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 """Of the floor's errors; and the share that skips, of what controllers say at the floor."""
 PLAIN = {"factor": 4.0, "stride": "integral", "band": 0.0, "verify_on": "any", "share": 0.05, "warmup": 0}
@@ -76,22 +75,27 @@ class Search:
     signals: dict[str, Signal]  # what each knows of the floor's error, on the same runs
 
 
-def set_tolerated_error(modules: DyslModules, error: float) -> None:
-    """Shift every controller so that its probability is one half where it foresees exactly ``error``."""
-    offset = float(np.log(error + ERROR_FLOOR))
-    for controller in modules.controllers.values():
-        controller.offset.fill_(offset)  # type: ignore[operator]  # ModuleDict forgets what it holds
-
-
 def search(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, target: float, seed: int = 0) -> Search:
-    """Try thresholds; the best is the one of the front of least error at no more than ``target`` mean layer calls.
-
-    Leaves the controllers of ``runtime`` set to the choice. Where none comes down to the target, the shallowest.
-    """
+    """Try thresholds (:func:`search_passes`) and leave the controllers of ``runtime`` set to the choice."""
     assert runtime.dysl is not None, "there is nothing to search without adapters"
     modules = runtime.dysl.modules
     set_tolerated_error(modules, REMEMBERED_AT)
-    passes = RememberedPasses(runtime, runs)
+    found = search_passes(RememberedPasses(runtime, runs), m, target, seed)
+    set_tolerated_error(modules, found.best.tolerated_error)
+    return found
+
+
+def search_passes(passes: Passes, m: int, target: float, seed: int = 0) -> Search:
+    """Try thresholds; the best is the one of the front of least error at no more than ``target`` mean layer calls.
+
+    Where none comes down to the target, the shallowest.
+
+    Args:
+        passes: with controllers at :data:`REMEMBERED_AT`.
+        m: actions played of each chunk.
+        target: mean layer calls that are wanted.
+        seed: of the search.
+    """
     space = SearchSpace(passes, RuntimeSettings(actions_per_inference=m), no_band=0.0)
     trials: list[Trial] = []
 
@@ -112,9 +116,7 @@ def search(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, target: float
         best=lambda trial: f"layers={trial.layers:.1f}, error={trial.error:.4f}",
     )
     signals = measure_signals(passes, m)
-    best = choose(trials, target)
-    set_tolerated_error(modules, best.tolerated_error)
-    return Search(best, front(trials), signals)
+    return Search(choose(trials, target), front(trials), signals)
 
 
 def _starts(quantiles: Sequence[float], trials: Sequence[Trial], target: float) -> Iterator[dict[str, Any]]:
@@ -169,7 +171,7 @@ def front(trials: Sequence[Trial]) -> list[Trial]:
     return front_of(trials, lambda trial: trial.layers, lambda trial: trial.error)
 
 
-def tolerated_errors(passes: RememberedPasses, m: int) -> list[float]:
+def tolerated_errors(passes: Passes, m: int) -> list[float]:
     """Return the errors to tolerate that are tried first.
 
     Quantiles of the floor's own errors, for controllers that foresee them; and what lets a share of the controllers'
@@ -204,7 +206,7 @@ def tolerated_at(threshold: float) -> float:
     return float((REMEMBERED_AT + ERROR_FLOOR) * np.exp(-moved) - ERROR_FLOOR)
 
 
-def replay(passes: RememberedPasses, m: int, tolerated: float, guidance: GuidanceSettings) -> Trial:
+def replay(passes: Passes, m: int, tolerated: float, guidance: GuidanceSettings) -> Trial:
     """Replay the runs under one set of thresholds.
 
     Args:
@@ -229,7 +231,7 @@ def replay(passes: RememberedPasses, m: int, tolerated: float, guidance: Guidanc
     )
 
 
-def _errors(passes: RememberedPasses, steps: Sequence[RememberedStep], m: int) -> FloatArray:
+def _errors(passes: Passes, steps: Sequence[RememberedStep], m: int) -> FloatArray:
     """Return the L1 of the played actions of each step to full depth's, normalised (n,)."""
     given = passes.action.normalise(np.stack([step.actions[:m] for step in steps]))
     wanted = passes.action.normalise(np.concatenate([run.chunks[:, :m] for run in passes.runs]))

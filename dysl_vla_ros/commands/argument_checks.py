@@ -13,8 +13,9 @@ from typing import Any
 from dysl_vla_ros.errors import BagError, DataError, SettingError
 from dysl_vla_ros.interfaces import END_EFFECTOR_DELTA, KINDS
 from dysl_vla_ros.jobs.learning_data import DataSettings, kind_of
+from dysl_vla_ros.params_file import read_params_file
 from dysl_vla_ros.policies.checkpoint import read_config
-from dysl_vla_ros.policies.layouts import OPENVLA, OURS, layout_of
+from dysl_vla_ros.policies.layouts import LEROBOT, OPENVLA, OURS, layout_of
 from dysl_vla_ros.policies.openvla.files import read_folder
 from dysl_vla_ros.settings import ModelSettings, build
 from dysl_vla_ros.simulation.tasks import require_learnable, tasks_named
@@ -35,7 +36,48 @@ def require_policy(checkpoint: Path, adapters: str | Path | None = None) -> None
     else:
         read_config(checkpoint)
     if adapters:
-        read_config(Path(adapters), "DySL folder")
+        require_dysl(Path(adapters))
+
+
+def require_dysl(folder: Path) -> None:
+    """Refuse what is no DySL folder.
+
+    Raises:
+        CheckpointError: it is missing, or its ``config.json`` cannot be read.
+    """
+    read_config(folder, "DySL folder")
+
+
+def require_computable(checkpoint: Path, given: Mapping[str, Any]) -> bool:
+    """Refuse a checkpoint that cannot be learned from; return whether it is another project's, computed by a worker.
+
+    Args:
+        checkpoint: folder of the base.
+        given: name of an argument -> its value.
+
+    Raises:
+        CheckpointError: the folder cannot be read.
+        DataError: nothing says what another project's files do not.
+        SettingError: the parameter file cannot be read.
+    """
+    layout = layout_of(checkpoint)
+    if layout == OURS:
+        require_policy(checkpoint)
+        return False
+    if layout == LEROBOT:
+        from dysl_vla_ros.policies.lerobot.folder import read_folder as read_lerobot
+
+        read_lerobot(checkpoint)
+    else:
+        require_policy(checkpoint)
+    if not given["params"]:
+        raise DataError(
+            f"{checkpoint} is another project's checkpoint, whose files do not say what its values mean: name the "
+            "node's parameter file with --params (`dysl_vla inspect` prints the block to fill in)"
+        )
+    require_numbers(given, together=1)
+    read_params_file(given["params"])
+    return True
 
 
 def require_simulated(checkpoint: Path) -> None:

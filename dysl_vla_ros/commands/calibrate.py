@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from dysl_vla_ros.bags.folder import is_bag
 from dysl_vla_ros.commands.argument_checks import (
+    require_computable,
     require_data,
     require_device,
     require_numbers,
-    require_policy,
     warn_of_idle_options,
 )
-from dysl_vla_ros.commands.data_options import SIMULATED_RUNS, add_data_arguments, behind, data_settings
+from dysl_vla_ros.commands.data_options import (
+    OF_APART,
+    SIMULATED_RUNS,
+    add_apart_arguments,
+    add_data_arguments,
+    apart_settings,
+    behind,
+    data_settings,
+)
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.jobs.learning_data import WHAT, folder_of, has_adapters, refuse_recording_options
 from dysl_vla_ros.jobs.settings import CalibrateSettings
@@ -33,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Before distillation: choose the static layers (DATA is needed). After it: search the thresholds again and say "
         "what each signal knows of the floor's error, on episodes of the bags that distillation holds out, or (no "
-        "bags) on full-depth runs in simulated scenes that neither demonstrations nor tables use."
+        "bags) on full-depth runs in simulated scenes that neither demonstrations nor tables use. Another project's "
+        "checkpoint (LeRobot's, OpenVLA-OFT's) is calibrated on recordings alone, in the Python of its library."
     )
     parser.add_argument("checkpoint", type=Path, help="folder of the base checkpoint")
     parser.add_argument("data", type=Path, nargs="*", help=WHAT)
@@ -49,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--observations", type=int, default=2000, help="frames that the choice is made on")
     add_device_argument(parser)
     add_threshold_arguments(parser)
+    add_apart_arguments(parser)
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +89,12 @@ def check(arguments: argparse.Namespace) -> None:
     )
     if not 0.0 < arguments.static_ratio <= 1.0:
         raise DataError(f"--static-ratio must be above 0 and at most 1, not {arguments.static_ratio}")
-    require_policy(arguments.checkpoint)
+    apart = require_computable(arguments.checkpoint, vars(arguments))
+    warn_of_idle_options(
+        vars(arguments), add_arguments, (not apart, OF_APART, "they are of another project's checkpoint")
+    )
+    if apart and not arguments.data:
+        raise DataError("another project's checkpoint is calibrated on recordings: name one or more bags")
     if not arguments.data and not searches:
         raise DataError(f"{folder} has no adapters yet, so static layers are chosen first: name the data folder too")
     if arguments.data:
@@ -93,28 +108,29 @@ def run(arguments: argparse.Namespace) -> int:
     checkpoint, adapters, settings = arguments.checkpoint, arguments.adapters or "", settings_from(vars(arguments))
     options = settings.data.recordings.as_options()
     if has_adapters(folder_of(checkpoint, adapters)):
-        from dysl_vla_ros.jobs.calibrate import search_thresholds
+        from dysl_vla_ros.jobs.calibrate import thresholds
 
-        found = search_thresholds(checkpoint, arguments.data, adapters, settings)
+        found = thresholds(checkpoint, arguments.data, adapters, settings)
         print_thresholds(found, checkpoint, arguments.data, options)
         return 0
-    from dysl_vla_ros.jobs.calibrate import choose_layers
+    from dysl_vla_ros.jobs.calibrate import static_layers
 
-    choice = choose_layers(checkpoint, arguments.data, adapters, settings)
+    choice = static_layers(checkpoint, arguments.data, adapters, settings)
     for name, error in choice.floor_errors.items():
         print(f"floor of {name} static layers: action L1 {error:.4f} after a short training")
     print(f"static layers: {choice.choice} {list(choice.partition.static)} of {choice.partition.num_layers}")
     where = f" --adapters {adapters}" if adapters else ""
     bags = " ".join(map(str, arguments.data))
+    where += f" --params {arguments.params}" if arguments.params else ""
     print(f"next: dysl_vla distill {checkpoint} {bags}{where}{behind(options)}")
     return 0
 
 
 def settings_from(given: Mapping[str, Any]) -> CalibrateSettings:
     """Return the settings that arguments say, those of :func:`add_threshold_arguments` at least; name -> value."""
-    known = {own.name for own in fields(CalibrateSettings)} - {"data"}
+    known = {own.name for own in fields(CalibrateSettings)} - {"data", "apart"}
     own = {name: value for name, value in given.items() if name in known}
-    return CalibrateSettings(**own, data=data_settings(given))
+    return CalibrateSettings(**own, data=data_settings(given), apart=apart_settings(given))
 
 
 def check_thresholds(given: Mapping[str, Any]) -> None:

@@ -3,14 +3,16 @@
 import argparse
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from dysl_vla_ros.jobs.settings import DataSettings
+from dysl_vla_ros.jobs.settings import Apart, DataSettings
 from dysl_vla_ros.recordings.corrections import HEADER, STAMPS, Corrections, frame_names
 from dysl_vla_ros.recordings.source import Choice
 from dysl_vla_ros.recordings.topics import remaps
 from dysl_vla_ros.simulation.tasks import TASK_CHOICES
 
+OF_APART = ("params", "python", "together")
 SIMULATED_RUNS = ("seeds", "jobs")  # options of the full-depth runs that are played for the thresholds
 
 
@@ -59,6 +61,25 @@ def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
         help="what the policy calls the frame that recorded poses and twists are in, such as base_link:=base; the same "
         "frame by another name, nothing is transformed",
     )
+
+
+def add_apart_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what another project's checkpoint needs: what its files do not say, and where it is computed."""
+    options = parser.add_argument_group(
+        "another project's checkpoint", "LeRobot's or OpenVLA-OFT's folder, computed in the Python of its library"
+    )
+    options.add_argument("--params", type=Path, metavar="FILE", help="ROS 2 parameter file: robot.* and model.*")
+    options.add_argument(
+        "--python", default="", metavar="PATH", help="interpreter to compute in (default: model.python of --params)"
+    )
+    options.add_argument(
+        "--together", type=int, default=4, help="frames of a pass at most; more are quicker and take more memory"
+    )
+
+
+def apart_settings(given: Mapping[str, Any]) -> Apart:
+    """Return where and how another project's checkpoint is computed; ``given``: name of an argument -> its value."""
+    return Apart(given["params"], given["python"], given["together"])
 
 
 def recording_choice(given: Mapping[str, Any]) -> Choice:

@@ -9,15 +9,22 @@ from typing import Any
 from dysl_vla_ros.bags.folder import is_bag
 from dysl_vla_ros.commands import calibrate
 from dysl_vla_ros.commands.argument_checks import (
+    require_computable,
     require_data,
     require_device,
+    require_dysl,
     require_numbers,
-    require_policy,
     warn_of_idle_options,
 )
 from dysl_vla_ros.commands.calibrate import add_device_argument, add_threshold_arguments
-from dysl_vla_ros.commands.data_options import SIMULATED_RUNS, behind, data_settings
-from dysl_vla_ros.control.chunk_time import require_actions
+from dysl_vla_ros.commands.data_options import (
+    OF_APART,
+    SIMULATED_RUNS,
+    add_apart_arguments,
+    apart_settings,
+    behind,
+    data_settings,
+)
 from dysl_vla_ros.distillation.chosen_layers import require_choice
 from dysl_vla_ros.distillation.settings import DistillationSettings, ModuleSettings
 from dysl_vla_ros.errors import DataError
@@ -28,6 +35,7 @@ MODULES = tuple(own.name for own in fields(ModuleSettings))
 STAGES = tuple(own.name for own in fields(DistillationSettings) if own.name != "floor_share")
 KEPT = (*MODULES, "hidden_steps")  # when gone on from another folder
 OF_POOLED = ("queries", "pool_rank")
+OF_CACHED = ("variants", "compile")
 OF_SEARCH = (*calibrate.OF_SEARCH, *SIMULATED_RUNS)
 
 
@@ -36,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Train adapters and controllers for a frozen policy, then search their thresholds as calibrate does. The "
         "targets are the policy's own actions at full depth. Interrupted, it goes on behind the last finished stage "
-        "when it is started again."
+        "when it is started again. Another project's checkpoint (LeRobot's, OpenVLA-OFT's) learns with the teacher "
+        "beside it, in the Python of its library; it says first what memory that needs, and goes on within a stage."
     )
     parser.add_argument("checkpoint", type=Path, help="folder of the base checkpoint")
     parser.add_argument("data", type=Path, nargs="+", help=WHAT)
@@ -95,17 +104,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="end at the DySL folder, without thresholds; `dysl_vla calibrate` searches them",
     )  # fmt: skip
     add_threshold_arguments(parser)
+    add_apart_arguments(parser)
 
 
 def add_module_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what adapters and controllers are made like, but for the kind of adapter."""
     parser.add_argument(
-        "--bottleneck", type=int, help="width of an adapter (96; 64 at each layer of a policy wider than 1024)"
+        "--bottleneck", type=int, help="width of an adapter (96; 64 at each layer of a policy wider than 512)"
     )
     parser.add_argument("--queries", type=int, help="pooled tokens that a block's pooled adapters share (4)")
     parser.add_argument(
         "--pool-rank", type=int,
-        help="rank of the mix of pooled tokens; 0: full (0; 48 for a policy wider than 1024)",
+        help="rank of the mix of pooled tokens; 0: full (0; 48 for a policy wider than 512)",
     )  # fmt: skip
     parser.add_argument("--controller-width", type=int, help="units of a controller (32)")
 
@@ -141,7 +151,15 @@ def check(arguments: argparse.Namespace) -> None:
     ModuleSettings(**{name: given[name] for name in MODULES})
     calibrate.check_thresholds(given)
     require_device(arguments.device)
-    require_policy(arguments.checkpoint, arguments.go_on_from)
+    apart = require_computable(arguments.checkpoint, given)
+    warn_of_idle_options(
+        given,
+        add_arguments,
+        (apart, OF_CACHED, "another project's checkpoint is learned from batch by batch"),
+        (not apart, OF_APART, "they are of another project's checkpoint"),
+    )
+    if arguments.go_on_from:
+        require_dysl(arguments.go_on_from)
     if new:
         require_choice(folder_of(arguments.checkpoint, arguments.adapters or ""))
     require_data(arguments.data, data_settings(given))
@@ -149,20 +167,19 @@ def check(arguments: argparse.Namespace) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Distill; then, unless it is left out, calibrate on what is held out of the same data."""
-    from dysl_vla_ros.jobs.distill import distill
-    from dysl_vla_ros.policies.registry import load_policy
+    from dysl_vla_ros.jobs.distilling import opened_distilling
 
     checkpoint, adapters, m = arguments.checkpoint, arguments.adapters or "", arguments.actions_per_inference
-    if arguments.calibrate and m > 1:  # found out now, not after hours of training
-        require_actions(m, load_policy(checkpoint).action.horizon)
-    made = distill(checkpoint, arguments.data, adapters, settings_from(vars(arguments)))
     settings = calibrate.settings_from(vars(arguments))
     options = settings.data.recordings.as_options()
+    with opened_distilling(checkpoint, adapters, settings_from(vars(arguments))) as job:
+        if arguments.calibrate:  # found out now, not after hours of training
+            job.require_actions(m)
+        made = job.distill(arguments.data)
+        if arguments.calibrate:
+            print(f"written: {made.folder}; now its thresholds, as `dysl_vla calibrate` searches them", flush=True)
+            found = job.search_thresholds(made.data, settings)
     if arguments.calibrate:
-        from dysl_vla_ros.jobs.calibrate import search_thresholds
-
-        print(f"written: {made.folder}; now its thresholds, as `dysl_vla calibrate` searches them", flush=True)
-        found = search_thresholds(checkpoint, made.data, adapters, settings)
         calibrate.print_thresholds(found, checkpoint, arguments.data, options)
     else:
         data = " ".join(map(str, arguments.data))
@@ -182,4 +199,5 @@ def settings_from(given: Mapping[str, Any]) -> DistillSettings:
         go_on_from=given["go_on_from"],
         device=given["device"],
         data=data_settings(given),
+        apart=apart_settings(given),
     )

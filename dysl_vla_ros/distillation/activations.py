@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dysl_vla_ros.distillation.passes import start_layer
+from dysl_vla_ros.distillation.passes import LayerRun, quick_layer, start_layer
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.interfaces import Observation
 from dysl_vla_ros.policies.interface import VlaPolicy
@@ -28,6 +28,7 @@ from dysl_vla_ros.skipping.stack import StackContext, full_result
 from dysl_vla_ros.skipping.streams import no_bridge
 
 BATCH = 32
+PART = 64  # frames that are judged at once
 ROOM = 16.0  # by which later hidden states may exceed those of the first batch in float16
 LARGEST_IN_MEMORY = 2_000_000_000  # bytes
 
@@ -40,6 +41,11 @@ class Batch:
     rows: Tensor  # (B,)
     context: StackContext
     actions: Tensor  # (B, H, A) normalised, the teacher's
+
+    @property
+    def noise(self) -> Any:
+        """What the teacher's actions were decoded from."""
+        return self.data.policy.noise([0] * len(self.rows))
 
     @property
     def state(self) -> Any:
@@ -56,6 +62,10 @@ class Batch:
         own = self.data.batch(self.rows[places])
         return own.context, own.state
 
+    def some_noise(self, places: Tensor) -> Any:
+        """Return what the actions of some of this batch's frames were decoded from."""
+        return self.data.policy.noise([0] * len(places))
+
 
 @dataclass(frozen=True)
 class Activations:
@@ -67,6 +77,17 @@ class Activations:
     policy: VlaPolicy
     similarity: tuple[float, ...]  # (L,) mean cosine similarity between each layer's input and output, over real tokens
     memories: Sequence[Any] | None = None  # N decoding states of batch 1, the teacher's before each frame
+    run: LayerRun = quick_layer  # how frozen layers run in training
+
+    def start(self, partition: LayerPartition) -> int:
+        """Return the layer with whose input passes over these frames begin."""
+        return start_layer(partition, self.policy)
+
+    def parts(self, most: int) -> Iterator[Batch]:
+        """Yield the frames in batches, evenly chosen, no more than ``most``."""
+        rows = torch.from_numpy(np.linspace(0, len(self) - 1, min(most, len(self))).astype(np.int64))
+        for part in rows.split(PART):
+            yield self.batch(part)
 
     def __len__(self) -> int:
         return len(self.contexts)
@@ -75,13 +96,6 @@ class Activations:
         """Return the frames of ``rows`` (B,)."""
         context = self.policy.collate([self.contexts[row] for row in rows.tolist()])
         return Batch(self, rows, context, self.actions[rows])
-
-
-def inputs_of(policy: VlaPolicy, *partitions: LayerPartition) -> tuple[int, ...]:
-    """Return the layers whose inputs training modules of these partitions needs, rising."""
-    needed = {layer for partition in partitions for layer in partition.skip_points}
-    needed |= {start_layer(partition, policy) for partition in partitions}
-    return tuple(sorted(needed | {end for partition in partitions for _, end in partition.blocks}))
 
 
 def record_activations(
@@ -102,7 +116,7 @@ def record_activations(
         policy: the teacher.
         observations: no more than ``count`` are taken.
         count: how many there are, or an upper bound.
-        layers: those whose inputs are kept (:func:`inputs_of`); None: all.
+        layers: those whose inputs are kept (:func:`~dysl_vla_ros.distillation.passes.inputs_of`); None: all.
         begins: whether each observation is the first of its episode; of a policy whose decoding has a memory, which is
             carried through an episode; None: each is.
         folder: where a file for what does not fit into memory is made; None: the system's temporary folder.

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dysl_vla_ros.errors import CheckpointError
+from dysl_vla_ros.distillation.chosen_layers import read_choice
+from dysl_vla_ros.distillation.settings import ModuleSettings
+from dysl_vla_ros.errors import CheckpointError, DataError
 from dysl_vla_ros.files import sha256
 from dysl_vla_ros.policies.interface import VlaPolicy
 from dysl_vla_ros.runtime.folder import WEIGHTS, load_dysl
@@ -32,6 +34,22 @@ class InitialWeights:
 def new_modules(partition: LayerPartition, policy: VlaPolicy, sizes: Mapping[str, int], choice: str) -> InitialWeights:
     """Begin with modules that have learned nothing."""
     return InitialWeights(partition, DyslModules(partition, policy.streams, **sizes), sizes, choice)
+
+
+def chosen_modules(folder: Path, policy: VlaPolicy, settings: ModuleSettings) -> InitialWeights:
+    """Begin with new modules for the static layers that were chosen in a DySL folder.
+
+    Raises:
+        CheckpointError: none were chosen, or for another base.
+        DataError: all layers are static.
+    """
+    choice = read_choice(folder, policy.weights_hash)
+    partition = LayerPartition(len(policy.layers), choice.static, settings.adapters_per_block)
+    if not partition.blocks:
+        raise DataError(
+            f"{folder}: all layers were chosen as static, so there is nothing to skip; calibrate with fewer"
+        )
+    return new_modules(partition, policy, settings.sizes(policy.streams[0].width), choice.choice)
 
 
 def trained_modules(folder: Path, policy: VlaPolicy) -> InitialWeights:

@@ -3,27 +3,84 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dysl_vla_ros.calibration.signals import ERROR_FLOOR, rank_correlation
-from dysl_vla_ros.distillation.activations import Activations, Batch
-from dysl_vla_ros.distillation.passes import (
-    action_error,
-    decided_pass,
-    hard_pass,
-    soft_pass,
-    start_layer,
-)
+from dysl_vla_ros.distillation.losses import action_error
+from dysl_vla_ros.distillation.passes import LayerRun, decided_pass, hard_pass, soft_pass
+from dysl_vla_ros.policies.interface import VlaPolicy
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
+from dysl_vla_ros.skipping.stack import StackContext
 
 TOLERATED = 0.05  # action L1, normalised: where controllers that foresee an error are judged as they learn
 FLOOR_ROWS = 512
 CONTROLLER_ROWS = 128  # few, or judging would cost as much as training
-PART = 64
+
+
+class SeenFrames(Protocol):
+    """Some frames, and what the teacher did with them."""
+
+    @property
+    def context(self) -> StackContext:
+        """Of these frames."""
+        ...
+
+    @property
+    def actions(self) -> Tensor:
+        """The teacher's, (B, H, A) normalised."""
+        ...
+
+    @property
+    def state(self) -> Any:
+        """Of decoding, before these frames; None where the family has none."""
+        ...
+
+    @property
+    def noise(self) -> Any:
+        """What the actions were decoded from; None where nothing is drawn."""
+        ...
+
+    def hidden(self, layer: int) -> Tensor:
+        """Return what enters ``layer``, (B, T, D) float32."""
+        ...
+
+    def some(self, places: Tensor) -> tuple[StackContext, Any]:
+        """Return context and decoding state of some of the frames, ``places`` (n,) among them."""
+        ...
+
+    def some_noise(self, places: Tensor) -> Any:
+        """Return what the actions of some of the frames were decoded from."""
+        ...
+
+
+class SeenTeacher(Protocol):
+    """A teacher that was seen on frames, or is while they are asked for."""
+
+    @property
+    def policy(self) -> VlaPolicy:
+        """The teacher."""
+        ...
+
+    @property
+    def run(self) -> LayerRun:
+        """How its layers run where something is trained through them."""
+        ...
+
+    def __len__(self) -> int:
+        """Return how many frames there are."""
+        ...
+
+    def start(self, partition: LayerPartition) -> int:
+        """Return the layer with whose input passes over these frames begin."""
+        ...
+
+    def parts(self, most: int) -> Iterator[SeenFrames]:
+        """Yield the frames in batches, evenly chosen, no more than ``most``."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -40,18 +97,22 @@ class Judgement:
 class Judge:
     """Measures modules, whatever they are at the time, on some frames."""
 
-    def __init__(self, partition: LayerPartition, modules: DyslModules, data: Activations) -> None:
-        """Keep what is measured and what it is measured on."""
+    def __init__(
+        self,
+        partition: LayerPartition,
+        modules: DyslModules,
+        data: SeenTeacher,
+        rows: tuple[int, int] = (FLOOR_ROWS, CONTROLLER_ROWS),
+    ) -> None:
+        """Keep what is measured and what it is measured on: so many ``rows`` for the floor and for controllers."""
         self.partition, self.modules, self.data = partition, modules, data
+        self._floor_rows, self._controller_rows = rows
 
     def floor_error(self) -> float:
         """Return the action L1 of the floor (every block skipped whole) against full depth."""
-        floor = self.partition.floor
         errors = []
-        for batch in self._parts(FLOOR_ROWS):
-            policy, hidden = self.data.policy, batch.hidden(start_layer(self.partition, self.data.policy))
-            arguments = (policy, self.partition, self.modules, hidden, batch.context, floor, batch.state)
-            actions, _ = hard_pass(*arguments)
+        for batch in self._parts(self._floor_rows):
+            actions, _ = hard_pass(positions=self.partition.floor, **self._given(batch))
             errors.append(action_error(actions, batch.actions))
         return float(torch.cat(errors).mean())
 
@@ -63,7 +124,7 @@ class Judge:
         """
         left: dict[int, float] = {}
         skipped: dict[int, float] = {}
-        for batch in self._parts(FLOOR_ROWS):
+        for batch in self._parts(self._floor_rows):
             mask = batch.context.token_mask
             for points, (_, end) in zip(self.partition.points, self.partition.blocks, strict=True):
                 target = batch.hidden(end)
@@ -85,12 +146,11 @@ class Judge:
         logit = -math.log(TOLERATED + ERROR_FLOOR) if kind == "error" else 0.0
         floor = self.partition.floor
         rows = []
-        for batch in self._parts(CONTROLLER_ROWS):
-            hidden = batch.hidden(start_layer(self.partition, self.data.policy))
-            arguments = (self.data.policy, self.partition, self.modules, hidden, batch.context)
-            at_floor, seen = hard_pass(*arguments, floor, batch.state)
-            mixed, _ = soft_pass(*arguments, floor, logit, batch.state)
-            decided = decided_pass(*arguments, logit, batch.some, batch.state)
+        for batch in self._parts(self._controller_rows):
+            given = self._given(batch)
+            at_floor, seen = hard_pass(positions=floor, **given)
+            mixed, _ = soft_pass(positions=floor, logit=logit, **given)
+            decided = decided_pass(logit=logit, rows=batch.some, noise_of=batch.some_noise, **given)
             says = [
                 self.modules.controller(position)(summary)
                 for position, summary in zip(floor, seen, strict=True)
@@ -108,13 +168,18 @@ class Judge:
         related = rank_correlation(foreseen, error)
         return Judgement(step, float(skipped.mean()), float(soft.mean()), float(hard.mean()), related)
 
-    def _parts(self, most: int) -> Iterator[Batch]:
-        """Yield the frames, evenly chosen, no more than ``most``."""
-        count = len(self.data)
-        rows = torch.from_numpy(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
+    def _given(self, batch: SeenFrames) -> dict[str, Any]:
+        """Return the arguments that every pass over a batch has."""
+        start = self.data.start(self.partition)
+        return {
+            "policy": self.data.policy, "partition": self.partition, "modules": self.modules,
+            "hidden": batch.hidden(start), "context": batch.context, "state": batch.state, "noise": batch.noise,
+            "start": start, "run": self.data.run,
+        }  # fmt: skip
+
+    def _parts(self, most: int) -> Iterator[SeenFrames]:
         with torch.no_grad():
-            for part in rows.split(PART):
-                yield self.data.batch(part)
+            yield from self.data.parts(most)
 
 
 def _distance(state: Tensor, target: Tensor, mask: Tensor | None) -> float:

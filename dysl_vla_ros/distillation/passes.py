@@ -1,7 +1,7 @@
 """Forward passes for training: in batches, one skip position a block for the whole batch.
 
 They begin with what enters the first dynamic layer (see :func:`start_layer`): nothing before it is trained, and all of
-that is remembered.
+that is remembered. How a frozen layer runs (:data:`LayerRun`) is for whoever trains to say.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.policies.interface import VlaPolicy
 from dysl_vla_ros.runtime.devices import quick_on_cpu
 from dysl_vla_ros.skipping.modules import DyslModules, Summary
@@ -21,6 +22,8 @@ from dysl_vla_ros.skipping.stack import StackContext, StackResult, full_result
 
 Positions = Sequence[int]
 """Per block: the dynamic layer from which the rest is skipped; the block's end: nothing is."""
+LayerRun = Callable[[VlaPolicy, int, Tensor, Any], Tensor]
+"""(policy, layer, hidden (B, T, D) float32, context) -> hidden (B, T, D) float32: runs a frozen layer."""
 
 
 def sample_positions(partition: LayerPartition, random: np.random.Generator, floor_share: float = 0.5) -> Positions:
@@ -49,6 +52,38 @@ def start_layer(partition: LayerPartition, policy: VlaPolicy) -> int:
     return 0 if len(policy.streams) > 1 else partition.blocks[0][0]
 
 
+def inputs_of(policy: VlaPolicy, *partitions: LayerPartition) -> tuple[int, ...]:
+    """Return the layers whose inputs training modules of these partitions needs, rising."""
+    needed = {layer for partition in partitions for layer in partition.skip_points}
+    needed |= {start_layer(partition, policy) for partition in partitions}
+    return tuple(sorted(needed | {end for partition in partitions for _, end in partition.blocks}))
+
+
+def require_mixture(policy: VlaPolicy) -> None:
+    """Refuse controllers that learn by the soft mixture where a stream follows a plan.
+
+    Raises:
+        DataError: one does.
+    """
+    if len(policy.streams) > 1:
+        raise DataError(
+            f"controllers cannot learn by the mixture with the {policy.family} policy: its "
+            f"{policy.streams[1].name} follows a plan, and a mixture is none; leave --controllers at error"
+        )
+
+
+def quick_layer(policy: VlaPolicy, index: int, hidden: Tensor, context: Any) -> Tensor:
+    """Run a frozen layer in whatever is quick on this machine: a :data:`LayerRun`."""
+    with _quick(policy):
+        hidden = policy.layers[index](hidden.to(policy.dtype), context)
+    return hidden.float()
+
+
+def plain_layer(policy: VlaPolicy, index: int, hidden: Tensor, context: Any) -> Tensor:
+    """Run a frozen layer in the policy's own numbers: a :data:`LayerRun`."""
+    return policy.layers[index](hidden.to(policy.dtype), context).float()
+
+
 def hard_pass(
     policy: VlaPolicy,
     partition: LayerPartition,
@@ -57,6 +92,7 @@ def hard_pass(
     context: StackContext,
     positions: Positions,
     state: Any = None,
+    **more: Any,
 ) -> tuple[Tensor, list[Summary | None]]:
     """Run the stack as it is deployed: adapters in place of skipped layers.
 
@@ -64,13 +100,36 @@ def hard_pass(
         hidden: (B, T, D) that enters :func:`start_layer`.
         positions: see :data:`Positions`.
         state: of decoding, before these frames; None: that of an episode's beginning.
+        more: ``start`` and ``run``, see :func:`hard_stack`; ``noise`` of decoding, None: the same for all.
 
     Returns:
         Normalised actions (B, H, A), and for each block the summary at its position, None at its end.
     """
-    layers, ends = policy.layers, dict(zip(positions, partition.blocks, strict=False))
+    noise = more.pop("noise", None)
+    result, seen = hard_stack(policy, partition, modules, hidden, context, positions, **more)
+    return decoded(policy, modules, result, context, state, noise), seen
+
+
+def hard_stack(
+    policy: VlaPolicy,
+    partition: LayerPartition,
+    modules: DyslModules,
+    hidden: Tensor,
+    context: StackContext,
+    positions: Positions,
+    *,
+    start: int | None = None,
+    run: LayerRun = quick_layer,
+) -> tuple[StackResult, list[Summary | None]]:
+    """Run the layers of :func:`hard_pass`, without decoding.
+
+    Args:
+        start: the layer that ``hidden`` enters; the context has what those before it leave. None: ``start_layer``.
+        run: how a frozen layer runs.
+    """
+    ends = dict(zip(positions, partition.blocks, strict=False))
     seen: list[Summary | None] = [None] * len(partition.blocks)
-    index = start_layer(partition, policy)
+    index = start_layer(partition, policy) if start is None else start
     executed, skips = [True] * partition.num_layers, []
     while index < partition.num_layers:
         block = partition.block_of(index)
@@ -82,12 +141,9 @@ def hard_pass(
             skips.append((index, end))
             index = end
             continue
-        with _quick(policy):
-            hidden = layers[index](hidden.to(policy.dtype), context)
-        hidden = hidden.float()
+        hidden = run(policy, index, hidden, context)
         index += 1
-    result = StackResult(hidden, tuple(executed), sum(executed), tuple(skips), None)
-    return _decoded(policy, modules, result, context, state), seen
+    return StackResult(hidden, tuple(executed), sum(executed), tuple(skips), None), seen
 
 
 def soft_pass(
@@ -99,19 +155,22 @@ def soft_pass(
     positions: Positions,
     logit: float = 0.0,
     state: Any = None,
+    *,
+    start: int | None = None,
+    run: LayerRun = quick_layer,
+    noise: Any = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Run every layer and mix each block's output with its adapter's by the controller's probability (paper, stage 2).
 
     ``logit`` is taken from what controllers say: at 0.0 the probability is their own. Followers run every layer: a
-    mixture is no plan that they could repeat.
+    mixture is no plan that they could repeat. Other arguments as of :func:`hard_pass`.
 
     Returns:
         Normalised actions (B, H, A), and for each block the skip probability (B,) at its position.
     """
-    layers = policy.layers
     probabilities: list[Tensor] = []
     shortcut: tuple[int, Tensor, Tensor] | None = None
-    for index in range(start_layer(partition, policy), partition.num_layers):
+    for index in range(start_layer(partition, policy) if start is None else start, partition.num_layers):
         if shortcut is not None and shortcut[0] == index:
             _, adapted, probability = shortcut
             weight = probability[:, None, None]
@@ -123,10 +182,9 @@ def soft_pass(
             probability = torch.sigmoid(modules.controller(index)(summary) - logit)
             probabilities.append(probability)
             shortcut = (partition.blocks[block][1], modules.adapter(index)(hidden, summary), probability)
-        with _quick(policy):
-            hidden = layers[index](hidden.to(policy.dtype), context)
-        hidden = hidden.float()
-    return _decoded(policy, modules, full_result(hidden, partition.num_layers), context, state), probabilities
+        hidden = run(policy, index, hidden, context)
+    result = full_result(hidden, partition.num_layers)
+    return decoded(policy, modules, result, context, state, noise), probabilities
 
 
 @dataclass(frozen=True)
@@ -146,6 +204,11 @@ def decided_pass(
     logit: float = 0.0,
     rows: Callable[[Tensor], tuple[StackContext, Any]] | None = None,
     state: Any = None,
+    *,
+    start: int | None = None,
+    run: LayerRun = quick_layer,
+    noise: Any = None,
+    noise_of: Callable[[Tensor], Any] = lambda own: None,
 ) -> Decided:
     """Run the stack as controllers decide at the hard threshold, every allow point at its block's first layer.
 
@@ -160,12 +223,17 @@ def decided_pass(
         logit: a controller must exceed it to skip; 0.0 is a threshold of one half.
         rows: makes context and decoding state of some of the samples; needed where there are followers.
         state: as in :func:`hard_pass`.
+        start: as in :func:`hard_stack`.
+        run: as there.
+        noise: of decoding; None: the same for all.
+        noise_of: makes that of some of the samples.
     """
-    layers, skipped, start = policy.layers, hidden.new_zeros(len(hidden)), hidden
+    first = start_layer(partition, policy) if start is None else start
+    skipped, entered = hidden.new_zeros(len(hidden)), hidden
     places = torch.tensor([end for _, end in partition.blocks]).repeat(len(hidden), 1)  # (B, blocks)
     gone = torch.zeros(len(hidden), dtype=torch.bool, device=hidden.device)
     adapted = hidden
-    for index in range(start_layer(partition, policy), partition.num_layers):
+    for index in range(first, partition.num_layers):
         block = partition.block_of(index)
         if block is None and gone.any():  # the static layer behind a block: both ways meet again
             hidden = torch.where(gone[:, None, None], adapted, hidden)
@@ -178,17 +246,17 @@ def decided_pass(
             skipped += leaves * (partition.blocks[block][1] - index)
             gone |= leaves
             places[leaves.cpu(), block] = index
-        with _quick(policy):
-            hidden = layers[index](hidden.to(policy.dtype), context)
-        hidden = hidden.float()
+        hidden = run(policy, index, hidden, context)
     if len(policy.streams) == 1:
-        return Decided(_decoded(policy, modules, full_result(hidden, partition.num_layers), context, state), skipped)
+        result = full_result(hidden, partition.num_layers)
+        return Decided(decoded(policy, modules, result, context, state, noise), skipped)
     assert rows is not None, "followers need the contexts of single samples"
     actions: list[Tensor] = [hidden] * len(hidden)
     for plan in places.unique(dim=0):
         own = (places == plan).all(dim=1).nonzero()[:, 0]
         some, before = rows(own)
-        chunk, _ = hard_pass(policy, partition, modules, start[own], some, plan.tolist(), before)
+        more = {"start": start, "run": run, "noise": noise_of(own)}
+        chunk, _ = hard_pass(policy, partition, modules, entered[own], some, plan.tolist(), before, **more)
         for place, row in enumerate(own.tolist()):
             actions[row] = chunk[place]
     return Decided(torch.stack(actions), skipped)
@@ -199,18 +267,15 @@ def _quick(policy: VlaPolicy) -> AbstractContextManager[Any]:
     return quick_on_cpu() if len(policy.streams) == 1 and policy.device.type == "cpu" else nullcontext()
 
 
-def _decoded(policy: VlaPolicy, modules: DyslModules, result: StackResult, context: StackContext, state: Any) -> Tensor:
-    """Return normalised actions (B, H, A) of the teacher's own noise."""
+def decoded(
+    policy: VlaPolicy, modules: DyslModules, result: StackResult, context: StackContext, state: Any, noise: Any = None
+) -> Tensor:
+    """Return normalised actions (B, H, A); ``noise`` None: the one that the teacher's cached actions are of."""
     result = replace(result, hidden=result.hidden.to(policy.dtype))
     count = len(result.hidden)
-    noise = policy.noise([0] * count)
+    noise = policy.noise([0] * count) if noise is None else noise
     state = policy.initial_state(count) if state is None else state
     return policy.decode(result, context, state, noise, modules.bridge)[0].float()
-
-
-def action_error(actions: Tensor, teacher: Tensor) -> Tensor:
-    """Return the L1 distance of each chunk to the teacher's (B,), normalised: the family's own training metric."""
-    return (actions - teacher).abs().mean(dim=(1, 2))
 
 
 def skip_loss(partition: LayerPartition, positions: Positions, probabilities: Sequence[Tensor]) -> Tensor:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from dysl_vla_ros.errors import DataError
 
-WIDE = 1024  # above it a full mix would be most of what is trained: 403 of 436 million parameters at 4096
+WIDE = 512  # above it a full mix is most of what is trained: 22 of 24 million parameters at 960, 403 of 436 at 4096
 WIDE_RANK, WIDE_BOTTLENECK = 48, 64
 LEAST_SIZES = {"bottleneck": 1, "queries": 1, "controller_width": 1, "pool_rank": 0}
 

@@ -10,15 +10,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
 from dysl_vla_ros.distillation.initial_weights import InitialWeights
+from dysl_vla_ros.distillation.judging import Judge, Judgement, SeenTeacher
 from dysl_vla_ros.distillation.resume import Resume
-from dysl_vla_ros.distillation.stages import Distillation
+from dysl_vla_ros.distillation.settings import DistillationSettings
 from dysl_vla_ros.policies.interface import VlaPolicy, parameter_count
 from dysl_vla_ros.runtime.folder import save_dysl
+from dysl_vla_ros.skipping.modules import DyslModules
+from dysl_vla_ros.skipping.partition import LayerPartition
 
 LOG = logging.getLogger(__name__)
 REPORT = "distillation.json"
@@ -29,7 +32,34 @@ BETTER = 0.99  # times the floor at the start: less than that has been learned
 HARMED = 1.25  # times the floor of stage 1: what stage 2 may lose of it, which evens out in no run that was of use
 
 
-def stages_of(job: Distillation) -> list[Callable[[], Record]]:
+class DistillationJob(Protocol):
+    """A distillation, however it sees its teacher."""
+
+    partition: LayerPartition
+    modules: DyslModules
+    settings: DistillationSettings
+    judge: Judge
+    judgements: list[Judgement]
+
+    @property
+    def data(self) -> SeenTeacher:
+        """The frames that it learns from."""
+        ...
+
+    def train_hidden(self) -> float:
+        """Stage 1, first part."""
+        ...
+
+    def train_actions(self) -> float:
+        """Stage 1, second part."""
+        ...
+
+    def train_joint(self) -> float:
+        """Stage 2."""
+        ...
+
+
+def stages_of(job: DistillationJob) -> list[Callable[[], Record]]:
     """Return the stages in their order; each trains and returns its record. One of no steps is left out."""
     settings, judge = job.settings, job.judge
 
@@ -75,7 +105,7 @@ def run_stages(stages: Sequence[Callable[[], Record]], resume: Resume, modules: 
 
 def write_folder(
     folder: Path,
-    job: Distillation,
+    job: DistillationJob,
     records: Sequence[Record],
     initial: InitialWeights,
     *,

@@ -7,7 +7,6 @@ controller the logarithm of the action error that a pass skipping there ends in,
 with a tolerated error.
 """
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,20 +14,20 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dysl_vla_ros.calibration.signals import ERROR_FLOOR
 from dysl_vla_ros.distillation.activations import Activations, Batch, sample_rows
+from dysl_vla_ros.distillation.descent import Descent, adapters_of
 from dysl_vla_ros.distillation.judging import Judge, Judgement
+from dysl_vla_ros.distillation.losses import action_error, controller_loss, weighted
 from dysl_vla_ros.distillation.passes import (
     Positions,
-    action_error,
     hard_pass,
+    require_mixture,
     sample_positions,
     skip_loss,
     soft_pass,
     start_layer,
 )
 from dysl_vla_ros.distillation.settings import DistillationSettings
-from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.policies.reference import ReferencePolicy
 from dysl_vla_ros.skipping.modules import DyslModules, Summary
 from dysl_vla_ros.skipping.partition import LayerPartition
@@ -54,11 +53,8 @@ class Distillation:
     ) -> None:
         """Train ``modules`` in place on ``data``; the policy stays frozen. ``held_out``: frames to judge by instead."""
         assert partition.blocks, "there is nothing to train where every layer is static"
-        if settings.controllers == "mixture" and len(data.policy.streams) > 1:
-            raise DataError(
-                f"controllers cannot learn by the mixture with the {data.policy.family} policy: its "
-                f"{data.policy.streams[1].name} follows a plan, and a mixture is none; leave --controllers at error"
-            )
+        if settings.controllers == "mixture":
+            require_mixture(data.policy)
         self.partition, self.modules, self.data, self.settings = partition, modules, data, settings
         self.judge = Judge(partition, modules, data if held_out is None else held_out)
         self.judgements: list[Judgement] = []
@@ -105,23 +101,17 @@ class Distillation:
 
         Adapters learn at a share ``adapter_rate`` of the learning rate, ``controllers`` at all of it.
         """
-        adapters, highest = self._adapters(), self.settings.learning_rate
-        groups = [{"params": adapters, "lr": adapter_rate * highest}, {"params": controllers, "lr": highest}]
-        optimiser = torch.optim.AdamW(groups, weight_decay=0.01, betas=(0.9, 0.98))
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share_of_rate(step, steps))
+        adapters = adapters_of(self.modules)
+        descent = Descent(adapters, controllers, self.settings.learning_rate, adapter_rate, steps)
         # A stream of the stage's own, so that a run that goes on behind a finished stage gives the same bits.
         self._random = np.random.default_rng([self.settings.seed, *label.encode()])
-        running = 0.0
         progress = tqdm(range(steps), desc=label, unit="step", mininterval=2.0)
         for step in progress:
             loss = loss_of()
-            optimiser.zero_grad()
+            descent.clear()
             loss.backward()
-            nn.utils.clip_grad_norm_([*adapters, *controllers], 1.0)
-            optimiser.step()
-            schedule.step()
-            running = 0.95 * running + 0.05 * float(loss.detach()) if running else float(loss.detach())
-            said = {"loss": f"{running:.4f}"}
+            descent.step(step, float(loss.detach()))
+            said = {"loss": f"{descent.running:.4f}"}
             if after_step:
                 after_step(step + 1)
                 if self.judgements:
@@ -129,7 +119,7 @@ class Distillation:
                     said |= {"skipped": f"{last.skip_rate:.0%}", "soft": f"{last.soft_error:.4f}"}
                     said |= {"hard": f"{last.hard_error:.4f}"}
             progress.set_postfix(said, refresh=False)
-        return running
+        return descent.running
 
     def _hard(self, batch: Batch, positions: Positions) -> tuple[Tensor, list[Summary | None]]:
         hidden = batch.hidden(start_layer(self.partition, self.data.policy))
@@ -155,13 +145,7 @@ class Distillation:
         batch, positions = self._batch(), self._positions()
         actions, seen = self._hard(batch, positions)
         error = action_error(actions, batch.actions)
-        target = -torch.log(error.detach() + ERROR_FLOOR)  # a higher logit skips: the negative logarithm of the error
-        regressions = [
-            (self.modules.controller(position)(summary.detach()) - target).square().mean()
-            for position, summary in zip(positions, seen, strict=True)
-            if summary is not None
-        ]
-        controllers = torch.stack(regressions).mean() if regressions else error.new_zeros(())
+        controllers = controller_loss(self.modules, positions, seen, error)
         return self._weighted(error) + controllers  # the two share no parameters: neither weight matters
 
     def _mixture_loss(self) -> Tensor:
@@ -174,25 +158,10 @@ class Distillation:
         return action_error(actions, batch.actions).mean() + self.settings.skip_weight * skipped
 
     def _weighted(self, error: Tensor) -> Tensor:
-        """Return the mean of the errors (B,), large ones made larger: an arm forgives small ones, not one of those.
-
-        *Ours.* On scenes that nothing was learned from the 99th percentile fell by 15% where the mean rose by 5%.
-        """
-        large = self.settings.large_error
-        return (error + error.square() / large if large else error).mean()
+        return weighted(error, self.settings.large_error)
 
     def _batch(self) -> Batch:
         return self.data.batch(sample_rows(len(self.data), self.settings.batch_size, self._random))
 
     def _positions(self) -> Positions:
         return sample_positions(self.partition, self._random, self.settings.floor_share)
-
-    def _adapters(self) -> list[nn.Parameter]:
-        own = (self.modules.adapters, self.modules.pools, self.modules.followers)
-        return [parameter for part in own for parameter in part.parameters()]
-
-
-def _share_of_rate(step: int, steps: int) -> float:
-    """Return the learning rate as a share of the highest: 5% of warm-up, then a cosine down to 5%."""
-    warm = max(1, steps // 20)
-    return min(1.0, (step + 1) / warm) * (0.05 + 0.475 * (1 + math.cos(math.pi * step / max(1, steps))))

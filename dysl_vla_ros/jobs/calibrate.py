@@ -3,19 +3,19 @@
 Static layers go to ``static_layers.json``, thresholds of adapters that are trained to ``calibration.json``.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from dysl_vla_ros.calibration import signals
-from dysl_vla_ros.calibration.signals import Signal
-from dysl_vla_ros.calibration.threshold_search import Trial, prior_verdict, search
+from dysl_vla_ros.calibration.threshold_search import prior_verdict, search
+from dysl_vla_ros.distillation.candidates import StaticChoice
 from dysl_vla_ros.distillation.chosen_layers import STATIC_LAYERS
-from dysl_vla_ros.distillation.static_choice import StaticChoice, choose_static
+from dysl_vla_ros.distillation.static_choice import choose_static
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable, write_json
 from dysl_vla_ros.jobs.distill import record_teacher
 from dysl_vla_ros.jobs.learning_data import folder_of, has_adapters, opened, recordings_entry, refuse_recording_options
+from dysl_vla_ros.jobs.results import Thresholds, calibration_entry
 from dysl_vla_ros.jobs.settings import AnyPath, CalibrateSettings, Data
+from dysl_vla_ros.policies.layouts import OURS, layout_of
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.runs.full_depth import FullDepthRun
 from dysl_vla_ros.runs.training_data import TrainingData
@@ -32,13 +32,14 @@ def calibrate(
     data: Data | TrainingData = (),
     adapters: AnyPath = "",
     settings: CalibrateSettings | None = None,
-) -> "StaticChoice | Thresholds":
+) -> StaticChoice | Thresholds:
     """Choose static layers; where the DySL folder has adapters, search their thresholds instead.
 
     Args:
         checkpoint: folder of the base.
         data: a folder that ``dysl_vla demonstrations`` wrote, or one or more bags; or what ``distill`` had opened.
-            Thresholds are searched on what is held out of bags, else on runs that are played in the simulator.
+            Thresholds are searched on what is held out of bags, else on runs that are played in the simulator (of
+            another project's checkpoint on recordings alone).
         adapters: DySL folder, made where it is missing; "": ``dysl`` in the checkpoint.
         settings: None: the defaults of the command line.
 
@@ -47,10 +48,43 @@ def calibrate(
         DataError: too little data, or it is neither demonstrations nor bags; a folder cannot be written to.
         BagError: a bag cannot serve the policy.
         SettingError: the device or the number of static layers is none that there is.
+        WorkerError: another project's checkpoint cannot be loaded in its Python; says why.
     """
     if has_adapters(folder_of(checkpoint, adapters)):
+        return thresholds(checkpoint, data, adapters, settings)
+    return static_layers(checkpoint, data, adapters, settings)
+
+
+def static_layers(
+    checkpoint: AnyPath,
+    data: Data | TrainingData,
+    adapters: AnyPath = "",
+    settings: CalibrateSettings | None = None,
+) -> StaticChoice:
+    """Choose static layers of any checkpoint; see :func:`calibrate`."""
+    if layout_of(Path(checkpoint)) == OURS:
+        return choose_layers(checkpoint, data, adapters, settings)
+    from dysl_vla_ros.jobs import apart
+
+    settings, folder = settings or CalibrateSettings(), folder_of(checkpoint, adapters)
+    with apart.opened_worker(checkpoint, folder, settings.apart, settings.device) as worker:
+        return apart.choose_layers(worker, apart.open_here(worker, data, settings.data), folder, settings)
+
+
+def thresholds(
+    checkpoint: AnyPath,
+    data: Data | TrainingData = (),
+    adapters: AnyPath = "",
+    settings: CalibrateSettings | None = None,
+) -> Thresholds:
+    """Search thresholds of any checkpoint's adapters; see :func:`calibrate`."""
+    if layout_of(Path(checkpoint)) == OURS:
         return search_thresholds(checkpoint, data, adapters, settings)
-    return choose_layers(checkpoint, data, adapters, settings)
+    from dysl_vla_ros.jobs import apart
+
+    settings, folder = settings or CalibrateSettings(), folder_of(checkpoint, adapters)
+    with apart.opened_worker(checkpoint, folder, settings.apart, settings.device) as worker:
+        return apart.search_thresholds(worker, apart.open_here(worker, data, settings.data), folder, settings)
 
 
 def choose_layers(
@@ -90,19 +124,6 @@ def choose_layers(
     return choice
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """What a search for thresholds has found and written."""
-
-    folder: Path  # the DySL folder, with ``calibration.json``
-    best: Trial
-    front: tuple[Trial, ...]  # no other beats them in both layers and error, shallowest first
-    signals: dict[str, Signal]  # what each knows of the floor's action error
-    inferences: int  # at full depth, that were searched on
-    num_layers: int
-    warnings: tuple[str, ...]
-
-
 def search_thresholds(
     checkpoint: AnyPath,
     data: Data | TrainingData = (),
@@ -130,16 +151,7 @@ def search_thresholds(
         base_sha256=runtime.policy.weights_hash,
         choice=config["partition"]["choice"],
         module_sizes=runtime.dysl.module_sizes,
-        calibration={
-            "guidance": best.to_json()["guidance"],
-            "actions_per_inference": m,
-            "runs": len(runs),
-            "inferences": inferences,
-            "chosen": best.to_json(),
-            "front": [trial.to_json() for trial in found.front],
-            "signals": signals.to_json(found.signals),
-            **recordings_entry(seen),
-        },
+        calibration=calibration_entry(found, m, len(runs), inferences, recordings_entry(seen)),
         training=config.get("training"),
     )
     verdict = prior_verdict(best.evenness)

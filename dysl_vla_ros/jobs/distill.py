@@ -6,44 +6,34 @@ the same policy with every layer run, does (:func:`record_teacher`).
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from dysl_vla_ros.distillation import stage_report
-from dysl_vla_ros.distillation.activations import Activations, inputs_of, record_activations
-from dysl_vla_ros.distillation.chosen_layers import read_choice
-from dysl_vla_ros.distillation.initial_weights import InitialWeights, new_modules, trained_modules
+from dysl_vla_ros.distillation.activations import Activations, record_activations
+from dysl_vla_ros.distillation.initial_weights import chosen_modules, trained_modules
+from dysl_vla_ros.distillation.passes import inputs_of
 from dysl_vla_ros.distillation.resume import Resume
 from dysl_vla_ros.distillation.stage_report import verdicts
 from dysl_vla_ros.distillation.stages import Distillation
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable
 from dysl_vla_ros.jobs.learning_data import folder_of, open_data, paths_of
+from dysl_vla_ros.jobs.results import Distilled
 from dysl_vla_ros.jobs.settings import AnyPath, Data, DistillSettings
 from dysl_vla_ros.policies.interface import VlaPolicy
+from dysl_vla_ros.policies.layouts import OURS, layout_of
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.runs.training_data import TrainingData
 from dysl_vla_ros.runtime.devices import device_named
 from dysl_vla_ros.runtime.step import Runtime
-from dysl_vla_ros.skipping.partition import LayerPartition
 
 LOG = logging.getLogger(__name__)
 HELD_OUT = 512  # frames of episodes that nothing is learned from, to judge by
 THREADS = min(2, os.cpu_count() or 1)  # for operations this small more were never tried
-
-
-@dataclass(frozen=True)
-class Distilled:
-    """What a distillation has left."""
-
-    folder: Path  # the DySL folder, without ``calibration.json``
-    report: Mapping[str, Any]  # what ``distillation.json`` in it holds
-    warnings: tuple[str, ...]  # what is wrong with the result, with what to do
-    data: TrainingData  # what was learned from, open: ``calibrate`` takes it too
 
 
 def distill(
@@ -64,15 +54,22 @@ def distill(
         DataError: there is too little data, or it is neither demonstrations nor bags; the folder cannot be written to.
         BagError: a bag cannot serve the policy.
         SettingError: the device is not there.
+        WorkerError: another project's checkpoint cannot be loaded in its Python; says why.
     """
     settings = settings or DistillSettings()
+    if layout_of(Path(checkpoint)) != OURS:
+        from dysl_vla_ros.jobs import apart
+
+        folder = folder_of(checkpoint, adapters)
+        with apart.opened_worker(checkpoint, folder, settings.apart, settings.device) as worker:
+            return apart.train(worker, apart.open_here(worker, data, settings.data), folder, settings)
     stages, goes_on = settings.stages, settings.go_on_from
     device = device_named(settings.device, "--device")
     torch.set_num_threads(THREADS)
     torch.manual_seed(stages.seed)
     folder = folder_of(checkpoint, adapters)
     policy = load_policy(Path(checkpoint), device)
-    initial = trained_modules(goes_on, policy) if goes_on else _new_modules(settings, folder, policy)
+    initial = trained_modules(goes_on, policy) if goes_on else chosen_modules(folder, policy, settings.modules)
     require_writable(folder)
     partition, modules = initial.partition, initial.modules.to(policy.device)
     if initial.gone_on_from and initial.gone_on_from["base_sha256"] != policy.weights_hash:
@@ -102,16 +99,6 @@ def distill(
     report = stage_report.write_folder(folder, job, records, initial, told=opened.told(), found=found)
     resume.remove()
     return Distilled(folder, report, tuple(warnings), opened)
-
-
-def _new_modules(settings: DistillSettings, folder: Path, policy: VlaPolicy) -> InitialWeights:
-    choice = read_choice(folder, policy.weights_hash)
-    partition = LayerPartition(len(policy.layers), choice.static, settings.modules.adapters_per_block)
-    if not partition.blocks:
-        raise DataError(
-            f"{folder}: all layers were chosen as static, so there is nothing to skip; calibrate with fewer"
-        )
-    return new_modules(partition, policy, settings.modules.sizes(policy.streams[0].width), choice.choice)
 
 
 def record_teacher(

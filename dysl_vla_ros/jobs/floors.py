@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from dysl_vla_ros.comparison.floor_records import comparable
-from dysl_vla_ros.distillation.activations import inputs_of
+from dysl_vla_ros.distillation.passes import inputs_of
 from dysl_vla_ros.distillation.settings import DistillationSettings
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, play_episodes

@@ -3,13 +3,14 @@
 Bags need nothing of the simulator.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dysl_vla_ros.bags.folder import is_bag
 from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.interfaces import PolicyDescription
 from dysl_vla_ros.jobs.settings import AnyPath, Data, DataSettings
 from dysl_vla_ros.runs.training_data import TrainingData
 from dysl_vla_ros.simulation.tasks import tasks_named
@@ -74,10 +75,25 @@ def open_data(paths: Sequence[Path], settings: DataSettings, runtime: "Runtime")
         DataError: neither, a mixture, or too little.
         BagError: a bag cannot serve the policy.
     """
+    from dysl_vla_ros.recordings.source import instruction_judge
+
+    return open_for(paths, settings, runtime.description, instruction_judge(runtime.policy))
+
+
+def open_for(
+    paths: Sequence[Path],
+    settings: DataSettings,
+    description: PolicyDescription,
+    unreadable: Callable[[str], str],
+) -> TrainingData:
+    """Open data for a policy that may be elsewhere; ``unreadable`` says why it cannot read an instruction.
+
+    Raises as :func:`open_data`.
+    """
     if kind_of(paths, settings) == BAGS:
         from dysl_vla_ros.recordings.learning_data import open_recordings
 
-        return open_recordings(paths, runtime, settings.recordings)
+        return open_recordings(paths, description, unreadable, settings.recordings)
     from dysl_vla_ros.training.demonstration_data import DemonstrationData
 
     return DemonstrationData(paths[0], tasks_named(settings.tasks))

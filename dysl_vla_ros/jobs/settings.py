@@ -24,6 +24,15 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
+class Apart:
+    """Of another project's checkpoint: what its files do not say, and where it is computed."""
+
+    params: Path | None = None  # ROS 2 parameter file with the robot's contract and ``model`` settings
+    python: str = ""  # the interpreter in which its library lives; "": ``model.python`` of ``params``, else this one
+    together: int = 4  # frames of a pass at most: more are quicker and take more memory
+
+
+@dataclass(frozen=True)
 class CalibrateSettings:
     """What ``calibrate`` may be told; static layers first, thresholds behind ``actions_per_inference``."""
 
@@ -37,6 +46,7 @@ class CalibrateSettings:
     jobs: int = os.cpu_count() or 1  # simulator: processes that play them
     device: str = "cpu"  # "cuda", "cuda:N"
     data: DataSettings = field(default_factory=DataSettings)
+    apart: Apart = field(default_factory=Apart)  # of another project's checkpoint
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,7 @@ class DistillSettings:
     go_on_from: Path | None = None  # DySL folder to begin with; its static layers and sizes are kept
     device: str = "cpu"  # "cuda", "cuda:N"
     data: DataSettings = field(default_factory=DataSettings)
+    apart: Apart = field(default_factory=Apart)  # of another project's checkpoint
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,9 @@ def read_config(folder: Path, what: str = "checkpoint") -> dict[str, Any]:
         raise CheckpointError(f"{what} '{folder}' has no config.json (there is {other}); {MEND}") from error
     if "format_version" not in config and isinstance(config.get("type"), str) and "input_features" in config:
         raise CheckpointError(
-            f"{path}: a checkpoint of LeRobot's (type {config['type']!r:.40}), which the node and `dysl_vla inspect` "
-            "read and no other command yet: name it in model.checkpoint and LeRobot's Python in model.python"
+            f"{path}: a checkpoint of LeRobot's (type {config['type']!r:.40}), which the node and `dysl_vla inspect`, "
+            "`calibrate` and `distill` read and no other command yet: name it in model.checkpoint and LeRobot's Python "
+            "in model.python"
         )
     version = config.get("format_version")
     if type(version) is not int or version != FORMAT_VERSION:

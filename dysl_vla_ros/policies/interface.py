@@ -93,6 +93,24 @@ class VlaPolicy(Protocol):
         """
         ...
 
+    def halfway(
+        self, result: StackResult, context: StackContext, state: Any, noise: Any, moment: float, bridge: Bridge
+    ) -> Any:
+        """Return where decoding has come to at ``moment`` (0.0: at its beginning, below 1.0), for :meth:`probe`.
+
+        None where decoding is one step. Arguments as of :meth:`decode`.
+        """
+        ...
+
+    def probe(
+        self, result: StackResult, context: StackContext, state: Any, noise: Any, halfway: Any, bridge: Bridge
+    ) -> Tensor:
+        """Return what training compares between two passes, (B, H, A) normalised, at the cost of one step of decoding.
+
+        Of a flow the velocity of actions at ``halfway``; where decoding is one step, the actions.
+        """
+        ...
+
     def actions(self, normalised: Tensor, context: StackContext) -> FloatArray:
         """Return normalised actions (B, H, A) in physical units; relative actions take the state from the context."""
         ...
@@ -103,7 +121,7 @@ class VlaPolicy(Protocol):
 
 
 class CommonPolicy:
-    """What a family need not say: decodes without noise or memory, actions by their statistics, grey images.
+    """What a family need not say: decodes in one step without noise or memory, actions by statistics, grey images.
 
     A family inherits from this and overrides what is different.
     """
@@ -147,6 +165,22 @@ class CommonPolicy:
     def noise(self, seeds: Sequence[int]) -> Any:
         """Nothing is drawn."""
         return None
+
+    def halfway(
+        self, result: StackResult, context: Any, state: Any, noise: Any, moment: float, bridge: Bridge
+    ) -> Any:
+        """Decoding is one step."""
+        return None
+
+    def probe(self, result: StackResult, context: Any, state: Any, noise: Any, halfway: Any, bridge: Bridge) -> Tensor:
+        """Compare the actions."""
+        return self.decode(result, context, state, noise, bridge)[0]
+
+    def decode(
+        self, result: StackResult, context: Any, state: Any, noise: Any, bridge: Bridge
+    ) -> tuple[Tensor, Any]:
+        """A family's own."""
+        raise NotImplementedError
 
     def actions(self, normalised: Tensor, context: StackContext) -> FloatArray:
         """Return (B, H, A): centre and scale of the action statistics."""

@@ -1,7 +1,6 @@
 """X-VLA of LeRobot's: one stack that runs in every flow step, over actions, what Florence-2 read, and soft prompts.
 
-The first flow step leads: decisions are made in it, and later steps repeat its plan with adapters of their own. It
-begins at the noise, so that observations are prepared with the noise that they are decoded with.
+The first flow step leads, later ones repeat its plan with adapters of their own. It begins at the noise.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dysl_vla_ros.errors import CheckpointError
+from dysl_vla_ros.policies.interface import CommonPolicy
 from dysl_vla_ros.policies.lerobot import florence_keys
 from dysl_vla_ros.policies.lerobot.folder import CONFIG, LeRobotFolder
 from dysl_vla_ros.policies.lerobot.policy import LeRobotContext, LeRobotPolicy
@@ -30,6 +30,7 @@ class XVla(LeRobotPolicy):
     hub_name = "the tokenizer facebook/bart-large"
     steps_field = "num_denoising_steps"
     unused = florence_keys.UNUSED
+    halfway, probe = CommonPolicy.halfway, CommonPolicy.probe  # each step gives actions, no velocity
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
@@ -60,9 +61,8 @@ class XVla(LeRobotPolicy):
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """Return (B, H, A) as the library draws it behind ``torch.manual_seed`` of each seed, on the same device."""
-        own = [torch.Generator(self.device).manual_seed(seed % 2**63) for seed in seeds]
         draw = partial(torch.randn, self.config.chunk_size, self.flow.dim_action, device=self.device, dtype=self.dtype)
-        return torch.stack([draw(generator=each) for each in own])
+        return torch.stack([draw(generator=torch.Generator(self.device).manual_seed(seed % 2**63)) for seed in seeds])
 
     def embed(self, context: LeRobotContext) -> Tensor:
         """Read images and words once; enter the first flow step."""

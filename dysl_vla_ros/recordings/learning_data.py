@@ -8,7 +8,7 @@ of frames that are not wanted do not stay in memory.
 import dataclasses
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from dysl_vla_ros.bags.reader import BagReader
 from dysl_vla_ros.interfaces import Observation, PolicyDescription
 from dysl_vla_ros.recordings.full_depth import full_depth_runs
-from dysl_vla_ros.recordings.source import Choice, instruction_judge, open_source, reading_notes, require_moments
+from dysl_vla_ros.recordings.source import Choice, open_source, reading_notes, require_moments
 from dysl_vla_ros.runs.full_depth import FullDepthRun, split_episodes
 from dysl_vla_ros.runs.training_data import draw_evenly
 from dysl_vla_ros.runtime.step import Runtime
@@ -120,14 +120,29 @@ class RecordedData:
 
     def held_out_runs(self, runtime: Runtime, m: int, limit: int = 2000) -> list[FullDepthRun]:
         """Run every layer on what is held out: about ``limit`` inferences, whole episodes from all over the bags."""
-        total = sum(len(own.frames) for own in self.held_out)
-        wanted = len(self.held_out) if total <= limit * m else max(1, round(len(self.held_out) * limit * m / total))
-        kept = [self.held_out[number * len(self.held_out) // wanted] for number in range(wanted)]
         runs: list[FullDepthRun] = []
-        for bag, frames in _by_bag((own.bag, frame) for own in kept for frame in own.frames).items():
+        for bag, frames in self._evenly_held_out(m, limit).items():
             chosen = dataclasses.replace(self._choice, chosen=frozenset(frames).__contains__)
             runs += full_depth_runs([bag], runtime, m, choice=chosen, limit=len(frames))
         return runs
+
+    def held_out_episodes(self, m: int, limit: int = 2000) -> Iterator[tuple[Observation, bool]]:
+        """Yield what is held out, ``m`` action time steps apart, and whether each observation begins an episode.
+
+        About ``limit`` of them, whole episodes from all over the bags.
+        """
+        for bag, frames in self._evenly_held_out(m, limit).items():
+            chosen = dataclasses.replace(self._choice, chosen=frozenset(frames).__contains__, actions_between=m)
+            with BagReader(bag) as reader:
+                for moment in open_source(reader, self._description, SafetySettings(), chosen, history=False).moments:
+                    yield moment.observation, bool(moment.begins)
+
+    def _evenly_held_out(self, m: int, limit: int) -> dict[Path, list[int]]:
+        """Return the frames of whole episodes that are held out, for about ``limit`` inferences, by bag."""
+        total = sum(len(own.frames) for own in self.held_out)
+        wanted = len(self.held_out) if total <= limit * m else max(1, round(len(self.held_out) * limit * m / total))
+        kept = [self.held_out[number * len(self.held_out) // wanted] for number in range(wanted)]
+        return _by_bag((own.bag, frame) for own in kept for frame in own.frames)
 
     def summary(self) -> str:
         """Return how much there is, in one line."""
@@ -195,20 +210,26 @@ class RecordedData:
         return found
 
 
-def open_recordings(bags: Sequence[Path], runtime: Runtime, choice: Choice | None = None) -> RecordedData:
-    """Go through bags once for the policy of ``runtime``, and say how much there is.
+def open_recordings(
+    bags: Sequence[Path],
+    description: PolicyDescription,
+    unreadable: Callable[[str], str],
+    choice: Choice | None = None,
+) -> RecordedData:
+    """Go through bags once for a policy, and say how much there is.
 
     Args:
         bags: recordings.
-        runtime: of the policy, with or without adapters.
+        description: of the policy.
+        unreadable: says why it cannot read an instruction, "" where it can.
         choice: how they are read; what the policy cannot read of their instructions is left out in any case.
 
     Raises:
         BagError: a bag cannot serve the policy.
         DataError: there is too little to hold anything out.
     """
-    judged = dataclasses.replace(choice or Choice(), unreadable=instruction_judge(runtime.policy))
-    data = RecordedData(bags, runtime.description, judged)
+    judged = dataclasses.replace(choice or Choice(), unreadable=unreadable)
+    data = RecordedData(bags, description, judged)
     LOG.info(data.summary())
     for warning in data.warnings():
         LOG.warning(warning)

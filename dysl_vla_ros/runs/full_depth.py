@@ -18,7 +18,7 @@ SHORTEST_PART = 10  # inferences: a shorter piece of an episode is warm-up more 
 class FullDepthRun:
     """One closed-loop episode at full depth."""
 
-    observations: tuple[Observation, ...]  # one an inference
+    observations: Sequence[Observation]  # one an inference
     chunks: FloatArray  # (inferences, H, A) physical units; the first m actions of each were played
 
 

@@ -6,6 +6,7 @@ It never outlives the node: the kernel kills it with the thread that started it,
 import argparse
 import contextlib
 import faulthandler
+import importlib
 import os
 import socket
 import sys
@@ -16,8 +17,8 @@ from dysl_vla_ros import stop_signals
 from dysl_vla_ros.parent_process import die_with_parent, end
 
 
-def main() -> int:
-    """Bind this process to its parent, then serve."""
+def main(server: str = "dysl_vla_ros.worker.server") -> int:
+    """Bind this process to its parent, then let a module ``serve`` the stream and the shared file."""
     parser = argparse.ArgumentParser(prog="dysl_vla_ros.worker", description=__doc__)
     for name in ("stream", "frames", "parent"):
         parser.add_argument(f"--{name}", type=int, required=True)
@@ -30,11 +31,11 @@ def main() -> int:
     leave_the_link()
     for descriptor in (arguments.stream, arguments.frames):
         os.set_inheritable(descriptor, False)
-    from dysl_vla_ros.worker.server import serve
+    serve = importlib.import_module(server).serve
 
     with socket.socket(fileno=arguments.stream) as stream:
         try:
-            return serve(stream, arguments.frames)
+            return int(serve(stream, arguments.frames))
         except ConnectionError:  # the node hung up in the middle of a message
             return 0
         except Exception as error:  # said before this hangs up: the node then waits for no more words

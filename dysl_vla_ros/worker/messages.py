@@ -101,31 +101,31 @@ class Fault:
     draft: str = ""  # a block of a parameter file to fill in, where it is the contract that something is missing in
 
 
-KINDS: dict[str, type[Any]] = {
+Kinds = Mapping[str, type[Any]]  # the name of each kind of message of a conversation -> the kind
+KINDS: Kinds = {
     "hello": Hello, "load": Load, "description": PolicyDescription, "step": Step, "answer": Answer, "fault": Fault,
 }  # fmt: skip
-NAMES = {kind: name for name, kind in KINDS.items()}
 
 
 class MessageError(WorkerError):
     """Bytes that are no message of this protocol, or a message too large to send."""
 
 
-def encode(message: Any) -> bytes:
-    """Return the bytes of one message, its length in front.
+def encode(message: Any, kinds: Kinds = KINDS) -> bytes:
+    """Return the bytes of one message, its length in front; ``kinds``: of this conversation.
 
     Raises:
         MessageError: it is larger than ``MESSAGE_LIMIT``.
     """
-    name = NAMES[type(message)]
+    name = next(name for name, kind in kinds.items() if kind is type(message))
     payload: bytes = msgpack.packb([name, _plain(message)])
     if len(payload) > MESSAGE_LIMIT:
         raise MessageError(f"a {name} message of {len(payload)} bytes; at most {MESSAGE_LIMIT} can be sent")
     return LENGTH.pack(len(payload)) + payload
 
 
-def decode(payload: bytes) -> Any:
-    """Return the message in ``payload`` (without its length).
+def decode(payload: bytes, kinds: Kinds = KINDS) -> Any:
+    """Return the message in ``payload`` (without its length); ``kinds``: of this conversation.
 
     Raises:
         MessageError: these bytes are no message of this protocol.
@@ -134,16 +134,16 @@ def decode(payload: bytes) -> Any:
         parts = msgpack.unpackb(payload, strict_map_key=True)
     except (ValueError, msgpack.UnpackException) as error:
         raise MessageError(f"{len(payload)} bytes that are no msgpack: {error}") from error
-    if not isinstance(parts, list) or len(parts) != 2 or not isinstance(parts[0], str) or parts[0] not in KINDS:
-        raise MessageError(f"no message of this protocol; there are {', '.join(KINDS)}")
+    if not isinstance(parts, list) or len(parts) != 2 or not isinstance(parts[0], str) or parts[0] not in kinds:
+        raise MessageError(f"no message of this protocol; there are {', '.join(kinds)}")
     try:
-        return build(KINDS[parts[0]], parts[1], parts[0])
+        return build(kinds[parts[0]], parts[1], parts[0])
     except WrongValueError as error:
         raise MessageError(str(error)) from error
 
 
-def receive(stream: socket.socket) -> Any | None:
-    """Wait for one message; None when the other side has closed.
+def receive(stream: socket.socket, kinds: Kinds = KINDS) -> Any | None:
+    """Wait for one message of ``kinds``; None when the other side has closed.
 
     Raises:
         MessageError: what came is no message, or one larger than ``MESSAGE_LIMIT``.
@@ -155,7 +155,7 @@ def receive(stream: socket.socket) -> Any | None:
     if length > MESSAGE_LIMIT:
         raise MessageError(f"a message of {length} bytes was announced; at most {MESSAGE_LIMIT} are taken")
     payload = _read(stream, length)
-    return None if payload is None else decode(payload)
+    return None if payload is None else decode(payload, kinds)
 
 
 def _read(stream: socket.socket, count: int) -> bytes | None:

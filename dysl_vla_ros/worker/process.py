@@ -38,8 +38,10 @@ class WorkerProcess:
     To be made in a thread that lives until ``end``: the kernel kills the worker when the thread that started it ends.
     """
 
-    def __init__(self, python: str, threads: int, stream: int, frames: int) -> None:
-        """Start it; the descriptors ``stream`` and ``frames`` are inherited.
+    def __init__(
+        self, python: str, threads: int, stream: int, frames: int, program: str = "dysl_vla_ros.worker"
+    ) -> None:
+        """Start it; the descriptors ``stream`` and ``frames`` are inherited, ``program`` is the module that runs.
 
         Raises:
             WorkerError: the interpreter cannot be started; names it.
@@ -54,7 +56,7 @@ class WorkerProcess:
         arguments = [f"--stream={stream}", f"--frames={frames}", f"--parent={os.getpid()}"]
         try:
             self._process = subprocess.Popen(
-                [self._python, "-m", "dysl_vla_ros.worker", *arguments],
+                [self._python, "-m", program, *arguments],
                 cwd=self._folder,  # `-m` looks there first: no file beside the node can stand in for a package
                 env=environment(threads, self._folder),
                 start_new_session=True,  # Ctrl-C is for the node, which ends the worker after its zero twist

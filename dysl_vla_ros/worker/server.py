@@ -27,7 +27,7 @@ def serve(stream: socket.socket, frames: int) -> int:
         stream: the inherited end of the socket pair.
         frames: descriptor of the shared memory file.
     """
-    threading.Thread(target=_end_with, args=(stream,), name="hang-up", daemon=True).start()
+    threading.Thread(target=end_with, args=(stream,), name="hang-up", daemon=True).start()
     python = ".".join(map(str, sys.version_info[:3]))
     stream.sendall(encode(Hello(__version__, PROTOCOL, python)))
     order = receive(stream)
@@ -103,7 +103,7 @@ def reason(error: Exception) -> str:
     return f"unexpected: {type(error).__name__}: {error}"
 
 
-def _end_with(stream: socket.socket) -> None:
+def end_with(stream: socket.socket) -> None:
     """End this process when the node hangs up, also in the middle of a step: nobody waits for its result.
 
     Where that cannot be noticed it ends at once: the node tells why.

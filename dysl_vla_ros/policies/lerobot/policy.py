@@ -240,6 +240,37 @@ class LeRobotPolicy(CommonPolicy):
         """Return normalised actions (B, H, A): the library's flow steps, the expert following the plan in each."""
         from lerobot.policies.common.flow_matching import euler_integrate
 
+        velocity, steps = self._velocity(result, context, bridge), getattr(self.config, self.steps_field)
+        actions: Tensor = euler_integrate(velocity, noise, steps)
+        return self.unpadded(actions[..., : self.action.dimensions]), None
+
+    def halfway(
+        self, result: StackResult, context: Any, state: None, noise: Tensor, moment: float, bridge: Bridge
+    ) -> tuple[Tensor, float]:
+        """Return (B, H, largest A) before the flow step at ``moment``, and its time, from 1.0 (noise) down."""
+        velocity, steps = self._velocity(result, context, bridge), getattr(self.config, self.steps_field)
+        taken = min(int(moment * steps), steps - 1)
+        actions, times = noise, [1.0 - step / steps for step in range(taken + 1)]
+        for time in times[:-1]:
+            actions = actions - velocity(actions, self._time(time, noise)) / steps
+        return actions, times[-1]
+
+    def probe(
+        self, result: StackResult, context: Any, state: None, noise: Tensor, halfway: tuple[Tensor, float],
+        bridge: Bridge,
+    ) -> Tensor:  # fmt: skip
+        """Return the velocity (B, H, A) of normalised actions, turned as they are: noise less actions."""
+        actions, time = halfway
+        flow = self._velocity(result, context, bridge)(actions, self._time(time, noise))
+        return flow[..., : self.action.dimensions]
+
+    @staticmethod
+    def _time(time: float, noise: Tensor) -> Tensor:
+        return torch.tensor(time, dtype=torch.float32, device=noise.device).expand(len(noise))
+
+    def _velocity(self, result: StackResult, context: Any, bridge: Bridge) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return (actions (B, H, largest A), time (B,)) -> velocity: the library's flow step over a plan."""
+
         def walk(hidden: Tensor, layer: Callable[..., Tensor]) -> Tensor:
             def run(index: int, entering: Tensor) -> Tensor:
                 kept = context.kept[index]
@@ -250,9 +281,7 @@ class LeRobotPolicy(CommonPolicy):
             return follow(result.plan, hidden, run, "expert", bridge)
 
         step, given = self.flow_step(context, walk)
-        steps = getattr(self.config, self.steps_field)
-        actions: Tensor = euler_integrate(lambda x, time: step(x_t=x, timestep=time, **given), noise, steps)
-        return self.unpadded(actions[..., : self.action.dimensions]), None
+        return lambda actions, time: step(x_t=actions, timestep=time, **given)
 
     def unpadded(self, actions: Tensor) -> Tensor:
         """Return what the library makes of its actions before its post-processor: nothing, in most families."""
