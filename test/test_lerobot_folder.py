@@ -89,7 +89,7 @@ def test_inspect_prints_it_and_other_verbs_say_what_reads_such_a_folder(folder: 
         assert part in printed
     assert main(["inspect", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["family"] == "smolvla"
-    assert main(["floors", str(folder), str(folder)]) == 2
+    assert main(["floors", str(folder), str(folder), "--out", str(folder.parent / "out")]) == 2
     assert "a checkpoint of LeRobot's (type 'smolvla')" in capsys.readouterr().err
     assert main(["calibrate", str(folder), str(folder)]) == 2
     assert "name the node's parameter file with --params" in capsys.readouterr().err

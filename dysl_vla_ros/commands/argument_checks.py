@@ -60,6 +60,8 @@ def require_computable(checkpoint: Path, given: Mapping[str, Any]) -> bool:
         DataError: nothing says what another project's files do not.
         SettingError: the parameter file cannot be read.
     """
+    if given["params"]:
+        read_params_file(given["params"])
     layout = layout_of(checkpoint)
     if layout == OURS:
         require_policy(checkpoint)
@@ -76,7 +78,6 @@ def require_computable(checkpoint: Path, given: Mapping[str, Any]) -> bool:
             "node's parameter file with --params (`dysl_vla inspect` prints the block to fill in)"
         )
     require_numbers(given, together=1)
-    read_params_file(given["params"])
     return True
 
 
