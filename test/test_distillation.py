@@ -22,9 +22,11 @@ from dysl_vla_ros.distillation.passes import (
     decided_pass,
     hard_pass,
     inputs_of,
+    quick_layer,
     sample_positions,
     skip_loss,
     soft_pass,
+    start_layer,
 )
 from dysl_vla_ros.distillation.stages import Distillation, DistillationSettings
 from dysl_vla_ros.distillation.static_choice import choose_static
@@ -204,7 +206,10 @@ class OnTheFly:
     """What :class:`Activations` holds, computed anew for every batch."""
 
     def __init__(self, policy, observations):
-        self.policy, self._observations = policy, observations
+        self.policy, self._observations, self.run = policy, observations, quick_layer
+
+    def start(self, partition):
+        return start_layer(partition, self.policy)
 
     def __len__(self):
         return len(self._observations)
@@ -216,6 +221,9 @@ class OnTheFly:
         actions = torch.cat([chunk for *_, chunk, _ in passes]).clone()
         own = Activations(hidden, contexts, actions, self.policy, ())
         return own.batch(torch.arange(len(rows)))
+
+    def parts(self, most):
+        yield self.batch(torch.arange(min(most, len(self))))
 
 
 def trained_bits(policy, data, kind="error"):

@@ -81,7 +81,7 @@ WRONG = {  # further arguments that no model is needed to refuse, and what the l
     "tune": [["--trials", "1"], ["--topic", "image"], ["--target-ms", "nan"]],
     "evaluate": [["--seeds", "0"], ["--methods", "full", "magic"], ["--methods", "dysl@0"], ["--threshold", "7"],
                  ["--condition", "weather"], ["--tasks", "fly"], ["--max-linear-seam", "-1"], ["--delay", "nan"],
-                 ["--device", "gpu"], ["--real-time", "0"], ["--real-time"], ["--chunk", "0"], ["--chunk", "1", "8"],
+                 ["--device", "gpu"], ["--real-time", "0"], ["--chunk", "0"], ["--chunk", "1", "8"],
                  ["--real-time", "2", "--delay", "0.1"]],
     "replay": [["--every", "0"], ["--topic", "image"], ["--max-deviation", "-1"]],
     "monitor": [["--node", "9 lives"], ["--node", ""]],

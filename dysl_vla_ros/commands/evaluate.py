@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -70,7 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def check(arguments: argparse.Namespace) -> None:
     """Refuse what does not go together, what is not there, and settings out of range."""
     require_numbers(vars(arguments), seeds=1, jobs=1, max_ticks=1, delay=0)
-    require_real_time(arguments)
+    require_real_time(
+        arguments.real_time, arguments.chunk or [], methods=bool(arguments.methods), delay=arguments.delay
+    )
     require_device(arguments.device)
     method_comparison.check(arguments)
     require_policy(arguments.checkpoint, arguments.adapters)
@@ -117,20 +120,21 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def require_real_time(arguments: argparse.Namespace) -> None:
+def require_real_time(
+    slow_downs: Sequence[float] | None, chunks: Sequence[int], *, methods: bool, delay: float
+) -> None:
     """Refuse slow-downs and lengths of chunks that are none, or several where one is played.
 
     Raises:
-        DataError: which, and why.
+        DataError, SettingError: which, and why.
     """
-    slow_downs, chunks = arguments.real_time, arguments.chunk or []
-    if slow_downs is not None and not arguments.methods and len(slow_downs) != 1:
+    if slow_downs is not None and not methods and len(slow_downs) != 1:
         raise DataError("--real-time: name one number of control periods, as --real-time 2 (several: with --methods)")
-    if len(chunks) > 1 and not (arguments.methods and slow_downs is not None):
+    if len(chunks) > 1 and not (methods and slow_downs is not None):
         raise DataError("--chunk: one number; several: with --methods and --real-time")
     for periods in slow_downs or []:
         require_slow_down(periods)
-    if slow_downs is not None and arguments.delay:
+    if slow_downs is not None and delay:
         raise DataError("--real-time and --delay exclude each other: in real time an inference takes its own time")
     if wrong := [each for each in chunks if each < 1]:
         raise DataError(f"--chunk must be at least 1, not {wrong[0]}")
