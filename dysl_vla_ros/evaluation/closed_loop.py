@@ -91,22 +91,11 @@ def play_episode(
     scene.reset(seed)
     runtime.reset()
     with closing(condition_named(settings.condition).begin(scene, seed)) as met:
-        return _play(runtime, met, seed, settings, instruction or met.instruction, watch)
-
-
-def _play(
-    runtime: Runtime,
-    met: Plain,
-    seed: int,
-    settings: EvaluationSettings,
-    instruction: str,
-    watch: Watcher | None,
-) -> EpisodeRecord:
-    play = _Play(runtime, met, seed, settings, instruction, watch)
-    if settings.real_time:
-        play.in_real_time(settings.real_time)
-    else:
-        play.waiting()
+        play = _Play(runtime, met, seed, settings, instruction or met.instruction, watch)
+        if settings.real_time:
+            play.in_real_time(settings.real_time)
+        else:
+            play.waiting()
     return play.record
 
 

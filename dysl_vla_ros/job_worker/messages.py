@@ -2,24 +2,24 @@
 
 Conversation, the command's side on the left; in place of any answer comes a Fault, and the worker lives on::
 
-                        <- Hello
-    Load                ->
-                        <- PolicyDescription
-    ReadInstruction                ->                        may the policy read this instruction?
-                        <- Readable
-    FramesThere              ->                        how many lie in the shared file; no answer
-    ChooseLayers, Distill     ->
-                        <- LogLine, Tell ...          what is logged, where it is
-                        <- ChosenByWorker, TrainedByWorker
-    KeepAndEnd                ->                        at any time: what is learned is kept, then comes the end
-    Remember            ->                        take full-depth runs of the held-out frames
-                        <- Chunks ..., Remembered
-    ReplayRuns, AskFloor     ->
-                        <- Replayed or FloorPart ..., Done
-    AskOutputs             ->
-                        <- ValuesPart ..., Done
-    SaveThresholds      ->
-                        <- Done
+                         <- Hello
+    Load                 ->
+                         <- PolicyDescription
+    ReadInstruction      ->                        may the policy read this instruction?
+                         <- Readable
+    FramesThere          ->                        how many lie in the shared file; no answer
+    ChooseLayers, Distill ->
+                         <- LogLine, Tell ...      what is logged, where it is
+                         <- ChosenByWorker, TrainedByWorker
+    KeepAndEnd           ->                        at any time: what is learned is kept, then comes the end
+    Remember             ->                        take full-depth runs of the held-out frames
+                         <- Chunks ..., Remembered
+    ReplayRuns, AskFloor ->
+                         <- Replayed or FloorPart ..., Done
+    AskOutputs           ->
+                         <- ValuesPart ..., Done
+    SaveThresholds       ->
+                         <- Done
 
 Long answers come in pieces, none larger than a message may be.
 """
@@ -61,7 +61,7 @@ class FramesThere:
 
 @dataclass(frozen=True)
 class ChooseLayers:
-    """ChooseLayers static layers."""
+    """Choose static layers."""
 
     count: int
     wanted: str  # "spread", "informative", "auto"

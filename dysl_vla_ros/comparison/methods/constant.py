@@ -11,16 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dysl_vla_ros.comparison.constant_floors import CHOICES, FULL_DEPTH, read_floors
-from dysl_vla_ros.comparison.methods.method import (
-    CalibrationScenes,
-    Method,
-    MethodInputs,
-    Prepared,
-    Trained,
-    trained,
-    unguided,
-)
-from dysl_vla_ros.skipping.depth_rules import StaticOnly
+from dysl_vla_ros.comparison.methods.method import CalibrationScenes, Method, MethodInputs, Prepared, Trained
+from dysl_vla_ros.comparison.methods.static import at_floor
 
 
 def _set_up(name: str, scenes: CalibrationScenes) -> Mapping[str, Any]:
@@ -47,9 +39,7 @@ def _floor(given: MethodInputs, floor: str) -> Prepared:
     if floor == FULL_DEPTH:
         full = replace(given.settings, skipping=replace(given.settings.skipping, rule="full"))
         return Prepared(given.library.alone(given.options.checkpoint), full, Trained(0, 0, 0.0))
-    runtime, dysl = given.loaded(str(Path(given.options.floors) / floor))
-    runtime.rule_override = lambda points: StaticOnly(dysl.partition, dysl.modules)
-    return Prepared(runtime, unguided(given.settings), trained(dysl, dysl.partition.floor))
+    return at_floor(given, str(Path(given.options.floors) / floor))
 
 
 CONSTANT, CONSTANT_BY_SET, CONSTANT_BY_INSTRUCTION = (

@@ -4,10 +4,11 @@ from dysl_vla_ros.comparison.methods.method import Method, MethodInputs, Prepare
 from dysl_vla_ros.skipping.depth_rules import StaticOnly
 
 
-def _prepare(given: MethodInputs) -> Prepared:
-    runtime, dysl = given.loaded()
+def at_floor(given: MethodInputs, adapters: str | None = None) -> Prepared:
+    """Prepare the floor of a DySL folder, None: that of ``dysl``."""
+    runtime, dysl = given.loaded(adapters)
     runtime.rule_override = lambda points: StaticOnly(dysl.partition, dysl.modules)
     return Prepared(runtime, unguided(given.settings), trained(dysl, dysl.partition.floor))
 
 
-METHOD = Method("static layers and adapters, always", _prepare)
+METHOD = Method("static layers and adapters, always", at_floor)
