@@ -96,8 +96,10 @@ def test_a_position_that_is_not_finite_is_refused_by_name(rig, raw_chunk):
 
 
 def test_a_joint_that_was_never_sent_is_told_with_the_names_there_are(rig, raw_chunk):
-    rig.bring_to("inactive")
+    before = rig.heard(ACTION)
     rig.robot.joints = [{"shoulder": 0.0, "head": 1.0}]
+    rig.wait_for_stop("positions have stopped: elbow", before)  # none of their messages is still on its way
+    rig.bring_to("inactive")
     rig.bring_to("active")
     told = rig.wait_for_status("inputs", lambda status: "no joint elbow, finger" in status.message, "the joints")
     assert "there are: shoulder, head" in told.message
