@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from dysl_vla_ros.commands.distill import require_controller_tasks
 from dysl_vla_ros.commands.evaluate import runtime_settings
 from dysl_vla_ros.commands.main import main
+from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.settings import RuntimeSettings
 from tiny_checkpoint import make_tiny_checkpoint, make_tiny_dysl
 
@@ -138,6 +140,19 @@ def test_numbers_that_make_no_sense_are_refused(capsys, tmp_path, checkpoint):
     assert "--seeds" in refusal(capsys, "evaluate", checkpoint, "--seeds", 0)
     assert "--steps" in refusal(capsys, "train", tmp_path, tmp_path / "out", "--steps", 0)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("controllers", "tasks", "said"),
+    [
+        (["board-set-aside", "reach"], None, "adapters learn from reach as well; name tasks that --tasks does not"),
+        (["board-held-out"], None, "board-"),
+        (["fly"], None, "unknown task 'fly'"),
+    ],
+)
+def test_tasks_of_controllers_that_tell_them_nothing_new_are_refused(tmp_path, controllers, tasks, said):
+    with pytest.raises(DataError, match=said):
+        require_controller_tasks(controllers, tasks, [tmp_path])
 
 
 def test_evaluate_takes_a_parameter_file_and_lets_its_own_arguments_count_over_it(tmp_path):

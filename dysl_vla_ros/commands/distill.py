@@ -1,7 +1,7 @@
 """``dysl_vla distill``: adapters and controllers for a frozen policy, and then their thresholds."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from dysl_vla_ros.distillation.settings import DistillationSettings, ModuleSetti
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.jobs.learning_data import WHAT, folder_of
 from dysl_vla_ros.jobs.settings import DistillSettings
+from dysl_vla_ros.simulation.tasks import require_learnable, tasks_named
 
 MODULES = tuple(own.name for own in fields(ModuleSettings))
 STAGES = tuple(own.name for own in fields(DistillationSettings) if own.name != "floor_share")
@@ -70,6 +71,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("error", "mixture"),
         default="error",
         help="stage 2: taught the action error that skipping makes, or the paper's soft mixture",
+    )
+    parser.add_argument(
+        "--controller-tasks",
+        nargs="+",
+        metavar="TASK",
+        help="simulator: tasks that controllers learn from as well, and adapters do not: what adapters know by heart "
+        "tells a controller nothing of the error elsewhere",
     )
     parser.add_argument("--skip-weight", type=float, default=0.1, help="lambda of the mixture")
     parser.add_argument(
@@ -136,6 +144,11 @@ def check(arguments: argparse.Namespace) -> None:
         add_arguments,
         (not new, KEPT, "static layers and sizes are those of --go-on-from, without hidden states"),
         (arguments.controllers == "error", ("skip_weight",), "it is of --controllers mixture"),
+        (
+            arguments.controllers == "mixture",
+            ("controller_tasks",),
+            "the mixture teaches adapters and controllers on the same frames",
+        ),
         (new and arguments.adapter == "token", OF_POOLED, "--adapter token has no pooled tokens"),
         (not arguments.calibrate, OF_SEARCH, "no thresholds are searched with --no-calibrate"),
         (
@@ -163,6 +176,25 @@ def check(arguments: argparse.Namespace) -> None:
     if new:
         require_choice(folder_of(arguments.checkpoint, arguments.adapters or ""))
     require_data(arguments.data, data_settings(given))
+    if arguments.controller_tasks:
+        require_controller_tasks(arguments.controller_tasks, arguments.tasks, arguments.data)
+
+
+def require_controller_tasks(controllers: Sequence[str], tasks: Sequence[str] | None, data: Sequence[Path]) -> None:
+    """Refuse tasks for controllers alone that adapters learn from, that are tested with alone, or that bags have not.
+
+    Raises:
+        DataError: names them.
+    """
+    if any(map(is_bag, data)):
+        raise DataError("--controller-tasks names simulated tasks, and a bag has none; leave it out")
+    own = tasks_named(controllers)
+    require_learnable(own)
+    learned = {task.name for task in tasks_named(tasks)}
+    if both := [task.name for task in own if task.name in learned]:
+        raise DataError(
+            f"--controller-tasks: adapters learn from {', '.join(both)} as well; name tasks that --tasks does not"
+        )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -196,6 +228,7 @@ def settings_from(given: Mapping[str, Any]) -> DistillSettings:
         variants=given["variants"],
         stages=DistillationSettings(**{name: given[name] for name in STAGES}),
         modules=ModuleSettings(**{name: given[name] for name in MODULES}),
+        controller_tasks=tuple(given["controller_tasks"] or ()),
         go_on_from=given["go_on_from"],
         device=given["device"],
         data=data_settings(given),

@@ -1,4 +1,4 @@
-"""One stage's way down its loss: AdamW, a short warm-up and a cosine, gradients of at most one in length."""
+"""One stage's way down its loss: AdamW, a short warm-up and cosine, gradients of each kind of module at most 1 long."""
 
 import math
 from collections.abc import Sequence
@@ -51,7 +51,8 @@ class Descent:
         share = share_of_rate(number, self._steps)
         for group, rate in zip(self.optimiser.param_groups, self._rates, strict=True):
             group["lr"] = rate * share
-        nn.utils.clip_grad_norm_(self.parameters, LONGEST_GRADIENT)
+        for group in self.optimiser.param_groups:  # each by itself: how wrong controllers are is nothing to adapters
+            nn.utils.clip_grad_norm_(group["params"], LONGEST_GRADIENT)
         self.optimiser.step()
         self.running = 0.95 * self.running + 0.05 * loss if self.running else loss
 

@@ -2,7 +2,8 @@
 
 A record has ``stage``, ``steps``, ``seconds``, ``loss``, and: stage 1, hidden states: ``reconstruction`` (skip point ->
 share of the skipped change left unexplained); stage 1, actions: ``floor_error``; stage 2: ``floor_error``, ``kind`` and
-``judgements``. Errors are action L1, normalised, on the frames to judge by.
+``judgements``; where controllers learned from frames aside also ``judgements_aside``, on others of those. Errors are
+action L1, normalised, on the frames to judge by.
 """
 
 import logging
@@ -40,6 +41,7 @@ class DistillationJob(Protocol):
     settings: DistillationSettings
     judge: Judge
     judgements: list[Judgement]
+    judgements_aside: list[Judgement]
 
     @property
     def data(self) -> SeenTeacher:
@@ -85,7 +87,9 @@ def stages_of(job: DistillationJob) -> list[Callable[[], Record]]:
             "kind": settings.controllers,
             "steps": settings.joint_steps,
         }
-        return what | {"loss": loss, "floor_error": floor, "judgements": judgements}
+        aside = [_rounded(asdict(own)) for own in job.judgements_aside]
+        more = {"judgements_aside": aside} if aside else {}
+        return what | {"loss": loss, "floor_error": floor, "judgements": judgements} | more
 
     return [hidden, actions, controllers] if settings.hidden_steps else [actions, controllers]
 
@@ -185,8 +189,11 @@ def tables(records: Sequence[Record]) -> list[str]:
             lines.append("left unexplained of the skipped change, by layer (1: as without an adapter):")
             cells = [f"{layer:>3} {share:.3f}" for layer, share in shares.items()]
             lines += ["  ".join(cells[start : start + 8]) for start in range(0, len(cells), 8)]
-        if judgements := record.get("judgements"):
+        for name, where in (("judgements", ""), ("judgements_aside", "on tasks that adapters do not learn from:")):
+            if not (judgements := record.get(name)):
+                continue
             heads = ("step", "skipped", "soft mixture", "hard threshold", "rank correlation")
+            lines += [where] if where else []
             lines.append("".join(f"{head:>18}" for head in heads))
             for own in judgements:
                 related = own["rank_correlation"]

@@ -5,6 +5,9 @@ actions through the hard-skipped stack, skip positions sampled. Stage 2 trains c
 ``mixture`` is the paper's soft mixture with a loss on layers not skipped; ``error`` (*ours*, default) teaches each
 controller the logarithm of the action error that a pass skipping there ends in, so that its output can be compared
 with a tolerated error.
+
+What adapters learned by heart tells controllers nothing of the error elsewhere: with frames *aside* (*ours*) half as
+many of those are in each batch of stage 2, and they teach controllers alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,6 +44,7 @@ class Distillation:
     Attributes:
         judge: measures what was trained.
         judgements: what stage 2 did on its way.
+        judgements_aside: the same on frames aside that nothing was learned from; empty where there are none.
     """
 
     def __init__(
@@ -50,18 +54,32 @@ class Distillation:
         data: Activations,
         settings: DistillationSettings,
         held_out: Activations | None = None,
+        aside: tuple[Activations, Activations] | None = None,
     ) -> None:
-        """Train ``modules`` in place on ``data``; the policy stays frozen. ``held_out``: frames to judge by instead."""
+        """Train ``modules`` in place on ``data``; the policy stays frozen.
+
+        Args:
+            partition: of the policy's layers.
+            modules: adapters and controllers.
+            data: what both learn from.
+            settings: of the stages.
+            held_out: frames to judge by; None: ``data``.
+            aside: frames that controllers alone learn from, and others of their kind to judge by; with controllers of
+                kind ``error`` only.
+        """
         assert partition.blocks, "there is nothing to train where every layer is static"
         if settings.controllers == "mixture":
             require_mixture(data.policy)
         self.partition, self.modules, self.data, self.settings = partition, modules, data, settings
         self.judge = Judge(partition, modules, data if held_out is None else held_out)
         self.judgements: list[Judgement] = []
+        self.judgements_aside: list[Judgement] = []
+        self._aside = aside[0] if aside else None
+        self._judge_aside = Judge(partition, modules, aside[1]) if aside else None
         self._policy = data.policy
         if settings.compile and isinstance(data.policy, ReferencePolicy):
             data.policy.network.compile_layers()
-        self._random = np.random.default_rng(settings.seed)
+        self._random = self._random_aside = np.random.default_rng(settings.seed)
 
     def train_hidden(self) -> float:
         """Stage 1, first part; return the last loss (share of the skipped change that is not explained)."""
@@ -75,12 +93,14 @@ class Distillation:
         """Stage 2: controllers and adapters together; return the last loss."""
         kind, steps = self.settings.controllers, self.settings.joint_steps
         loss = self._error_loss if kind == "error" else self._mixture_loss
-        self.judgements = []
+        self.judgements, self.judgements_aside = [], []
         every = max(1, steps // JUDGEMENTS)
 
         def judge(step: int) -> None:
             if step % every == 0 or step == steps:
                 self.judgements.append(self.judge.controllers(kind, step))
+                if self._judge_aside:
+                    self.judgements_aside.append(self._judge_aside.controllers(kind, step))
 
         return self._train(
             f"stage 2: {kind}", steps, loss, judge,
@@ -105,6 +125,7 @@ class Distillation:
         descent = Descent(adapters, controllers, self.settings.learning_rate, adapter_rate, steps)
         # A stream of the stage's own, so that a run that goes on behind a finished stage gives the same bits.
         self._random = np.random.default_rng([self.settings.seed, *label.encode()])
+        self._random_aside = np.random.default_rng([self.settings.seed, *label.encode(), 1])
         progress = tqdm(range(steps), desc=label, unit="step", mininterval=2.0)
         for step in progress:
             loss = loss_of()
@@ -146,7 +167,16 @@ class Distillation:
         actions, seen = self._hard(batch, positions)
         error = action_error(actions, batch.actions)
         controllers = controller_loss(self.modules, positions, seen, error)
-        return self._weighted(error) + controllers  # the two share no parameters: neither weight matters
+        loss = self._weighted(error) + controllers  # the two share no parameters: neither weight matters
+        if self._aside is None:
+            return loss
+        rows = sample_rows(len(self._aside), max(1, self.settings.batch_size // 2), self._random_aside)
+        with torch.no_grad():
+            aside = self._aside.batch(rows)
+            positions = sample_positions(self.partition, self._random_aside, self.settings.floor_share)
+            actions, seen = self._hard(aside, positions)
+            error = action_error(actions, aside.actions)
+        return loss + controller_loss(self.modules, positions, seen, error)
 
     def _mixture_loss(self) -> Tensor:
         batch = self._batch()

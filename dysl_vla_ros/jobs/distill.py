@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,6 +31,8 @@ from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.runs.training_data import TrainingData
 from dysl_vla_ros.runtime.devices import device_named
 from dysl_vla_ros.runtime.step import Runtime
+from dysl_vla_ros.simulation.tasks import tasks_named
+from dysl_vla_ros.training.demonstration_data import DemonstrationData
 
 LOG = logging.getLogger(__name__)
 HELD_OUT = 512  # frames of episodes that nothing is learned from, to judge by
@@ -84,11 +87,14 @@ def distill(
     held_out = record_teacher(
         policy, opened, HELD_OUT, layers, held_out=True, folder=folder, label="the same, held out"
     )
+    aside = _frames_aside(policy, paths_of(data), settings, layers, folder)
     if goes_on:
         stages = replace(stages, hidden_steps=0)
-    job = Distillation(partition, modules, activations, stages, held_out)
-    plan = [asdict(stages), dict(initial.sizes), list(partition.static), partition.per_block, policy.weights_hash]
+    job = Distillation(partition, modules, activations, stages, held_out, aside)
+    plan: list[Any] = [asdict(stages), dict(initial.sizes), list(partition.static), partition.per_block]
+    plan += [policy.weights_hash]
     plan += [dict(initial.gone_on_from)] if initial.gone_on_from else []
+    plan += [list(settings.controller_tasks), len(aside[0])] if aside else []
     resume = Resume(folder, plan, activations.actions)
     start = job.judge.floor_error()
     LOG.info("before training: floor %.4f", start)
@@ -96,9 +102,25 @@ def distill(
     LOG.info("\n".join(stage_report.tables(records)))
     warnings = verdicts(start, records, gone_on=bool(goes_on))
     found = {"floor_error_before": round(start, 5), "warnings": warnings}
+    if aside:
+        found |= {"controller_tasks": list(settings.controller_tasks), "controller_frames": len(aside[0])}
     report = stage_report.write_folder(folder, job, records, initial, told=opened.told(), found=found)
     resume.remove()
     return Distilled(folder, report, tuple(warnings), opened)
+
+
+def _frames_aside(
+    policy: VlaPolicy, paths: Sequence[Path], settings: DistillSettings, layers: Sequence[int], folder: Path
+) -> tuple[Activations, Activations] | None:
+    """Record the teacher on tasks that controllers alone learn from: frames to learn from and to judge by, or None."""
+    if not settings.controller_tasks or settings.stages.controllers == "mixture":
+        return None
+    data = DemonstrationData(paths[0], tasks_named(settings.controller_tasks))
+    count = data.learned_count(settings.observations)
+    label = "tasks of controllers"
+    learned = record_teacher(policy, data, count, layers, folder=folder, label=label)
+    judged = record_teacher(policy, data, HELD_OUT, layers, held_out=True, folder=folder, label=f"{label}, held out")
+    return learned, judged
 
 
 def record_teacher(

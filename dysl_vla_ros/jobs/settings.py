@@ -57,6 +57,7 @@ class DistillSettings:
     variants: int = 0  # times that each is learned from once more, its pictures varied
     stages: DistillationSettings = field(default_factory=DistillationSettings)
     modules: ModuleSettings = field(default_factory=ModuleSettings)
+    controller_tasks: tuple[str, ...] = ()  # simulator: controllers learn from these as well, adapters do not
     go_on_from: Path | None = None  # DySL folder to begin with; its static layers and sizes are kept
     device: str = "cpu"  # "cuda", "cuda:N"
     data: DataSettings = field(default_factory=DataSettings)

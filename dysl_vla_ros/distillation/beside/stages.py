@@ -88,6 +88,7 @@ class DistillationBeside:
         self.partition, self.modules, self.data, self.settings = partition, modules, data, settings
         self.judge = Judge(partition, modules, held_out, JUDGED)
         self.judgements: list[Judgement] = []
+        self.judgements_aside: list[Judgement] = []  # no frames are aside here
         self._progress, self._resume = progress, resume
 
     def train_hidden(self) -> float:
