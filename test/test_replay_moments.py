@@ -68,7 +68,7 @@ class Robot:
                 writer.write("/image", self.now + 1000, writer.image(stamp, picture, encoding))
             if scene is not None:
                 values = {"version": 1, "task": "t", "instruction": TEXT, "seed": 0, "ticks": 0, "success": False}
-                values |= {"header": writer.header(stamp), "episode": scene, "commanded": False}
+                values |= {"header": writer.header(stamp), "episode": scene, "commanded": False, "object_moved": False}
                 state_message = writer.make("dysl_vla_ros/msg/SceneState", **values)
                 writer.write("/sim/state", self.now + 2000, state_message)
             self.number += 1

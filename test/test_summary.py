@@ -20,6 +20,17 @@ def test_layers_count_both_passes_and_the_deviation_is_within_episodes():
     assert varied["layers_std_within"] == pytest.approx(1.0)
 
 
+def test_medians_of_layers_part_where_the_object_was_moved_and_lose_no_inference():
+    record = episode(calls=[2, 2, 9, 2, 7, 8, 7])
+    for moved in (math.nan, *(own.time for own in record.inferences)):
+        record.object_moved = moved
+        calls, parts = list(record.layer_calls), summarise([record])["overall"]
+        before = [c for c, own in zip(calls, record.inferences, strict=True) if not own.time >= moved]
+        after = calls[len(before) :]
+        assert parts["layers_median_fetching"] == (np.median(before) if before else None)
+        assert parts["layers_median_moving"] == (np.median(after) if after else None)
+
+
 def test_every_key_of_the_format_is_there_and_instructions_keep_their_order():
     summary = summarise(
         [episode(instruction="open the drawer"), episode(instruction="reach"), episode(instruction="reach")]

@@ -90,5 +90,5 @@ def figures_of(method: str, record: EpisodeRecord, first_actions: Sequence[Float
         phases=[int(place) for place in phase],
         stack_ms=[round(own.timings.stack + own.timings.verify, 4) for own in record.inferences],
         step_ms=[round(own.timings.total, 4) for own in record.inferences],
-        fetching=int(np.sum(~(times >= record.object_moved))),
+        fetching=record.fetching,
     )

@@ -16,7 +16,7 @@ from dysl_vla_ros.comparison.table import layer_figures, of_tasks
 from dysl_vla_ros.comparison.worth import worth_of
 from dysl_vla_ros.records.intervals import Z
 from dysl_vla_ros.records.phases import FREE, PHASES
-from dysl_vla_ros.records.summary import mean, rounded
+from dysl_vla_ros.records.summary import layer_medians, mean, rounded
 
 
 def results_of(played: Played) -> dict[str, Any]:
@@ -133,19 +133,5 @@ def _task(name: str, episodes: Sequence[EpisodeFigures]) -> dict[str, Any]:
         "successes": sum(episode.success for episode in episodes),
         "ticks_mean": mean([episode.ticks for episode in episodes]),
         **layer_figures(episodes),
-        **moments(episodes),
-    }
-
-
-def moments(episodes: Sequence[EpisodeFigures]) -> dict[str, Any]:
-    """Return median layer calls before and after the task's object was moved; null where there was no such inference.
-
-    On the board the hand fetches the puck before, and the goal decides after.
-    """
-    known = [own for own in episodes if own.fetching >= 0]
-    before = [call for own in known for call in own.layer_calls[: own.fetching]]
-    after = [call for own in known for call in own.layer_calls[own.fetching :]]
-    return {
-        "layers_median_fetching": float(np.median(before)) if before else None,
-        "layers_median_moving": float(np.median(after)) if after else None,
+        **layer_medians((own.layer_calls, own.fetching) for own in episodes if own.fetching >= 0),
     }

@@ -102,6 +102,9 @@ class Recorder:
         if self._first_commanded is not None:
             self.record.ticks = state.ticks - self._first_commanded
             self.record.success = state.success
+        seen = _seconds(state.header.stamp)
+        if state.object_moved and math.isnan(self.record.object_moved) and seen >= self._begin:
+            self.record.object_moved = seen - self._begin
 
     def _on_report(self, report: SkipReport) -> None:
         taken = _seconds(report.image_stamp)

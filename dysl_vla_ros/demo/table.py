@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from dysl_vla_ros.records.summary import summarise
+from dysl_vla_ros.records.summary import layer_medians, summarise
 from dysl_vla_ros.records.trace import EpisodeRecord
 from dysl_vla_ros.terminal.strips import layers, symbols_for
 
@@ -142,6 +142,9 @@ def episode_line(record: EpisodeRecord) -> str:
     """Return an episode as one line."""
     layers, milliseconds, rate, verified = figures([record])
     outcome = "success" if record.success else "no success"
+    parts = layer_medians([(list(record.layer_calls), record.fetching)])
+    if None not in (before := parts["layers_median_fetching"], after := parts["layers_median_moving"]):
+        layers += f" (median {before:g} until the object moved, {after:g} then)"
     return (
         f"{record.instruction}, seed {record.seed}: {outcome} after {record.ticks} ticks; layers {layers}, "
         f"{milliseconds} ms, {rate} Hz, verified {verified}"

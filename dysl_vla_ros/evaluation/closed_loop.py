@@ -36,7 +36,6 @@ LONGEST_DELAY = 10.0  # s
 # The simulated arm's limits, as config/simulated_arm.yaml has them for the node.
 SIMULATED_ARM = SafetySettings(max_linear_speed=1.5, max_linear_acceleration=100.0, max_gripper_speed=40.0)
 
-MOVED = 0.01  # m: an object that is further from where it lay was moved by the arm
 UNDERRUN = "underrun: the next chunk is still being computed"
 
 T = TypeVar("T")
@@ -117,7 +116,6 @@ class _Play:
         self._commander = Commander(runtime.policy.action, control, SIMULATED_ARM)
         self._coming: _Answer | None = None  # the inference that is under way
         self._left = 0  # actions of the chunk that come after the one at hand
-        self._object_lay = met.scene.object_position
         self.record = EpisodeRecord(met.scene.task.name, instruction, seed, blocks=runtime.description.blocks)
 
     def waiting(self) -> None:
@@ -196,8 +194,7 @@ class _Play:
         _apply(command, self._met)
 
     def _watch_object(self, now: float) -> None:
-        moved = np.linalg.norm(self._met.scene.object_position - self._object_lay) > MOVED
-        if moved and math.isnan(self.record.object_moved):
+        if self._met.scene.object_moved and math.isnan(self.record.object_moved):
             self.record.object_moved = now
 
     def _end(self, seconds: float) -> None:

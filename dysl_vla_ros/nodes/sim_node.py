@@ -147,6 +147,7 @@ class SimNode(Node):
                 episode=self._episode,
                 ticks=self._steps // self._steps_per_tick,
                 success=self._scene.success,
+                object_moved=self._scene.object_moved,
                 commanded=self._commanded,
             )
         )

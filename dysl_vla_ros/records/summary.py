@@ -4,7 +4,7 @@ A mean of layers is a mean of layer *calls*: the layers that a verification ran 
 over the verified inferences only, every other timing over all. A figure that nothing was measured for is null.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,7 @@ def _figures(episodes: Sequence[EpisodeRecord]) -> dict[str, Any]:
         "inferences": len(inferences),
         "rate": rounded(len(inferences) / seconds) if seconds else None,
         "layers_mean": mean([inference.trace.layer_calls for inference in inferences]),
+        **layer_medians((list(episode.layer_calls), episode.fetching) for episode in played),
         "layers_std_within": mean([float(np.std(episode.layer_calls)) for episode in played]),
         "layers_total": max((episode.layers_total for episode in episodes), default=0),
         "verified_share": mean([inference.trace.verified for inference in inferences]),
@@ -100,6 +101,23 @@ def _figures(episodes: Sequence[EpisodeRecord]) -> dict[str, Any]:
         "stopped_ticks": sum(sum(episode.stops.values()) for episode in episodes),
         "seams": seams(inferences),
         "timings": timings(inferences),
+    }
+
+
+def layer_medians(episodes: Iterable[tuple[Sequence[int], int]]) -> dict[str, float | None]:
+    """Return median layer calls before and after the task's object was moved; null where there was no such inference.
+
+    On the board the hand fetches the puck before, and the goal decides after.
+
+    Args:
+        episodes: of each the layer calls of its inferences, and how many of these were before.
+    """
+    played = list(episodes)
+    before = [call for calls, fetching in played for call in calls[:fetching]]
+    after = [call for calls, fetching in played for call in calls[fetching:]]
+    return {
+        "layers_median_fetching": float(np.median(before)) if before else None,
+        "layers_median_moving": float(np.median(after)) if after else None,
     }
 
 

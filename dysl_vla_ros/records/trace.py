@@ -66,6 +66,11 @@ class EpisodeRecord:
         return np.array([inference.trace.layer_calls for inference in self.inferences], dtype=np.int64)
 
     @property
+    def fetching(self) -> int:
+        """How many inferences there were before the task's object was moved; all where it never was."""
+        return sum(not inference.time >= self.object_moved for inference in self.inferences)
+
+    @property
     def layers_total(self) -> int:
         """Layers of the policy's stack; 0 where nothing was inferred."""
         return self.inferences[0].trace.layers_total if self.inferences else 0

@@ -68,7 +68,7 @@ def executed_layers(episode: EpisodeRecord, title: str = "Layers executed") -> s
 
 
 def layer_calls(episode: EpisodeRecord) -> str:
-    """Draw how many layers each inference ran, the second pass of a verification on top."""
+    """Draw how many layers each inference ran, the second pass of a verification on top, and when the object moved."""
     times, calls = _times(episode), episode.layer_calls
     with chart_of("Layer calls per inference", "layers") as chart:
         chart.axes.step(times, calls, where="post", color=RAN, linewidth=1.3)
@@ -76,8 +76,11 @@ def layer_calls(episode: EpisodeRecord) -> str:
         chart.axes.axhline(episode.layers_total, color=FAINT, linestyle="--", linewidth=0.9)
         chart.axes.axhline(float(np.mean(calls)), color=RAN, linestyle=":", linewidth=0.9)
         chart.axes.set_ylim(0, max(episode.layers_total, int(calls.max())) * 1.08)
+        moved = [(INK, "object moved")] if np.isfinite(episode.object_moved) else []
+        for _ in moved:
+            chart.axes.axvline(episode.object_moved, color=INK, linewidth=0.9)
         full, mean = f"full depth {episode.layers_total}", f"mean {np.mean(calls):.1f}"
-        chart.legend([(FAINT, full), (RAN, mean), (VERIFIED, "verified")])
+        chart.legend([(FAINT, full), (RAN, mean), (VERIFIED, "verified"), *moved])
     return chart.image
 
 

@@ -26,6 +26,7 @@ CAMERAS = ("image", "wrist_image")
 IMAGE_SIZE = 96  # px, both cameras
 STEPS_PER_TICK = round(CONTROL_PERIOD / SIMULATION_STEP)
 ARM_JOINTS = 7
+MOVED = 0.01  # m: an object that is further from where it lay was moved by the arm
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class Scene:
         self.joint_names = tuple(self._env.model.joint(i).name for i in range(ARM_JOINTS))
         self._action = np.zeros(4, dtype=np.float32)
         self.success = False
+        self.object_moved = False  # by more than :data:`MOVED` since the reset
+        self._object_lay = np.zeros(3, dtype=np.float32)
         self.simulated_time = 0.0  # s since the reset
         self.state = np.zeros(39)
 
@@ -83,7 +86,8 @@ class Scene:
             self._lay_out_markers(seed)
         if self.task.chain:
             self._lay_out_board(seed, self.task.chain)
-        self.success = False
+        self.success = self.object_moved = False
+        self._object_lay = self.object_position
         self.simulated_time = 0.0
         self.hold(np.zeros(3), 0.5)
 
@@ -127,11 +131,13 @@ class Scene:
         return float((1.0 - self._action[3]) / 2.0)
 
     def advance(self, steps: int = STEPS_PER_TICK) -> None:
-        """Advance time by ``steps`` of 12.5 ms; success once reached stays."""
+        """Advance time by ``steps`` of 12.5 ms; success once reached stays, an object once moved is."""
         for _ in range(steps):
             self.state, _, _, _, info = self._env.step(self._action)
             self.success = self.success or (self._stays() if self.task.chain else bool(info["success"]))
             self.simulated_time += SIMULATION_STEP
+        away = np.linalg.norm(self.object_position - self._object_lay)
+        self.object_moved = self.object_moved or bool(away > MOVED)
 
     def _stays(self) -> bool:
         """Tell whether the puck has been at the chain's goal for long enough by this step."""
