@@ -21,7 +21,7 @@ in_environment := source scripts/activate.bash &&
 sources := $(shell find dysl_vla_ros msg srv launch config checkpoints -not -name '__pycache__' -not -name '*.pyc' \
   -not -name '.*' 2>/dev/null) CMakeLists.txt package.xml programs.txt scripts/build.sh
 
-.PHONY: help setup setup-lerobot build demo test test-jazzy test-lerobot test-all bench benchmark lint clean distclean
+.PHONY: help setup setup-lerobot build demo test test-jazzy test-lerobot test-all bench bench-budget benchmark lint clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test-all: build ## the whole test suite
 
 bench: build ## milliseconds of a control step, full depth and skipping side by side; writes bench_out/bench.json
 	@$(in_environment) python3 benchmarks/step_latency.py $(ARGS)
+
+bench-budget: build ## deadlines missed under load, with control.budget_ms and without; writes bench_out/budget.json
+	@$(in_environment) python3 benchmarks/budget_latency.py $(ARGS)
 
 benchmark: build ## the README's table, 2 hours; METHODS='full dysl' EPISODES=10 for a part; resumed; writes benchmark_out/
 	@$(in_environment) dysl_vla evaluate checkpoints/reference --methods $(METHODS) --out benchmark_out \
