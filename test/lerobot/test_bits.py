@@ -1,5 +1,6 @@
 """Full depth is the library's own result, whatever was skipped before; the library's object is never changed."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from dysl_vla_ros.settings import FULL_DEPTH, GuidanceSettings, RuntimeSettings
 from dysl_vla_ros.skipping.depth_rules import FixedPlan, FullDepth
 from dysl_vla_ros.skipping.stack import SkippableStack
 from dysl_vla_ros.skipping.streams import no_bridge
+from foreign_adapters import require_own_adapters_alone
 
 families = pytest.mark.parametrize("family", FAMILIES)
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
@@ -141,3 +143,8 @@ def test_options_reach_the_library(family: str, written: Any, loaded: Any) -> No
     assert usual.cameras == ("observation.images.top", "observation.images.wrist"), "the checkpoint's first one paces"
     assert sum(len(weights) for weights in usual.parts().values()) == len(list(usual.policy.parameters()))
     assert usual.check_instruction("pick " * 300)[0].startswith("the instruction has ")
+
+
+@families
+def test_adapters_of_another_policy_are_refused(family: str, written: Any, loaded: Any, tmp_path: Path) -> None:
+    require_own_adapters_alone(loaded(family), written(family), tmp_path)
