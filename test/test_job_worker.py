@@ -23,6 +23,7 @@ from dysl_vla_ros.distillation.settings import DistillationSettings, ModuleSetti
 from dysl_vla_ros.errors import DataError, WorkerError
 from dysl_vla_ros.interfaces import Observation
 from dysl_vla_ros.job_worker.client import JobWorker
+from dysl_vla_ros.job_worker.opening import opened_worker
 from dysl_vla_ros.job_worker.server import serve
 from dysl_vla_ros.jobs import apart
 from dysl_vla_ros.jobs.settings import Apart, CalibrateSettings, DistillSettings
@@ -80,7 +81,7 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @contextmanager
 def worker(there: dict[str, Path], folder: Path) -> Iterator[JobWorker]:
     own = Apart(there["params"], together=4)
-    with apart.opened_worker(there["checkpoint"], folder, own, "cpu", in_a_thread) as opened:
+    with opened_worker(there["checkpoint"], folder, own, "cpu", in_a_thread) as opened:
         yield opened
 
 
@@ -123,7 +124,7 @@ def test_what_cannot_be_computed_is_told_and_the_worker_lives_on(there: dict[str
     with pytest.raises(WorkerError, match="model.horizon is not said"):
         bare = tmp_path / "bare.yaml"
         bare.write_text("/**/dysl_vla:\n  ros__parameters:\n    model: {threads: 1}\n")
-        with apart.opened_worker(there["checkpoint"], tmp_path, Apart(bare), "cpu", in_a_thread):
+        with opened_worker(there["checkpoint"], tmp_path, Apart(bare), "cpu", in_a_thread):
             pass
 
 

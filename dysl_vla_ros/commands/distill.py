@@ -171,7 +171,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     checkpoint, adapters, m = arguments.checkpoint, arguments.adapters or "", arguments.actions_per_inference
     settings = calibrate.settings_from(vars(arguments))
-    options = settings.data.recordings.as_options()
+    options = calibrate.params_option(arguments.params) + behind(settings.data.recordings.as_options())
     with opened_distilling(checkpoint, adapters, settings_from(vars(arguments))) as job:
         if arguments.calibrate:  # found out now, not after hours of training
             job.require_actions(m)
@@ -183,7 +183,7 @@ def run(arguments: argparse.Namespace) -> int:
         calibrate.print_thresholds(found, checkpoint, arguments.data, options)
     else:
         data = " ".join(map(str, arguments.data))
-        print(f"next: dysl_vla calibrate {checkpoint} {data} --adapters {made.folder}{behind(options)}", flush=True)
+        print(f"next: dysl_vla calibrate {checkpoint} {data} --adapters {made.folder}{options}", flush=True)
     for warning in made.warnings:  # behind the figures and beside what comes next, where it is read
         print(f"warning: {warning}", flush=True)
     return 0

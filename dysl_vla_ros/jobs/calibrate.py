@@ -64,10 +64,11 @@ def static_layers(
     """Choose static layers of any checkpoint; see :func:`calibrate`."""
     if layout_of(Path(checkpoint)) == OURS:
         return choose_layers(checkpoint, data, adapters, settings)
+    from dysl_vla_ros.job_worker.opening import opened_worker
     from dysl_vla_ros.jobs import apart
 
     settings, folder = settings or CalibrateSettings(), folder_of(checkpoint, adapters)
-    with apart.opened_worker(checkpoint, folder, settings.apart, settings.device) as worker:
+    with opened_worker(checkpoint, folder, settings.apart, settings.device) as worker:
         return apart.choose_layers(worker, apart.open_here(worker, data, settings.data), folder, settings)
 
 
@@ -80,10 +81,11 @@ def thresholds(
     """Search thresholds of any checkpoint's adapters; see :func:`calibrate`."""
     if layout_of(Path(checkpoint)) == OURS:
         return search_thresholds(checkpoint, data, adapters, settings)
+    from dysl_vla_ros.job_worker.opening import opened_worker
     from dysl_vla_ros.jobs import apart
 
     settings, folder = settings or CalibrateSettings(), folder_of(checkpoint, adapters)
-    with apart.opened_worker(checkpoint, folder, settings.apart, settings.device) as worker:
+    with opened_worker(checkpoint, folder, settings.apart, settings.device) as worker:
         return apart.search_thresholds(worker, apart.open_here(worker, data, settings.data), folder, settings)
 
 
