@@ -15,7 +15,8 @@ from dysl_vla_ros.jobs.learning_data import DATASETS, kind_of
 from dysl_vla_ros.jobs.settings import DataSettings
 from dysl_vla_ros.recordings.corrections import Corrections
 from dysl_vla_ros.recordings.source import Choice
-from test_job_worker import in_a_thread, parameters
+from job_worker_thread import in_a_thread
+from test_job_worker import parameters
 from tiny_openvla import convert, write_tiny_openvla
 
 PICTURE = {"dtype": "video", "shape": [40, 48, 3]}

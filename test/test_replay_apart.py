@@ -19,8 +19,9 @@ from dysl_vla_ros.replay.policies import OwnPolicy, ReplayedPolicy
 from dysl_vla_ros.replay.run import FULL, SKIPPING, Replay, Side, replay_moments
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SafetySettings, SkippingSettings
+from job_worker_thread import in_a_thread
 from joint_bag import write_joint_bag
-from test_job_worker import in_a_thread, parameters
+from test_job_worker import parameters
 from tiny_checkpoint import make_dysl
 from tiny_openvla import INSTRUCTION, JOINTS, convert, said, write_tiny_openvla
 

@@ -24,7 +24,7 @@ from dysl_vla_ros.commands.data_options import (
     data_settings,
 )
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.jobs.learning_data import WHAT, folder_of, has_adapters, refuse_recording_options
+from dysl_vla_ros.jobs.learning_data import ALL_KINDS, folder_of, has_adapters, refuse_recording_options
 from dysl_vla_ros.jobs.settings import CalibrateSettings
 from dysl_vla_ros.policies.lerobot.dataset import is_dataset
 from dysl_vla_ros.simulation.seeds import calibration_seeds
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint (LeRobot's, OpenVLA-OFT's) is calibrated on recordings alone, in the Python of its library."
     )
     parser.add_argument("checkpoint", type=Path, help="folder of the base checkpoint")
-    parser.add_argument("data", type=Path, nargs="*", help=WHAT)
+    parser.add_argument("data", type=Path, nargs="*", help=ALL_KINDS)
     parser.add_argument("--adapters", type=Path, help="DySL folder (default: `dysl` in the checkpoint)")
     number = parser.add_mutually_exclusive_group()
     number.add_argument("--static-ratio", type=float, default=0.2, help="share of the layers that always run")

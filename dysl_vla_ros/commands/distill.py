@@ -28,7 +28,7 @@ from dysl_vla_ros.commands.data_options import (
 from dysl_vla_ros.distillation.chosen_layers import require_choice
 from dysl_vla_ros.distillation.settings import DistillationSettings, ModuleSettings
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.jobs.learning_data import WHAT, folder_of
+from dysl_vla_ros.jobs.learning_data import ALL_KINDS, folder_of
 from dysl_vla_ros.jobs.settings import DistillSettings
 
 MODULES = tuple(own.name for own in fields(ModuleSettings))
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "beside it, in the Python of its library; it says first what memory that needs, and goes on within a stage."
     )
     parser.add_argument("checkpoint", type=Path, help="folder of the base checkpoint")
-    parser.add_argument("data", type=Path, nargs="+", help=WHAT)
+    parser.add_argument("data", type=Path, nargs="+", help=ALL_KINDS)
     parser.add_argument("--adapters", type=Path, help="DySL folder (default: `dysl` in the checkpoint)")
     parser.add_argument(
         "--go-on-from",

@@ -1,5 +1,6 @@
 """A worker's policy, stepped: as a :class:`~dysl_vla_ros.runtime.step.Runtime` would be, over the worker's protocol."""
 
+import os
 from collections.abc import Sequence
 
 from dysl_vla_ros.errors import DyslVlaError, InstructionError, NonFiniteActionError, ObservationError
@@ -38,7 +39,8 @@ class WorkerPolicy:
         Raises:
             WorkerError: the folder does not belong to the policy, or it cannot compute.
         """
-        found = self._worker.ask(OpenSide(adapters or self._adapters), PolicyDescription)
+        folder = adapters or self._adapters
+        found = self._worker.ask(OpenSide(os.path.abspath(folder) if folder else ""), PolicyDescription)
         self._sides += 1
         return WorkerSide(self, self._sides - 1, found)
 

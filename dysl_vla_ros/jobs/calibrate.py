@@ -37,7 +37,8 @@ def calibrate(
 
     Args:
         checkpoint: folder of the base.
-        data: a folder that ``dysl_vla demonstrations`` wrote, or one or more bags; or what ``distill`` had opened.
+        data: a folder that ``dysl_vla demonstrations`` wrote, or one or more bags; for LeRobot's checkpoints
+            LeRobotDataset folders too; or what ``distill`` had opened.
             Thresholds are searched on what is held out of bags, else on runs that are played in the simulator (of
             another project's checkpoint on recordings alone).
         adapters: DySL folder, made where it is missing; "": ``dysl`` in the checkpoint.

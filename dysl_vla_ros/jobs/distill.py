@@ -45,7 +45,8 @@ def distill(
 
     Args:
         checkpoint: folder of the base, which stays as it is.
-        data: a folder that ``dysl_vla demonstrations`` wrote, or one or more bags.
+        data: a folder that ``dysl_vla demonstrations`` wrote, or one or more bags; for LeRobot's checkpoints
+            LeRobotDataset folders too.
         adapters: DySL folder, in which ``calibrate`` has chosen static layers; "": ``dysl`` in the checkpoint.
         settings: None: the defaults of the command line.
 

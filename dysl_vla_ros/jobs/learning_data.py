@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dysl_vla_ros.runtime.step import Runtime
 
 WHAT = "folder that `dysl_vla demonstrations` wrote, or one or more bags"
+ALL_KINDS = f"{WHAT}; for a checkpoint of LeRobot's LeRobotDataset folders (v3) too"
 BAGS, DEMONSTRATIONS, DATASETS = "bags", "demonstrations", "LeRobotDataset folders"
 
 

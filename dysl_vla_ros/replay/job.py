@@ -127,6 +127,7 @@ def _replay_bag(
     sides: Sequence[Side],
     compared: others.Against | None,
 ) -> Outcome:
+    """Run the sides over the bag, and write down what came of it."""
     description = sides[1].description
     with BagReader(bag) as reader, contextlib.ExitStack() as stack:
         if settings.strict and reader.damage:

@@ -51,8 +51,7 @@ def test_after_any_skip_full_depth_has_the_same_bits_and_flags_are_what_hooks_sa
         hidden, context = policy.prepare([observation(4)], noise)
         full, _ = policy.decode(stack.run(hidden, context, FullDepth()), context, None, noise, no_bridge)
         skipped = {}
-        every = plans() if dtype == torch.float32 else [plans()[0], plans()[-1]]
-        for positions in every:
+        for positions in plans():
             hidden, context = policy.prepare([observation(4)], noise)
             with Calls(family, policy) as calls:
                 result = stack.run(hidden, context, FixedPlan(PARTITION, own, positions))
@@ -66,7 +65,7 @@ def test_after_any_skip_full_depth_has_the_same_bits_and_flags_are_what_hooks_sa
             second, _ = policy.decode(stack.resume(result.resume_point, context), context, None, noise, own.bridge)
             assert torch.equal(second, full)
             assert not torch.equal(skipped[positions], full)
-        assert len(skipped) == len(every) and len(plans()) == 6
+        assert len(skipped) == 6
 
 
 @families

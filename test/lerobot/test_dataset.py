@@ -1,9 +1,6 @@
 """LeRobotDataset folders, written by LeRobot itself, as what adapters learn from."""
 
 import json
-import os
-import socket
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +13,12 @@ from tiny_dataset import TEXTS, TOP, WRIST, frame, write_dataset
 from dysl_vla_ros.errors import DataError, WorkerError
 from dysl_vla_ros.job_worker.client import JobWorker
 from dysl_vla_ros.job_worker.dataset import WorkerDatasets
-from dysl_vla_ros.job_worker.server import serve
 from dysl_vla_ros.policies.lerobot.dataset import LeRobotFrames, Stretch, is_dataset
 from dysl_vla_ros.policy_options import PolicyOptions
 from dysl_vla_ros.runs.frame_store import FrameStore
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.worker.client import WorkerSpec
+from job_worker_thread import in_a_thread
 
 COUNTS = (4, 3, 5)
 
@@ -88,17 +85,6 @@ def test_a_folder_of_which_files_are_missing_is_refused_without_a_look_at_any_hu
     (tmp_path / "meta" / "info.json").write_bytes((dataset / "meta" / "info.json").read_bytes())
     with pytest.raises(DataError, match="cannot be read by LeRobot"):
         LeRobotFrames(tmp_path, description, {})
-
-
-def in_a_thread(spec: Any, stream: int, frames: int) -> None:
-    theirs, descriptor = socket.socket(fileno=os.dup(stream)), os.dup(frames)
-
-    def run() -> None:
-        with theirs:
-            serve(theirs, descriptor, ends_process=False)
-        os.close(descriptor)
-
-    threading.Thread(target=run, daemon=True).start()
 
 
 def test_a_worker_writes_what_is_learned_from_and_what_is_held_out(
