@@ -38,7 +38,7 @@ test-jazzy: ## the tests with real nodes on ROS 2 Jazzy, in .venv-jazzy (`make d
 	@$(MAKE) --no-print-directory DISTRO=jazzy build
 	@$(in_environment) PART=nodes scripts/test.sh $(ARGS)
 
-test-lerobot: setup ## the families that LeRobot hosts, in .venv-lerobot; skipped where there is no Python 3.12 or 3.13
+test-lerobot: setup ## the families that LeRobot hosts, in .venv-lerobot (SLOW=1: all of them); skipped where there is no Python 3.12 or 3.13
 	@scripts/test_lerobot.sh $(ARGS)
 
 test-all: build ## the whole test suite

@@ -7,7 +7,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/steps.bash"
 cd "$root"
 lerobot=$root/.venv-lerobot
 tools=$root/.venv-lerobot-tools # uv alone: it must be neither in .venv nor in an environment like the user's
-packages=('lerobot[smolvla,pi,xvla]>=0.6.1,<0.7' pytest)
+packages=('lerobot[smolvla,pi,xvla,dataset]>=0.6.1,<0.7' pytest)
 no_python=3
 
 # What a folder's mark says: that everything was installed, what, and where the folder was then.

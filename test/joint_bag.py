@@ -1,7 +1,8 @@
 """A bag of an arm with joints: pictures that drift, joints that move, an instruction an episode; written at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ def write_joint_bag(
     *,
     period: float = 0.05,
     seed: int = 0,
+    answer: Callable[[BagWriter, int], tuple[str, Any]] | None = None,
 ) -> Path:
     """Write episodes of ``ticks`` frames, two seconds apart.
 
@@ -28,6 +30,7 @@ def write_joint_bag(
         ticks: frames of an episode.
         period: s between frames.
         seed: of pictures and joints.
+        answer: (writer, stamp in ns) -> topic and message that answer the frame of this stamp; None: nothing does.
     """
     random = np.random.default_rng(seed)
     with BagWriter(path) as writer:
@@ -44,5 +47,8 @@ def write_joint_bag(
                 for topic, size in pictures.items():
                     shown[topic] = 0.7 * shown[topic] + 0.3 * random.integers(0, 255, (*size, 3))
                     writer.write(topic, now + 1000, writer.image(now, shown[topic].astype(np.uint8)))
+                if answer:
+                    topic, message = answer(writer, now)
+                    writer.write(topic, now + 20_000_000, message)
                 now += round(period * 1e9)
     return path

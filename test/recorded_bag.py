@@ -14,7 +14,7 @@ from PIL import Image
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from dysl_vla_ros.interfaces import Observation, StepResult
+from dysl_vla_ros.interfaces import JOINT_POSITION, ActionSpec, Observation, StepResult
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import RuntimeSettings
 from dysl_vla_ros.simulation.scene import Scene
@@ -131,6 +131,28 @@ class BagWriter:
         vector = self.store.types["geometry_msgs/msg/Vector3"]
         twist = self.make("geometry_msgs/msg/Twist", linear=vector(x=x, y=y, z=z), angular=vector(x=0.0, y=0.0, z=0.0))
         return self.make("geometry_msgs/msg/TwistStamped", header=self.header(time, frame), twist=twist)
+
+    def joint_chunk(self, stamp: int, spec: ActionSpec, chunk: np.ndarray, **changes: Any) -> Any:
+        """Make what answers the frame of a stamp: (H, A) as the policy gave it."""
+        values = {
+            "version": 1, "header": self.header(stamp), "image_stamp": self.stamp(stamp), "episode": 1, "inference": 1,
+            "time_step": spec.time_step, "horizon": len(chunk), "kind": spec.kind, "names": list(spec.names),
+            "units": list(spec.units), "actions": chunk.astype(np.float32).ravel(), "first_index": 0,
+            "verified": False,
+        }  # fmt: skip
+        return self.make("dysl_vla_ros/msg/JointActionChunk", **values | changes)
+
+    def joint_action(self, stamp: int, spec: ActionSpec, told: np.ndarray, gripper: float, **changes: Any) -> Any:
+        """Make what answers the frame of a stamp: a command, in rad and m (velocities: each a second)."""
+        targets = spec.kind == JOINT_POSITION
+        values = {
+            "version": 1, "header": self.header(stamp), "image_stamp": self.stamp(stamp), "episode": 1, "inference": 1,
+            "kind": spec.kind, "names": list(spec.joints), "positions": told if targets else np.zeros(0),
+            "velocities": np.zeros(len(told)) if targets else told, "gripper": gripper, "time_step": spec.time_step,
+            "chunk_index": 0, "chunk_length": spec.horizon, "first_tick": True, "verified": False, "limits": [],
+            "stop_reason": "",
+        }  # fmt: skip
+        return self.make("dysl_vla_ros/msg/JointAction", **values | changes)
 
     def chunk(self, time: int, stamp: int, episode: int, inference: int, actions: np.ndarray) -> Any:
         return self.make(

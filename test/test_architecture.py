@@ -58,7 +58,7 @@ ARROWS = {
     "training": {"runtime", "simulation", "runs"},
     "bags": set(),
     "recordings": {"bags", "control", "runtime", "runs"},
-    "replay": {"recordings", "reports"},
+    "replay": {"recordings", "reports", "job_worker"},
     "calibration": {"runtime", "records", "runs"},
     "distillation": {"runtime", "calibration"},
     "job_worker": {"worker", "worker.client", "distillation", "calibration"},

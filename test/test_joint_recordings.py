@@ -5,20 +5,32 @@ Messages of an end effector keep their definitions, so that bags of earlier rele
 
 import json
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from rosbags.rosbag2 import StoragePlugin
 
 from dysl_vla_ros.bags.reader import BagReader
 from dysl_vla_ros.commands.main import main
-from dysl_vla_ros.recordings.history import read_history
-from dysl_vla_ros.recordings.topics import find_topics
+from dysl_vla_ros.interfaces import ActionSpec
+from dysl_vla_ros.joint_units import UnitScale
+from dysl_vla_ros.recordings.history import FrameKey, History, read_history
+from dysl_vla_ros.recordings.topics import Served, find_topics
 from dysl_vla_ros.replay.job import ReplaySettings, replay
+from dysl_vla_ros.replay.policies import OwnPolicy
+from dysl_vla_ros.replay.results import phase_of, summarise
+from dysl_vla_ros.replay.run import FULL
 from dysl_vla_ros.runtime.step import Runtime
-from joint_arm import joint_positions
+from joint_arm import joint_positions, joint_velocities
 from recorded_bag import BEGIN, BagWriter
+from test_replay_apart import EVERY_LAYER, WHEREVER_IT_MAY, replayed
+from test_replay_moments import DESCRIPTION
 from tiny_bag import write_tiny_bag
 from tiny_checkpoint import INSTRUCTION, make_tiny_checkpoint, make_tiny_dysl
 
@@ -112,6 +124,81 @@ def test_a_policy_of_joints_is_replayed_in_degrees(
     page = (out / "replay.html").read_text()
     assert "joints, degrees" in page and "sliding joints" not in page and "over the chunk, degrees" in page
     assert ("gripper, opening" in page) == gripper and "None" not in re.sub(r"base64,[^\"]+", "", page)
+
+
+def test_the_actions_of_joints_that_were_recorded_are_compared_with_those_of_both_sides(tmp_path: Path) -> None:
+    spec = joint_positions()
+    checkpoint = make_tiny_checkpoint(tmp_path / "base", action=spec)
+    make_tiny_dysl(checkpoint / "dysl", checkpoint, offset=9.0)
+    policy = OwnPolicy(Runtime.load(str(checkpoint), ""), str(checkpoint))
+    first = replayed(write_tiny_bag(tmp_path / "bag", 3), policy, EVERY_LAYER, WHEREVER_IT_MAY)
+    assert summarise(first, phase_of(first))["recorded"] is None
+    stamps, played = first.moments["stamp"], first.track(FULL).columns["action"]
+    known = dict(zip(stamps.tolist(), played, strict=True))
+
+    def answer(writer: BagWriter, stamp: int) -> tuple[str, Any]:
+        return "/dysl_vla/joint_action_chunk", writer.joint_chunk(stamp, spec, np.tile(known[stamp], (8, 1)))
+
+    bag = write_tiny_bag(tmp_path / "again", 3, answer=answer)
+    second = replayed(bag, policy, EVERY_LAYER, WHEREVER_IT_MAY)
+    found = summarise(second, phase_of(second))
+    full, skipping = (found["recorded"][side]["all"] for side in ("full", "skipping"))
+    assert full["moments"] == len(stamps) == 6
+    assert full["joint_degrees"]["max"] == 0.0 and full["gripper"]["max"] == 0.0
+    assert skipping["joint_degrees"]["max"] == pytest.approx(found["deviation"]["all"]["joint_degrees"]["max"]) != 0.0
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), spec=st.sampled_from([joint_positions(), joint_positions(gripper=False), joint_velocities()]))
+def test_recorded_joints_are_taken_by_name_in_the_policys_units(
+    data: st.DataObject, spec: ActionSpec, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    number = st.floats(-1.0, 1.0, width=32)
+    action = np.array(data.draw(st.lists(number, min_size=spec.dimensions, max_size=spec.dimensions)), np.float32)
+    whole = data.draw(st.booleans())
+    order = data.draw(st.permutations(range(spec.dimensions if whole else len(spec.joints))))
+    chunk = np.tile(action, (spec.horizon, 1))
+    si = UnitScale(spec.units, spec.low, spec.high, spec.gripper_index).to_si(action)
+
+    def answer(writer: BagWriter) -> Any:
+        if whole:
+            names, units = ([values[place] for place in order] for values in (spec.names, spec.units))
+            return writer.joint_chunk(BEGIN, spec, chunk[:, order], names=names, units=units)
+        names, told = [spec.joints[place] for place in order], si[list(spec.joint_indices)][order]
+        return writer.joint_action(BEGIN, spec, told, si[-1] if spec.gripper else np.nan, names=names)
+
+    taken = history_of(tmp_path_factory.mktemp("bag") / "bag", spec, answer).action(FrameKey(0, BEGIN), 0)
+    assert taken is not None and np.allclose(taken.action, action, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"kind": "joint_velocity"}, "of the kind 'joint_velocity', this policy's are joint_position"),
+        ({"names": ["shoulder", "elbow", "wrist", "claw"]}, "of shoulder, elbow, wrist, claw, this policy's of "),
+        ({"units": ["rad", "rad", "range_100", "percent"]}, "other units or another time step"),
+        ({"time_step": 0.1}, "other units or another time step"),
+        ({"units": []}, "the recorded actions are of "),
+        ({"actions": np.zeros(2, np.float32)}, ""),
+    ],
+)
+def test_recorded_joints_of_another_meaning_are_not_compared_and_it_is_said_why(
+    changed: dict[str, Any], text: str, tmp_path: Path
+) -> None:
+    spec = joint_positions()
+    found = history_of(tmp_path / "bag", spec, lambda it: it.joint_chunk(BEGIN, spec, np.zeros((8, 4)), **changed))
+    assert not found.source and text in found.note
+
+
+def history_of(folder: Path, spec: ActionSpec, answer: Callable[[BagWriter], Any]) -> History:
+    """Return what a bag that holds one message tells a policy of ``spec``."""
+    with BagWriter(folder) as writer:
+        message = answer(writer)
+        writer.write("/it", BEGIN, message)
+    role = "joint_action_chunk" if message.__msgtype__.endswith("JointActionChunk") else "joint_action"
+    served = {role: Served(role, "/it", message.__msgtype__, 1, "")}
+    with BagReader(folder) as reader:
+        return read_history(reader, served, replace(DESCRIPTION, action=spec))
 
 
 @pytest.mark.parametrize("what", ["chunks", "twists"])

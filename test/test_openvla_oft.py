@@ -30,6 +30,7 @@ from dysl_vla_ros.robot_contract import RobotContract
 from dysl_vla_ros.skipping.stack import Skip, SkippableStack, full_result
 from dysl_vla_ros.skipping.streams import no_bridge
 from effort import examples
+from foreign_adapters import require_own_adapters_alone
 from openvla_pictures import picture
 from runtime_families import UNGUIDED, VERIFYING, nothing, runtime, still
 from tiny_openvla import (
@@ -361,3 +362,7 @@ def linked(checkpoint: Path, folder: Path) -> Path:
     for file in checkpoint.iterdir():
         (folder / file.name).symlink_to(file)
     return folder
+
+
+def test_adapters_of_another_policy_are_refused(policy: OpenVlaOftPolicy, checkpoint: Path, tmp_path: Path) -> None:
+    require_own_adapters_alone(policy, checkpoint, tmp_path)

@@ -1,7 +1,8 @@
 """A bag for the tiny policy: pictures that drift, a pose that moves, instructions; written at once, no simulator."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rosbags.rosbag2 import StoragePlugin
@@ -24,6 +25,7 @@ def write_tiny_bag(
     period: int = PERIOD,
     cameras: Sequence[str] = ("wrist_image", "image"),
     behind: int = 0,
+    answer: Callable[[BagWriter, int], tuple[str, Any]] | None = None,
 ) -> Path:
     """Write episodes of ``ticks`` frames, one an entry of ``episodes`` (its instruction), two seconds apart.
 
@@ -40,6 +42,7 @@ def write_tiny_bag(
         period: ns between frames.
         cameras: those of one instant, in this order.
         behind: ns that each of them is received behind the one before.
+        answer: (writer, stamp in ns) -> topic and message that answer the frame of this stamp; None: nothing does.
     """
     random = np.random.default_rng(seed)
     with BagWriter(path, plugin) as writer:
@@ -57,5 +60,8 @@ def write_tiny_bag(
                     picture[name] = 0.7 * picture[name] + 0.3 * random.integers(0, 255, (96, 96, 3))
                     message = writer.image(now * stamped, picture[name].astype(np.uint8))
                     writer.write(f"{prefix}{name}", now + 1000 + place * behind, message)
+                if answer:
+                    topic, message = answer(writer, now)
+                    writer.write(topic, now + 20_000_000, message)
                 now += period
     return path

@@ -1,6 +1,6 @@
 """A small reference policy with random weights: the real architecture and the real files, quick to load."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -65,15 +65,28 @@ def make_tiny_checkpoint(
 
 
 def make_tiny_dysl(folder: Path, checkpoint: Path, seed: int = 0, offset: float = 1.0) -> Path:
-    """Write a DySL folder with random weights for a tiny checkpoint and return it.
+    """Write a DySL folder with random weights for a tiny checkpoint and return it; see :func:`make_dysl`."""
+    base = read_config(checkpoint)
+    model, weights = base["model"], base["files"]["model.safetensors"]
+    return make_dysl(folder, base["family"], weights, model["layers"], (Stream("stack", model["width"]),), seed, offset)
+
+
+def make_dysl(
+    folder: Path,
+    family: str,
+    base_sha256: str,
+    layers: int,
+    streams: Sequence[Stream],
+    seed: int = 0,
+    offset: float = 1.0,
+) -> Path:
+    """Write a DySL folder with random weights for a policy of any family and return it.
 
     ``offset`` is added to every controller's logit: 9.0 skips wherever guidance allows it, -9.0 nowhere.
     """
-    base = read_config(checkpoint)
-    layers, width = base["model"]["layers"], base["model"]["width"]
     partition = LayerPartition(layers, spread_static(layers, static_count(layers, 0.5)))
     sizes = {"bottleneck": 8, "queries": 2, "controller_width": 4}
-    modules = DyslModules(partition, (Stream("stack", width),), **sizes)
+    modules = DyslModules(partition, streams, **sizes)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in modules.parameters():
@@ -88,8 +101,8 @@ def make_tiny_dysl(folder: Path, checkpoint: Path, seed: int = 0, offset: float 
         folder,
         partition,
         modules,
-        family=base["family"],
-        base_sha256=base["files"]["model.safetensors"],
+        family=family,
+        base_sha256=base_sha256,
         choice="spread",
         module_sizes=sizes,
         calibration={"guidance": guidance, "actions_per_inference": 1},

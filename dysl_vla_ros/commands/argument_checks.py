@@ -77,7 +77,7 @@ def require_computable(checkpoint: Path, given: Mapping[str, Any]) -> bool:
             f"{checkpoint} is another project's checkpoint, whose files do not say what its values mean: name the "
             "node's parameter file with --params (`dysl_vla inspect` prints the block to fill in)"
         )
-    require_numbers(given, together=1)
+    require_numbers(given, **({"together": 1} if "together" in given else {}))
     return True
 
 

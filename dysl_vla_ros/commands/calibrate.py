@@ -24,8 +24,9 @@ from dysl_vla_ros.commands.data_options import (
     data_settings,
 )
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.jobs.learning_data import WHAT, folder_of, has_adapters, refuse_recording_options
+from dysl_vla_ros.jobs.learning_data import ALL_KINDS, folder_of, has_adapters, refuse_recording_options
 from dysl_vla_ros.jobs.settings import CalibrateSettings
+from dysl_vla_ros.policies.lerobot.dataset import is_dataset
 from dysl_vla_ros.simulation.seeds import calibration_seeds
 from dysl_vla_ros.simulation.tasks import require_learnable, tasks_named
 
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint (LeRobot's, OpenVLA-OFT's) is calibrated on recordings alone, in the Python of its library."
     )
     parser.add_argument("checkpoint", type=Path, help="folder of the base checkpoint")
-    parser.add_argument("data", type=Path, nargs="*", help=WHAT)
+    parser.add_argument("data", type=Path, nargs="*", help=ALL_KINDS)
     parser.add_argument("--adapters", type=Path, help="DySL folder (default: `dysl` in the checkpoint)")
     number = parser.add_mutually_exclusive_group()
     number.add_argument("--static-ratio", type=float, default=0.2, help="share of the layers that always run")
@@ -111,7 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
         from dysl_vla_ros.jobs.calibrate import thresholds
 
         found = thresholds(checkpoint, arguments.data, adapters, settings)
-        print_thresholds(found, checkpoint, arguments.data, options)
+        print_thresholds(found, checkpoint, arguments.data, params_option(arguments.params) + behind(options))
         return 0
     from dysl_vla_ros.jobs.calibrate import static_layers
 
@@ -121,7 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"static layers: {choice.choice} {list(choice.partition.static)} of {choice.partition.num_layers}")
     where = f" --adapters {adapters}" if adapters else ""
     bags = " ".join(map(str, arguments.data))
-    where += f" --params {arguments.params}" if arguments.params else ""
+    where += params_option(arguments.params)
     print(f"next: dysl_vla distill {checkpoint} {bags}{where}{behind(options)}")
     return 0
 
@@ -142,8 +143,13 @@ def check_thresholds(given: Mapping[str, Any]) -> None:
     require_learnable(tasks_named(given["tasks"]))
 
 
+def params_option(params: Path | None) -> str:
+    """Return ``--params`` as it stands behind a command, with a space in front; "" without a parameter file."""
+    return f" --params {params}" if params else ""
+
+
 def print_thresholds(found: "Thresholds", checkpoint: Path, data: Sequence[Path], options: str) -> None:
-    """Print what a search has found, and what comes next; ``options``: how bags are read, as typed."""
+    """Print what a search has found, and what comes next; ``options``: as they stand behind the next command."""
     from dysl_vla_ros.calibration import signals
 
     best = found.best
@@ -155,6 +161,6 @@ def print_thresholds(found: "Thresholds", checkpoint: Path, data: Sequence[Path]
     )
     for warning in found.warnings:
         print(f"warning: {warning}")
-    bags = [str(path) for path in data if is_bag(path)]
+    bags = [str(path) for path in data if is_bag(path)] or ["BAG"] * any(map(is_dataset, data))
     proof = f"replay {' '.join(bags)} --checkpoint" if bags else "evaluate"
-    print(f"next: dysl_vla {proof} {checkpoint} --adapters {found.folder}{behind(options)}")
+    print(f"next: dysl_vla {proof} {checkpoint} --adapters {found.folder}{options}")

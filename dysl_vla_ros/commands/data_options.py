@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dysl_vla_ros.jobs.settings import Apart, DataSettings
+from dysl_vla_ros.job_worker.apart import Apart
+from dysl_vla_ros.jobs.settings import DataSettings
 from dysl_vla_ros.recordings.corrections import HEADER, STAMPS, Corrections, frame_names
 from dysl_vla_ros.recordings.source import Choice
 from dysl_vla_ros.recordings.topics import remaps

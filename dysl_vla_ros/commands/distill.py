@@ -28,7 +28,7 @@ from dysl_vla_ros.commands.data_options import (
 from dysl_vla_ros.distillation.chosen_layers import require_choice
 from dysl_vla_ros.distillation.settings import DistillationSettings, ModuleSettings
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.jobs.learning_data import WHAT, folder_of
+from dysl_vla_ros.jobs.learning_data import ALL_KINDS, folder_of
 from dysl_vla_ros.jobs.settings import DistillSettings
 from dysl_vla_ros.simulation.tasks import require_learnable, tasks_named
 
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "beside it, in the Python of its library; it says first what memory that needs, and goes on within a stage."
     )
     parser.add_argument("checkpoint", type=Path, help="folder of the base checkpoint")
-    parser.add_argument("data", type=Path, nargs="+", help=WHAT)
+    parser.add_argument("data", type=Path, nargs="+", help=ALL_KINDS)
     parser.add_argument("--adapters", type=Path, help="DySL folder (default: `dysl` in the checkpoint)")
     parser.add_argument(
         "--go-on-from",
@@ -203,7 +203,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     checkpoint, adapters, m = arguments.checkpoint, arguments.adapters or "", arguments.actions_per_inference
     settings = calibrate.settings_from(vars(arguments))
-    options = settings.data.recordings.as_options()
+    options = calibrate.params_option(arguments.params) + behind(settings.data.recordings.as_options())
     with opened_distilling(checkpoint, adapters, settings_from(vars(arguments))) as job:
         if arguments.calibrate:  # found out now, not after hours of training
             job.require_actions(m)
@@ -215,7 +215,7 @@ def run(arguments: argparse.Namespace) -> int:
         calibrate.print_thresholds(found, checkpoint, arguments.data, options)
     else:
         data = " ".join(map(str, arguments.data))
-        print(f"next: dysl_vla calibrate {checkpoint} {data} --adapters {made.folder}{behind(options)}", flush=True)
+        print(f"next: dysl_vla calibrate {checkpoint} {data} --adapters {made.folder}{options}", flush=True)
     for warning in made.warnings:  # behind the figures and beside what comes next, where it is read
         print(f"warning: {warning}", flush=True)
     return 0

@@ -4,7 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from dysl_vla_ros.commands.argument_checks import require_bag, require_policy, require_there
+from dysl_vla_ros.commands.argument_checks import (
+    require_bag,
+    require_computable,
+    require_dysl,
+    require_there,
+    warn_of_idle_options,
+)
 from dysl_vla_ros.commands.data_options import add_recording_arguments, recording_choice
 from dysl_vla_ros.errors import SettingError
 
@@ -22,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, help="folder of the policy (default: the one that is shipped)")
     parser.add_argument("--adapters", default="", help="DySL folder (default: the checkpoint's own `dysl`)")
     parser.add_argument("--params", type=Path, metavar="FILE", help="ROS parameter file: skipping, guidance, control")
+    parser.add_argument(
+        "--python",
+        default="",
+        metavar="PATH",
+        help="interpreter to compute another project's checkpoint in (default: model.python of --params)",
+    )
     parser.add_argument("--every", type=int, default=1, metavar="N", help="use each n-th frame of the first camera")
     parser.add_argument(
         "--against", type=Path, metavar="OTHER", help="checkpoint, DySL folder, parameter file or replay.json"
@@ -60,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         ReplaySettings(
             adapters=arguments.adapters,
             parameters=arguments.params,
+            python=arguments.python,
             against=arguments.against,
             remapped=recorded.remapped,
             instruction=recorded.instruction,
@@ -106,9 +119,14 @@ def check(arguments: argparse.Namespace) -> None:
         raise SettingError("; ".join(faults))
     recording_choice(vars(arguments))
     require_bag(arguments.bag)
-    require_policy(arguments.checkpoint or shared("checkpoints/reference"), arguments.adapters)
     if arguments.params:
         read_parameters(arguments.params)
+    apart = require_computable(arguments.checkpoint or shared("checkpoints/reference"), vars(arguments))
+    warn_of_idle_options(
+        vars(arguments), add_arguments, (not apart, ("python",), "it is of another project's checkpoint")
+    )
+    if arguments.adapters:
+        require_dysl(Path(arguments.adapters))
     if arguments.against:
         require_there(arguments.against, "--against", "a checkpoint, DySL folder, parameter file or replay.json")
     require_writable(arguments.out, "name another folder with --out")

@@ -18,7 +18,19 @@ from tqdm import tqdm
 from dysl_vla_ros import __version__
 from dysl_vla_ros.errors import WorkerError
 from dysl_vla_ros.interfaces import PolicyDescription
-from dysl_vla_ros.job_worker.messages import KINDS, Done, KeepAndEnd, LogLine, Readable, ReadInstruction, Tell
+from dysl_vla_ros.job_worker.messages import (
+    KINDS,
+    CopyFrames,
+    Done,
+    KeepAndEnd,
+    LogLine,
+    OpenDataset,
+    OpenSide,
+    Readable,
+    ReadInstruction,
+    StepSide,
+    Tell,
+)
 from dysl_vla_ros.runs.frame_store import FrameWriter
 from dysl_vla_ros.worker.client import WorkerSpec
 from dysl_vla_ros.worker.messages import PROTOCOL, Fault, Hello, Load, encode, receive
@@ -26,6 +38,7 @@ from dysl_vla_ros.worker.process import WorkerProcess, compute_threads
 
 LOG = logging.getLogger(__name__)
 PROGRAM = "dysl_vla_ros.job_worker"
+NOTHING_LEARNED = (OpenSide, StepSide, ReadInstruction, OpenDataset, CopyFrames)  # orders that leave nothing to keep
 KEEP_LIMIT = 120.0  # s that keeping what was learned may take: a step of a large policy, and writing
 T = TypeVar("T")
 Start = Callable[[WorkerSpec, int, int], "WorkerProcess | None"]
@@ -122,7 +135,7 @@ class JobWorker:
         return self.ask(ReadInstruction(text), Readable).fault
 
     def _answers(self, order: Any) -> Iterator[Any]:
-        self._at_work = True
+        self._at_work = not isinstance(order, NOTHING_LEARNED)
         self._send(order)
         while True:
             answer = self._receive()

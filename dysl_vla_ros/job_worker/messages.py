@@ -8,6 +8,10 @@ Conversation, the command's side on the left; in place of any answer comes a Fau
     ReadInstruction      ->                        may the policy read this instruction?
                          <- Readable
     FramesThere          ->                        how many lie in the shared file; no answer
+    OpenDataset          ->                        a LeRobotDataset folder
+                         <- DatasetPart ..., Done
+    CopyFrames           ->                        write frames of it behind those of the shared file
+                         <- Tell ..., Copied
     ChooseLayers, Distill ->
                          <- LogLine, Tell ...      what is logged, where it is
                          <- ChosenByWorker, TrainedByWorker
@@ -20,6 +24,10 @@ Conversation, the command's side on the left; in place of any answer comes a Fau
                          <- ValuesPart ..., Done
     SaveThresholds       ->
                          <- Done
+    OpenSide             ->                        the policy with a DySL folder and an episode of its own
+                         <- PolicyDescription
+    StepSide             ->                        one inference on the one frame that the shared file holds
+                         <- Answer
 
 Long answers come in pieces, none larger than a message may be.
 """
@@ -32,7 +40,7 @@ from dysl_vla_ros.distillation.beside.plan import DistillationPlan
 from dysl_vla_ros.distillation.settings import DistillationSettings
 from dysl_vla_ros.interfaces import FloatArray, PolicyDescription
 from dysl_vla_ros.settings import RuntimeSettings
-from dysl_vla_ros.worker.messages import Fault, Hello, Kinds, Load
+from dysl_vla_ros.worker.messages import Answer, Fault, Hello, Kinds, Load
 
 PIECE = 128  # steps in a piece of a long answer
 
@@ -57,6 +65,40 @@ class FramesThere:
 
     learned: int
     held_out: int
+
+
+@dataclass(frozen=True)
+class OpenDataset:
+    """Open a LeRobotDataset folder under a number, in place of the one that had it."""
+
+    number: int
+    folder: str
+    remapped: Mapping[str, str]  # camera -> the folder's name of it, where they differ
+
+
+@dataclass(frozen=True)
+class DatasetPart:
+    """Some episodes of a folder, or parts of one instruction."""
+
+    instructions: tuple[str, ...]
+    starts: tuple[int, ...]  # row of the first frame of each
+    ends: tuple[int, ...]  # one past the last
+
+
+@dataclass(frozen=True)
+class CopyFrames:
+    """Write frames of an open folder behind those of the shared file."""
+
+    number: int  # of the folder
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Copied:
+    """How many were written, and the SHA-256 of their bytes."""
+
+    count: int
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -176,6 +218,24 @@ class SaveThresholds:
 
 
 @dataclass(frozen=True)
+class OpenSide:
+    """Have the policy ready with the adapters of a DySL folder; sides are numbered as they are opened."""
+
+    adapters: str  # "": the checkpoint's own, full depth where it has none
+
+
+@dataclass(frozen=True)
+class StepSide:
+    """Compute one step of a side."""
+
+    side: int
+    begins: bool  # an episode
+    played: FloatArray  # (n, A) physical units
+    gaps: tuple[int, ...]
+    settings: RuntimeSettings
+
+
+@dataclass(frozen=True)
 class Done:
     """A long answer has ended, or something was done."""
 
@@ -208,6 +268,7 @@ KINDS: Kinds = {
     "readable": Readable, "frames": FramesThere, "choose": ChooseLayers, "chosen": ChosenByWorker, "distill": Distill,
     "trained": TrainedByWorker, "remember": Remember, "chunks": Chunks, "remembered": Remembered, "replay": ReplayRuns,
     "replayed": Replayed, "at_floor": AskFloor, "at_floor_part": FloorPart, "outputs": AskOutputs,
-    "values": ValuesPart, "save_thresholds": SaveThresholds, "done": Done, "stop": KeepAndEnd, "tell": Tell,
-    "log": LogLine,
+    "values": ValuesPart, "save_thresholds": SaveThresholds, "open_side": OpenSide, "step_side": StepSide,
+    "open_dataset": OpenDataset, "dataset_part": DatasetPart, "copy_frames": CopyFrames, "copied": Copied,
+    "answer": Answer, "done": Done, "stop": KeepAndEnd, "tell": Tell, "log": LogLine,
 }  # fmt: skip

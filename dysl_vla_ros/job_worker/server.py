@@ -16,7 +16,8 @@ import numpy as np
 
 from dysl_vla_ros import __version__
 from dysl_vla_ros.distillation.beside.progress import Interrupted, RunProgress
-from dysl_vla_ros.errors import DyslVlaError, InstructionError
+from dysl_vla_ros.errors import DyslVlaError, InstructionError, NonFiniteActionError, ObservationError
+from dysl_vla_ros.interfaces import THE_INSTRUCTION, THE_MODEL, THE_OBSERVATION
 from dysl_vla_ros.job_worker.messages import (
     KINDS,
     PIECE,
@@ -25,12 +26,17 @@ from dysl_vla_ros.job_worker.messages import (
     ChooseLayers,
     ChosenByWorker,
     Chunks,
+    Copied,
+    CopyFrames,
+    DatasetPart,
     Distill,
     Done,
     FloorPart,
     FramesThere,
     KeepAndEnd,
     LogLine,
+    OpenDataset,
+    OpenSide,
     Readable,
     ReadInstruction,
     Remember,
@@ -38,17 +44,20 @@ from dysl_vla_ros.job_worker.messages import (
     Replayed,
     ReplayRuns,
     SaveThresholds,
+    StepSide,
     Tell,
     TrainedByWorker,
     ValuesPart,
 )
 from dysl_vla_ros.readings import instruction_fault
-from dysl_vla_ros.runs.frame_store import FrameStore
-from dysl_vla_ros.worker.messages import PROTOCOL, Fault, Hello, Load, encode, receive
+from dysl_vla_ros.runs.frame_store import FrameStore, FrameWriter
+from dysl_vla_ros.worker.messages import PROTOCOL, Answer, Fault, Hello, Load, encode, receive
 from dysl_vla_ros.worker.server import end_with, reason
 
 if TYPE_CHECKING:
     from dysl_vla_ros.calibration.remembered_passes import RememberedPasses
+    from dysl_vla_ros.policies.lerobot.dataset import LeRobotFrames
+    from dysl_vla_ros.runtime.folder import DyslFolder
     from dysl_vla_ros.runtime.step import Runtime
 
 VALUES = 50_000  # in a piece
@@ -107,15 +116,20 @@ class JobServer:
     def __init__(self, stream: socket.socket, frames: int, order: Load, runtime: "Runtime") -> None:
         """Answer on ``stream`` for the policy of ``runtime``."""
         self._stream, self._order, self._runtime, self._store = stream, order, runtime, FrameStore(frames)
+        self._descriptor = frames
         self._frames = FramesThere(0, 0)
         self._passes: RememberedPasses | None = None
+        self._datasets: dict[int, LeRobotFrames] = {}
+        self._sides: list[Runtime] = []
+        self._folders: dict[str, DyslFolder | None] = {}  # of the sides, by name: each is loaded once
         self._folder = Path()
         self._m = 1
         self._answers: dict[type[Any], Callable[[Any], None]] = {
             ReadInstruction: self._read, FramesThere: self._take_frames, ChooseLayers: self._choose,
             Distill: self._distill, Remember: self._remember, ReplayRuns: self._replay, AskFloor: self._at_floor,
             AskOutputs: self._outputs,
-            SaveThresholds: self._save,
+            OpenDataset: self._open_dataset, CopyFrames: self._copy_frames, OpenSide: self._open_side,
+            SaveThresholds: self._save, StepSide: self._step,
         }  # fmt: skip
 
     def do(self, order: Any) -> bool:
@@ -155,6 +169,29 @@ class JobServer:
     def _take_frames(self, order: FramesThere) -> None:
         self._store.refresh()
         self._frames = order
+
+    def _open_dataset(self, order: OpenDataset) -> None:
+        from dysl_vla_ros.policies.lerobot.dataset import LeRobotFrames
+
+        found = LeRobotFrames(Path(order.folder), self._runtime.description, order.remapped)
+        self._datasets[order.number] = found
+        stretches = found.stretches()
+        for start in range(0, len(stretches), PIECE):
+            texts, starts, ends = zip(*stretches[start : start + PIECE], strict=True)
+            self._send(DatasetPart(texts, starts, ends))
+        self._send(Done())
+
+    def _copy_frames(self, order: CopyFrames) -> None:
+        frames, writer = self._datasets[order.number], FrameWriter.behind(self._descriptor)
+        try:
+            for done, row in enumerate(order.rows, 1):
+                if self._asked_to_stop():
+                    raise Interrupted
+                writer.add((frames[row],))
+                self._progress.tell("reading the dataset", done, len(order.rows), "")
+            self._send(Copied(writer.count, writer.digest))
+        finally:
+            writer.close()
 
     @property
     def _learned(self) -> Any:
@@ -278,6 +315,33 @@ class JobServer:
             training=dysl.config.get("training"),
         )
         self._send(Done())
+
+    def _open_side(self, order: OpenSide) -> None:
+        from dysl_vla_ros.runtime.noise import NoiseSettings
+        from dysl_vla_ros.runtime.step import Runtime
+
+        policy, noise = self._runtime.policy, NoiseSettings(self._order.noise, self._order.noise_seed)
+        if order.adapters not in self._folders:
+            self._folders[order.adapters] = Runtime.beside(policy, self._order.checkpoint, order.adapters).dysl
+        side = Runtime(policy, self._folders[order.adapters], noise)
+        side.warm_up()
+        self._sides.append(side)
+        self._send(side.description)
+
+    def _step(self, order: StepSide) -> None:
+        """Compute a step; what the observation or the model is at fault for is an answer, not the end."""
+        side, result, fault, at_fault = self._sides[order.side], None, "", ""
+        if order.begins:
+            side.reset()
+        try:
+            result = side.step(FrameStore(self._descriptor)[0], order.played, order.settings, gaps=order.gaps)
+        except InstructionError as error:
+            fault, at_fault = str(error), THE_INSTRUCTION
+        except ObservationError as error:
+            fault, at_fault = str(error), THE_OBSERVATION
+        except NonFiniteActionError as error:
+            fault, at_fault = str(error), THE_MODEL
+        self._send(Answer(0, 0, result, fault, at_fault))
 
 
 def _out_of_memory(error: Exception) -> Exception:

@@ -6,8 +6,6 @@ The worker runs in the Python that ``model.python`` names, where the policy's li
 
 import dataclasses
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from dysl_vla_ros.calibration.threshold_search import prior_verdict, search_passes
@@ -17,9 +15,10 @@ from dysl_vla_ros.distillation.candidates import TRIAL_STEPS, StaticChoice
 from dysl_vla_ros.distillation.chosen_layers import STATIC_LAYERS
 from dysl_vla_ros.distillation.settings import DistillationSettings
 from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.files import require_writable, write_json
+from dysl_vla_ros.files import write_json
 from dysl_vla_ros.interfaces import Observation
-from dysl_vla_ros.job_worker.client import JobWorker, Start, start_process
+from dysl_vla_ros.job_worker.client import JobWorker
+from dysl_vla_ros.job_worker.dataset import Recordings, WorkerDatasets
 from dysl_vla_ros.job_worker.messages import (
     ChooseLayers,
     ChosenByWorker,
@@ -30,69 +29,36 @@ from dysl_vla_ros.job_worker.messages import (
     TrainedByWorker,
 )
 from dysl_vla_ros.job_worker.passes import WorkerPasses
-from dysl_vla_ros.jobs.learning_data import open_for, paths_of, recordings_entry
+from dysl_vla_ros.jobs.learning_data import DATASETS, kind_of, open_for, paths_of, recordings_entry
 from dysl_vla_ros.jobs.results import Distilled, Thresholds, calibration_entry
-from dysl_vla_ros.jobs.settings import AnyPath, Apart, CalibrateSettings, Data, DataSettings, DistillSettings
-from dysl_vla_ros.params_file import read_params_file
+from dysl_vla_ros.jobs.settings import CalibrateSettings, Data, DataSettings, DistillSettings
 from dysl_vla_ros.recordings.full_depth import SHORTEST_RUN
 from dysl_vla_ros.recordings.learning_data import RecordedData
 from dysl_vla_ros.runs.training_data import TrainingData
 from dysl_vla_ros.skipping.importance import check_count, static_count
 from dysl_vla_ros.skipping.partition import LayerPartition
-from dysl_vla_ros.worker.client import WorkerSpec
 
 LOG = logging.getLogger(__name__)
 HELD_OUT = 256  # frames to judge by at most
 TRIAL_BATCH = 8  # frames a step of the trials of static layers
 SEARCHED_ON = 1000  # inferences, at most: each way through the layers is one pass over each of them
-LARGEST_LOAD = 600.0  # s that loading may take where the parameter file does not say it
 
 
-@contextmanager
-def opened_worker(
-    checkpoint: AnyPath, folder: Path, apart: Apart, device: str, start: Start = start_process
-) -> Iterator[JobWorker]:
-    """Load a checkpoint in the worker's Python, for the length of a ``with`` block.
-
-    Raises:
-        SettingError: the parameter file cannot be read.
-        WorkerError: the checkpoint cannot be loaded there; says why.
-        DataError: ``folder`` cannot be written to.
-    """
-    require_writable(folder)
-    with JobWorker(worker_spec(checkpoint, apart, device), folder, start) as worker:
-        yield worker
-
-
-def worker_spec(checkpoint: AnyPath, apart: Apart, device: str) -> WorkerSpec:
-    """Return what the worker loads and where it runs: as the parameter file says, but for what the user says beside."""
-    if apart.params is None:
-        return WorkerSpec(str(checkpoint), python=apart.python, device=device, load_timeout=LARGEST_LOAD)
-    given = read_params_file(apart.params)
-    spec = WorkerSpec.from_settings(given.groups["model"], given.robot)
-    told = "model.load_timeout" in given.given
-    return dataclasses.replace(
-        spec,
-        checkpoint=str(checkpoint),
-        adapters="",
-        python=apart.python or spec.python,
-        device=spec.device if device == "cpu" else device,  # the option has that default
-        load_timeout=spec.load_timeout if told else LARGEST_LOAD,
-    )
-
-
-def open_here(worker: JobWorker, data: Data | TrainingData, settings: DataSettings) -> TrainingData:
+def open_here(worker: JobWorker, data: Data | Recordings, settings: DataSettings) -> Recordings:
     """Open recordings for the worker's policy, unless they are open.
 
     Raises:
         DataError: there are none, or too little.
         BagError: a bag cannot serve the policy.
+        WorkerError: a LeRobotDataset cannot be read there, or cannot serve the policy; says why.
     """
-    if isinstance(data, TrainingData):
+    if isinstance(data, TrainingData | WorkerDatasets):
         return data
     paths = paths_of(data)
     if not paths:
         raise DataError("thresholds of another project's checkpoint are searched on recordings: name one or more bags")
+    if kind_of(paths, settings) == DATASETS:
+        return WorkerDatasets(worker, paths, settings.recordings.remapped)
     known: dict[str, str] = {}
 
     def unreadable(text: str) -> str:
@@ -103,11 +69,11 @@ def open_here(worker: JobWorker, data: Data | TrainingData, settings: DataSettin
     return open_for(paths, settings, worker.description, unreadable)
 
 
-def choose_layers(worker: JobWorker, seen: TrainingData, folder: Path, settings: CalibrateSettings) -> StaticChoice:
+def choose_layers(worker: JobWorker, seen: Recordings, folder: Path, settings: CalibrateSettings) -> StaticChoice:
     """Have similarity measured and both floors tried, and write ``static_layers.json``."""
     layers, wanted = worker.description.layers_total, settings.static_layers
     count = static_count(layers, settings.static_ratio) if wanted is None else check_count(layers, wanted)
-    _write_frames(worker, seen, settings.observations, settings.data)
+    _write_frames(worker, seen, settings.observations)
     hidden_steps, action_steps = TRIAL_STEPS
     trial = DistillationSettings(hidden_steps=hidden_steps, action_steps=action_steps, batch_size=TRIAL_BATCH)
     found = worker.ask(ChooseLayers(count, settings.static, trial, settings.apart.together), ChosenByWorker)
@@ -126,14 +92,14 @@ def choose_layers(worker: JobWorker, seen: TrainingData, folder: Path, settings:
     return StaticChoice(found.choice, partition, found.similarity, dict(found.floor_errors))
 
 
-def train(worker: JobWorker, seen: TrainingData, folder: Path, settings: DistillSettings) -> Distilled:
+def train(worker: JobWorker, seen: Recordings, folder: Path, settings: DistillSettings) -> Distilled:
     """Have both stages trained and the DySL folder written, without thresholds."""
     if settings.variants:
         raise DataError(
             f"--variants {settings.variants}: frames are not varied for another project's checkpoint, whose pictures "
             "its library prepares; give --variants 0"
         )
-    _write_frames(worker, seen, settings.observations, settings.data)
+    _write_frames(worker, seen, settings.observations)
     plan = DistillationPlan(
         str(folder.absolute()),
         dataclasses.replace(settings.stages, compile=False),
@@ -147,7 +113,7 @@ def train(worker: JobWorker, seen: TrainingData, folder: Path, settings: Distill
     return Distilled(folder, made.report, made.warnings, seen)
 
 
-def search_thresholds(worker: JobWorker, seen: TrainingData, folder: Path, settings: CalibrateSettings) -> Thresholds:
+def search_thresholds(worker: JobWorker, seen: Recordings, folder: Path, settings: CalibrateSettings) -> Thresholds:
     """Search on recorded episodes that are held out, and have controllers' offsets and ``calibration.json`` written."""
     m, layers = settings.actions_per_inference, worker.description.layers_total
     require_actions(m, worker.description.action.horizon)
@@ -163,25 +129,38 @@ def search_thresholds(worker: JobWorker, seen: TrainingData, folder: Path, setti
     )
 
 
-def _write_frames(worker: JobWorker, seen: TrainingData, count: int, settings: DataSettings) -> None:
+def _write_frames(worker: JobWorker, seen: Recordings, count: int) -> None:
     """Put frames to learn from, and frames to judge by, where the worker reads them."""
-    learned = worker.frames.add(seen.observations(seen.learned_count(count)))
-    held_out = worker.frames.add(seen.held_out_observations(HELD_OUT))
+    if isinstance(seen, WorkerDatasets):
+        learned, held_out = seen.write_learned(count), seen.write_held_out(HELD_OUT)
+    else:
+        learned = worker.frames.add(seen.observations(seen.learned_count(count)))
+        held_out = worker.frames.add(seen.held_out_observations(HELD_OUT))
     if learned < 2 or not held_out:
         raise DataError(f"{learned} frames to learn from and {held_out} to judge by are too few; record more")
     LOG.info("%d frames to learn from, %d to judge by", learned, held_out)
     worker.tell(FramesThere(learned, held_out))
 
 
-def _write_runs(worker: JobWorker, seen: TrainingData, m: int) -> list[int]:
+def _write_runs(worker: JobWorker, seen: Recordings, m: int) -> list[int]:
     """Put held-out episodes behind the frames that are there; return how long each is."""
+    if not worker.frames.count:
+        worker.tell(FramesThere(0, 0))
+    if isinstance(seen, WorkerDatasets):
+        lengths = seen.write_episodes(m, SEARCHED_ON, SHORTEST_RUN)
+    else:
+        lengths = _write_episodes(worker, seen, m)
+    if not lengths:
+        raise DataError(f"no episode that is held out has {SHORTEST_RUN} inferences; record longer ones")
+    return lengths
+
+
+def _write_episodes(worker: JobWorker, seen: TrainingData, m: int) -> list[int]:
     if isinstance(seen, RecordedData):
         moments = seen.held_out_episodes(m, SEARCHED_ON)
     else:
         frames, begins = seen.in_order(SEARCHED_ON * m, held_out=True)
         moments = zip(frames, begins, strict=True)
-    if not worker.frames.count:
-        worker.tell(FramesThere(0, 0))
     lengths: list[int] = []
     episode: list[Observation] = []
     for observation, begin in (*moments, (None, True)):
@@ -192,6 +171,4 @@ def _write_runs(worker: JobWorker, seen: TrainingData, m: int) -> list[int]:
             episode = []
         if observation is not None:
             episode.append(observation)
-    if not lengths:
-        raise DataError(f"no episode that is held out has {SHORTEST_RUN} inferences; record longer ones")
     return lengths

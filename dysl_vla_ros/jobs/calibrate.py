@@ -37,7 +37,8 @@ def calibrate(
 
     Args:
         checkpoint: folder of the base.
-        data: a folder that ``dysl_vla demonstrations`` wrote, or one or more bags; or what ``distill`` had opened.
+        data: a folder that ``dysl_vla demonstrations`` wrote, or one or more bags; for LeRobot's checkpoints
+            LeRobotDataset folders too; or what ``distill`` had opened.
             Thresholds are searched on what is held out of bags, else on runs that are played in the simulator (of
             another project's checkpoint on recordings alone).
         adapters: DySL folder, made where it is missing; "": ``dysl`` in the checkpoint.
@@ -64,10 +65,11 @@ def static_layers(
     """Choose static layers of any checkpoint; see :func:`calibrate`."""
     if layout_of(Path(checkpoint)) == OURS:
         return choose_layers(checkpoint, data, adapters, settings)
+    from dysl_vla_ros.job_worker.opening import opened_worker
     from dysl_vla_ros.jobs import apart
 
     settings, folder = settings or CalibrateSettings(), folder_of(checkpoint, adapters)
-    with apart.opened_worker(checkpoint, folder, settings.apart, settings.device) as worker:
+    with opened_worker(checkpoint, folder, settings.apart, settings.device) as worker:
         return apart.choose_layers(worker, apart.open_here(worker, data, settings.data), folder, settings)
 
 
@@ -80,10 +82,11 @@ def thresholds(
     """Search thresholds of any checkpoint's adapters; see :func:`calibrate`."""
     if layout_of(Path(checkpoint)) == OURS:
         return search_thresholds(checkpoint, data, adapters, settings)
+    from dysl_vla_ros.job_worker.opening import opened_worker
     from dysl_vla_ros.jobs import apart
 
     settings, folder = settings or CalibrateSettings(), folder_of(checkpoint, adapters)
-    with apart.opened_worker(checkpoint, folder, settings.apart, settings.device) as worker:
+    with opened_worker(checkpoint, folder, settings.apart, settings.device) as worker:
         return apart.search_thresholds(worker, apart.open_here(worker, data, settings.data), folder, settings)
 
 

@@ -48,7 +48,8 @@ def distill(
 
     Args:
         checkpoint: folder of the base, which stays as it is.
-        data: a folder that ``dysl_vla demonstrations`` wrote, or one or more bags.
+        data: a folder that ``dysl_vla demonstrations`` wrote, or one or more bags; for LeRobot's checkpoints
+            LeRobotDataset folders too.
         adapters: DySL folder, in which ``calibrate`` has chosen static layers; "": ``dysl`` in the checkpoint.
         settings: None: the defaults of the command line.
 
@@ -61,10 +62,11 @@ def distill(
     """
     settings = settings or DistillSettings()
     if layout_of(Path(checkpoint)) != OURS:
+        from dysl_vla_ros.job_worker.opening import opened_worker
         from dysl_vla_ros.jobs import apart
 
         folder = folder_of(checkpoint, adapters)
-        with apart.opened_worker(checkpoint, folder, settings.apart, settings.device) as worker:
+        with opened_worker(checkpoint, folder, settings.apart, settings.device) as worker:
             return apart.train(worker, apart.open_here(worker, data, settings.data), folder, settings)
     stages, goes_on = settings.stages, settings.go_on_from
     device = device_named(settings.device, "--device")

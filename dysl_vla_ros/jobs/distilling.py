@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dysl_vla_ros.control.chunk_time import require_actions
+from dysl_vla_ros.job_worker.dataset import Recordings
 from dysl_vla_ros.jobs.learning_data import folder_of
 from dysl_vla_ros.jobs.results import Distilled, Thresholds
 from dysl_vla_ros.jobs.settings import AnyPath, CalibrateSettings, Data, DistillSettings
@@ -49,12 +50,13 @@ class Distilling:
         folder = folder_of(self.checkpoint, self.adapters)
         return apart.train(self.worker, apart.open_here(self.worker, data, self.settings.data), folder, self.settings)
 
-    def search_thresholds(self, data: TrainingData, settings: CalibrateSettings) -> Thresholds:
+    def search_thresholds(self, data: Recordings, settings: CalibrateSettings) -> Thresholds:
         """Search thresholds on what is held out of the same data."""
         from dysl_vla_ros.jobs import apart
         from dysl_vla_ros.jobs.calibrate import search_thresholds
 
         if self.worker is None:
+            assert isinstance(data, TrainingData), "datasets are read by a worker"
             return search_thresholds(self.checkpoint, data, self.adapters, settings)
         return apart.search_thresholds(self.worker, data, folder_of(self.checkpoint, self.adapters), settings)
 
@@ -69,7 +71,7 @@ def opened_distilling(checkpoint: AnyPath, adapters: AnyPath, settings: DistillS
     if layout_of(Path(checkpoint)) == OURS:
         yield Distilling(checkpoint, adapters, settings, None)
         return
-    from dysl_vla_ros.jobs.apart import opened_worker
+    from dysl_vla_ros.job_worker.opening import opened_worker
 
     folder = folder_of(checkpoint, adapters)
     with opened_worker(checkpoint, folder, settings.apart, settings.device) as worker:

@@ -3,6 +3,7 @@
 Bags need nothing of the simulator.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from dysl_vla_ros.bags.folder import is_bag
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.interfaces import PolicyDescription
+from dysl_vla_ros.job_worker.dataset import Recordings
 from dysl_vla_ros.jobs.settings import AnyPath, Data, DataSettings
+from dysl_vla_ros.policies.lerobot.dataset import is_dataset, read_info
 from dysl_vla_ros.runs.training_data import TrainingData
 from dysl_vla_ros.simulation.tasks import tasks_named
 
@@ -19,7 +22,8 @@ if TYPE_CHECKING:
     from dysl_vla_ros.runtime.step import Runtime
 
 WHAT = "folder that `dysl_vla demonstrations` wrote, or one or more bags"
-BAGS, DEMONSTRATIONS = "bags", "demonstrations"
+ALL_KINDS = f"{WHAT}; for a checkpoint of LeRobot's LeRobotDataset folders (v3) too"
+BAGS, DEMONSTRATIONS, DATASETS = "bags", "demonstrations", "LeRobotDataset folders"
 
 
 def paths_of(data: Data) -> list[Path]:
@@ -38,11 +42,14 @@ def has_adapters(folder: Path) -> bool:
 
 
 def kind_of(paths: Sequence[Path], settings: DataSettings) -> str:
-    """Return :data:`BAGS` or :data:`DEMONSTRATIONS`.
+    """Return :data:`BAGS`, :data:`DEMONSTRATIONS` or :data:`DATASETS`.
 
     Raises:
         DataError: neither, a mixture, or settings that do not go with it.
     """
+    if datasets := [path for path in paths if is_dataset(path)]:
+        _require_datasets_alone(paths, datasets, settings)
+        return DATASETS
     bags = [path for path in paths if is_bag(path)]
     if len(bags) == len(paths):
         if settings.tasks:
@@ -90,7 +97,13 @@ def open_for(
 
     Raises as :func:`open_data`.
     """
-    if kind_of(paths, settings) == BAGS:
+    kind = kind_of(paths, settings)
+    if kind == DATASETS:
+        raise DataError(
+            f"{paths[0]} is a LeRobotDataset, which serves LeRobot's checkpoints, in the Python of LeRobot; name a "
+            f"{WHAT}"
+        )
+    if kind == BAGS:
         from dysl_vla_ros.recordings.learning_data import open_recordings
 
         return open_recordings(paths, description, unreadable, settings.recordings)
@@ -107,10 +120,22 @@ def opened(data: Data | TrainingData, settings: DataSettings, runtime: "Runtime"
     return open_data(paths, settings, runtime) if paths else None
 
 
-def recordings_entry(data: TrainingData | None) -> dict[str, Any]:
+def recordings_entry(data: Recordings | None) -> dict[str, Any]:
     """Return the entry of a result file on where the data came from; {} for the simulator."""
     told = data.told() if data else {}
     return {"recordings": told} if told else {}
+
+
+def _require_datasets_alone(paths: Sequence[Path], datasets: Sequence[Path], settings: DataSettings) -> None:
+    """Refuse what is none beside them, another version's layout, and options that do nothing for them."""
+    if others := [path for path in paths if path not in datasets]:
+        raise DataError(f"{datasets[0]} is a LeRobotDataset, {others[0]} is none; give datasets alone, or bags alone")
+    if settings.tasks:
+        raise DataError("--tasks names simulated tasks and does nothing for a LeRobotDataset; leave it out")
+    if options := dataclasses.replace(settings.recordings, remapped={}).as_options():
+        raise DataError(f"{options} says how bags are read, and there is no bag; leave it out")
+    for path in datasets:
+        read_info(path)
 
 
 def _require_demonstrations(folder: Path) -> None:
@@ -119,6 +144,6 @@ def _require_demonstrations(folder: Path) -> None:
     if not any(own.is_dir() and any(own.glob("[0-9]*.npz")) for own in folder.iterdir()):
         there = ", ".join(sorted(own.name for own in folder.iterdir())[:5]) or "nothing"
         raise DataError(
-            f"{folder} is neither a folder of demonstrations (TASK/*.npz) nor a bag (metadata.yaml, .mcap, .db3): it "
-            f"holds {there}; name a {WHAT}"
+            f"{folder} is neither a folder of demonstrations (TASK/*.npz) nor a bag (metadata.yaml, .mcap, .db3) nor a "
+            f"LeRobotDataset (meta/info.json): it holds {there}; name a {WHAT}"
         )

@@ -8,7 +8,7 @@ from typing import Any
 from dysl_vla_ros.calibration import signals
 from dysl_vla_ros.calibration.signals import Signal
 from dysl_vla_ros.calibration.threshold_search import Search, Trial
-from dysl_vla_ros.runs.training_data import TrainingData
+from dysl_vla_ros.job_worker.dataset import Recordings
 
 
 @dataclass(frozen=True)
@@ -47,4 +47,4 @@ class Distilled:
     folder: Path  # the DySL folder, without ``calibration.json``
     report: Mapping[str, Any]  # what ``distillation.json`` in it holds
     warnings: tuple[str, ...]  # what is wrong with the result, with what to do
-    data: TrainingData  # what was learned from, open: ``calibrate`` takes it too
+    data: Recordings  # what was learned from, open: ``calibrate`` takes it too

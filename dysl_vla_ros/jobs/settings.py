@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from dysl_vla_ros.distillation.settings import DistillationSettings, ModuleSettings
 from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.job_worker.apart import Apart
 from dysl_vla_ros.recordings.source import Choice
 
 AnyPath: TypeAlias = str | os.PathLike[str]
@@ -21,15 +22,6 @@ class DataSettings:
 
     tasks: tuple[str, ...] = ()  # simulator: of demonstrations and of runs that are played; (): all
     recordings: Choice = field(default_factory=Choice)  # bags: topics, instruction, stamps, frames
-
-
-@dataclass(frozen=True)
-class Apart:
-    """Of another project's checkpoint: what its files do not say, and where it is computed."""
-
-    params: Path | None = None  # ROS 2 parameter file with the robot's contract and ``model`` settings
-    python: str = ""  # the interpreter in which its library lives; "": ``model.python`` of ``params``, else this one
-    together: int = 4  # frames of a pass at most: more are quicker and take more memory
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dysl_vla_ros.errors import BagError
-from dysl_vla_ros.interfaces import ActionSpec, FloatArray, PolicyDescription
+from dysl_vla_ros.interfaces import END_EFFECTOR_DELTA, JOINT_POSITION, ActionSpec, FloatArray, PolicyDescription
+from dysl_vla_ros.joint_units import UnitScale
 from dysl_vla_ros.readings import nanoseconds
 from dysl_vla_ros.recordings.topics import Served
 
@@ -22,7 +23,10 @@ SOURCES = {  # where recorded actions are taken from, the first that is there
     "action_chunk": "the policy's chunks as recorded",
     "action": "the commands as recorded, after the limits",
     "twist": "the twist and gripper commands as recorded",
+    "joint_action_chunk": "the policy's chunks as recorded",
+    "joint_action": "the commands as recorded, after the limits",
 }
+JOINT_ROLES = ("joint_action_chunk", "joint_action")
 
 
 class FrameKey(NamedTuple):
@@ -115,7 +119,7 @@ def read_history(
         else:
             _take_own(history, role, entry.segment, message, description)
     history._scenes.sort()
-    known = {"action_chunk": history._actions, "action": history._actions, "twist": history._twists}
+    known: dict[str, Any] = dict.fromkeys(SOURCES, history._actions) | {"twist": history._twists}
     history.source = next((source for source in SOURCES if source in outputs and known[source]), "")
     return history
 
@@ -146,8 +150,10 @@ def _take_own(history: History, role: str, segment: int, message: Any, descripti
         # earlier releases named the base weights alone
         if message.model_hash in (description.model_hash, description.weights_hash):
             history._executed.setdefault(frame, tuple(map(bool, message.executed)))
-    elif action.moves_joints:
-        history.note = f"the recorded actions are of an end effector, this policy's are {action.kind}"
+    elif fault := _kind_fault(role, message, action):
+        history.note = fault
+    elif role in JOINT_ROLES:
+        _take_joints(history, role, frame, message, action)
     elif role == "action_chunk":
         if not math.isclose(message.time_step, action.time_step) or bool(len(message.rotation)) != action.has_rotation:
             history.note = "the recorded chunks are of another kind than this policy's actions"
@@ -160,3 +166,42 @@ def _take_own(history: History, role: str, segment: int, message: Any, descripti
         moved = [message.translation.x, message.translation.y, message.translation.z]
         values = np.array([*moved, *rotation, message.gripper], np.float32)
         history._actions[frame] = RecordedAction(int(message.chunk_index), values)
+
+
+def _kind_fault(role: str, message: Any, action: ActionSpec) -> str:
+    """Return why recorded actions are none of this policy's, "" where they may be."""
+    found = message.kind if role in JOINT_ROLES else END_EFFECTOR_DELTA
+    if found == action.kind:
+        return ""
+    what = "an end effector" if found == END_EFFECTOR_DELTA else f"the kind {found!r:.40}"
+    return f"the recorded actions are of {what}, this policy's are {action.kind}"
+
+
+def _take_joints(history: History, role: str, frame: FrameKey, message: Any, action: ActionSpec) -> None:
+    """Take what joints were told, by name: a chunk as the policy gave it, a command in rad and m."""
+    whole = role == "joint_action_chunk"
+    wanted = action.names if whole else action.joints
+    names = list(message.names)
+    if sorted(names) != sorted(wanted) or (whole and len(message.units) != len(names)):
+        history.note = f"the recorded actions are of {', '.join(names):.200}, this policy's of {', '.join(wanted)}"
+        return
+    order = [names.index(name) for name in wanted]
+    if whole:
+        units = [message.units[place] for place in order]
+        if units != list(action.units) or not math.isclose(message.time_step, action.time_step):
+            history.note = "the recorded chunks have other units or another time step than this policy's actions"
+            return
+        if len(message.actions) < len(names):
+            return
+        values = np.asarray(message.actions, np.float32)[order]
+        history._actions[frame] = RecordedAction(0, values)  # also over what ~/joint_action says
+    elif message.first_tick and not message.stop_reason and frame not in history._actions:
+        told = message.positions if action.kind == JOINT_POSITION else message.velocities
+        if len(told) != len(names):
+            return
+        si = np.full(action.dimensions, math.nan)
+        si[list(action.joint_indices)] = np.asarray(told, np.float64)[order]
+        if action.gripper_index is not None:
+            si[action.gripper_index] = message.gripper
+        scale = UnitScale(action.units, action.low, action.high, action.gripper_index)
+        history._actions[frame] = RecordedAction(int(message.chunk_index), scale.from_si(si).astype(np.float32))

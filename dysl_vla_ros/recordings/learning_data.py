@@ -21,11 +21,10 @@ from dysl_vla_ros.interfaces import Observation, PolicyDescription
 from dysl_vla_ros.recordings.full_depth import full_depth_runs
 from dysl_vla_ros.recordings.source import Choice, open_source, reading_notes, require_moments
 from dysl_vla_ros.runs.full_depth import FullDepthRun, split_episodes
-from dysl_vla_ros.runs.training_data import draw_evenly
+from dysl_vla_ros.runs.training_data import HELD_OUT_SHARE, draw_evenly
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import SafetySettings
 
-HELD_OUT_SHARE = 0.2  # of the episodes of each instruction
 ENOUGH_MINUTES = 2.0  # docs/your-robot.md has what was measured
 ENOUGH_EPISODES = 4  # of each instruction
 

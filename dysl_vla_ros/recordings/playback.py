@@ -4,12 +4,30 @@ Between two inferences it has played so many actions of its own last chunk as ac
 recording. That is what its guidance observes.
 """
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import numpy as np
 
-from dysl_vla_ros.interfaces import ActionSpec, FloatArray, StepResult
+from dysl_vla_ros.interfaces import ActionSpec, FloatArray, Observation, PolicyDescription, StepResult
 from dysl_vla_ros.recordings.moments import Moment
-from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import RuntimeSettings
+
+
+class Steps(Protocol):
+    """A policy that can be stepped: a :class:`~dysl_vla_ros.runtime.step.Runtime` here, or one that is elsewhere."""
+
+    @property
+    def description(self) -> PolicyDescription:
+        """What the outside must know of it."""
+
+    def reset(self) -> None:
+        """Begin an episode."""
+
+    def step(
+        self, observation: Observation, played: FloatArray, settings: RuntimeSettings, gaps: Sequence[int] = ()
+    ) -> StepResult:
+        """Compute one action chunk."""
 
 
 class Playback:
@@ -48,7 +66,7 @@ class Playback:
 class Player:
     """Runs a policy on moments of a recording, with the state of its own episode."""
 
-    def __init__(self, runtime: Runtime, settings: RuntimeSettings) -> None:
+    def __init__(self, runtime: Steps, settings: RuntimeSettings) -> None:
         """Use ``runtime`` for this player alone; policies and modules may be shared with others."""
         self.runtime, self.settings = runtime, settings
         self.description = runtime.description

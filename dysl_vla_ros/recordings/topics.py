@@ -27,6 +27,8 @@ OWN = {  # what the node itself and the simulator publish -> what we call it
     "dysl_vla_ros/msg/SkipReport": "skip_report",
     "dysl_vla_ros/msg/ActionChunk": "action_chunk",
     "dysl_vla_ros/msg/EndEffectorAction": "action",
+    "dysl_vla_ros/msg/JointActionChunk": "joint_action_chunk",
+    "dysl_vla_ros/msg/JointAction": "joint_action",
     "dysl_vla_ros/msg/SceneState": "scene_state",
 }
 

@@ -16,13 +16,13 @@ from dysl_vla_ros.control.chunk_time import require_playable
 from dysl_vla_ros.errors import BagError
 from dysl_vla_ros.interfaces import PolicyDescription
 from dysl_vla_ros.policies.checkpoint import read_config
+from dysl_vla_ros.policies.layouts import OURS, layout_of
 from dysl_vla_ros.records.deviation import figures
 from dysl_vla_ros.replay.parameters import ReplayParameters, read_parameters
+from dysl_vla_ros.replay.policies import PolicySource, ReplayedPolicy
 from dysl_vla_ros.replay.results import FORMAT_VERSION, layer_figures, timing_figures
 from dysl_vla_ros.replay.run import FULL, OTHER, OTHER_FULL, SKIPPING, Replay, Side
 from dysl_vla_ros.replay.tracks import Track
-from dysl_vla_ros.runtime.folder import load_dysl
-from dysl_vla_ros.runtime.step import Runtime
 
 KINDS = "a checkpoint folder, a DySL folder, a ROS parameter file (.yaml) or an earlier replay.json"
 
@@ -53,38 +53,41 @@ class Earlier:
     track: Track
 
 
-def load_against(path: Path, runtime: Runtime, parameters: ReplayParameters, threads: int) -> Against:
+def load_against(
+    path: Path,
+    source: PolicySource,
+    policy: ReplayedPolicy,
+    description: PolicyDescription,
+    parameters: ReplayParameters,
+) -> Against:
     """Find out what OTHER is, and load it.
 
     Args:
         path: OTHER.
-        runtime: this replay's; policy and adapters are shared where OTHER has none of its own.
+        source: opens another checkpoint.
+        policy: this replay's; shared where OTHER is none of its own.
+        description: of this replay's policy.
         parameters: this replay's.
-        threads: compute threads.
 
     Raises:
         BagError: it is nothing that can be compared with, or wants other inputs.
-        CheckpointError, SettingError: it is damaged or does not belong to this checkpoint.
+        CheckpointError, SettingError, WorkerError: it is damaged or does not belong to this checkpoint.
     """
     name = str(path)
     if path.is_dir():
-        config = read_config(path, "--against")
-        if "family" in config:
-            other = Runtime.load(name, "", threads=threads)
-            require_same_inputs(runtime.description, other.description, name)
-            base = Runtime(other.policy, None)
-            sides = [Side(OTHER_FULL, base, parameters.full_depth), Side(OTHER, other, parameters.runtime)]
+        if layout_of(path) != OURS or "family" in read_config(path, "--against"):
+            other = source.open(name)
+            full, skipping = other.side(), other.side()
+            require_same_inputs(description, full.description, name)
+            sides = [Side(OTHER_FULL, full, parameters.full_depth), Side(OTHER, skipping, parameters.runtime)]
             return Against("checkpoint", name, sides)
-        policy = runtime.policy
-        dysl = load_dysl(path, policy.weights_hash, len(policy.layers), policy.streams)
-        return Against("DySL folder", name, [Side(OTHER, Runtime(policy, dysl), parameters.runtime)])
+        return Against("DySL folder", name, [Side(OTHER, policy.side(name), parameters.runtime)])
     if path.suffix in (".yaml", ".yml"):
         other_parameters = read_parameters(path)
-        require_playable(other_parameters.control, runtime.description.action)
-        side = Side(OTHER, Runtime(runtime.policy, runtime.dysl), other_parameters.runtime)
-        return Against("parameter file", name, [side])
+        require_playable(other_parameters.control, description.action)
+        return Against("parameter file", name, [Side(OTHER, policy.side(), other_parameters.runtime)])
     if path.suffix == ".json" and path.is_file():
-        return Against("earlier replay", name, [], read_earlier(path, runtime.description))
+        return Against("earlier replay", name, [], read_earlier(path, description))
     raise BagError(f"--against {path}: no such thing; expected {KINDS}")
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from dysl_vla_ros.bags.reader import BagReader
 from dysl_vla_ros.control.chunk_time import require_playable
 from dysl_vla_ros.errors import BagError
 from dysl_vla_ros.files import require_writable, sha256
-from dysl_vla_ros.interfaces import StepResult
+from dysl_vla_ros.interfaces import PolicyDescription, StepResult
+from dysl_vla_ros.job_worker.apart import Apart
 from dysl_vla_ros.recordings.corrections import RECEIVED, Corrections
 from dysl_vla_ros.recordings.history import SOURCES
 from dysl_vla_ros.recordings.moments import Moment, Moments
@@ -26,7 +27,6 @@ from dysl_vla_ros.recordings.source import (
     Choice,
     Source,
     damage_of,
-    instruction_judge,
     open_source,
     reading_notes,
     require_moments,
@@ -34,12 +34,12 @@ from dysl_vla_ros.recordings.source import (
 from dysl_vla_ros.records.machine import processor
 from dysl_vla_ros.replay import against as others
 from dysl_vla_ros.replay.parameters import ReplayParameters, read_parameters
+from dysl_vla_ros.replay.policies import PolicySource
 from dysl_vla_ros.replay.report import write_report
 from dysl_vla_ros.replay.rerun_log import RerunLog
 from dysl_vla_ros.replay.results import Criterion, judge, phase_of, summarise, timing_figures, write_replay
 from dysl_vla_ros.replay.run import FULL, SKIPPING, Replay, Side, Watcher, replay_moments
 from dysl_vla_ros.runtime.folder import WEIGHTS
-from dysl_vla_ros.runtime.step import Runtime
 
 JSON, PAGE = "replay.json", "replay.html"
 
@@ -50,6 +50,7 @@ class ReplaySettings:
 
     adapters: str = ""  # DySL folder; "": the checkpoint's own
     parameters: Path | None = None  # ROS parameter file: skipping, guidance, control; None: the node's defaults
+    python: str = ""  # another project's checkpoint: interpreter to compute in; "": model.python of ``parameters``
     against: Path | None = None  # checkpoint, DySL folder, parameter file or replay.json to compare with
     remapped: Mapping[str, str] = field(default_factory=dict)  # input -> topic that serves it
     instruction: str = ""  # in place of what the bag says
@@ -88,7 +89,7 @@ def replay(bag: str | Path, checkpoint: str | Path, settings: ReplaySettings | N
 
     Args:
         bag: folder of ``ros2 bag record``, or one .mcap or .db3 file.
-        checkpoint: folder of the base checkpoint.
+        checkpoint: folder of the base checkpoint; another project's is computed in the Python of its library.
         settings: None: the defaults.
 
     Returns:
@@ -98,22 +99,36 @@ def replay(bag: str | Path, checkpoint: str | Path, settings: ReplaySettings | N
     Raises:
         BagError: the bag cannot serve, or what it is to be compared with.
         CheckpointError, SettingError, DataError: weights, parameters or the output folder are at fault.
+        WorkerError: another project's checkpoint cannot be loaded in its Python; says why.
     """
     bag, checkpoint, settings = Path(bag), Path(checkpoint), settings or ReplaySettings()
     require_writable(settings.output, "name another folder with --out")
     parameters = read_parameters(settings.parameters) if settings.parameters else ReplayParameters()
-    runtime = Runtime.load(str(checkpoint), settings.adapters, threads=settings.threads, options=parameters.options)
-    if settings.parameters:
-        require_playable(parameters.control, runtime.description.action)
-    other = settings.against
-    compared = others.load_against(other, runtime, parameters, settings.threads) if other else None
-    sides = [
-        Side(FULL, Runtime(runtime.policy, runtime.dysl), parameters.full_depth),
-        Side(SKIPPING, runtime, parameters.runtime),
-    ]
-    sides += compared.sides if compared else []
-    for side in sides:
-        side.runtime.warm_up()
+    with contextlib.ExitStack() as parts:
+        apart = Apart(settings.parameters, settings.python)
+        policies = PolicySource(parts, parameters.options, apart, settings.threads, settings.output)
+        policy = policies.open(str(checkpoint), settings.adapters)
+        sides = [Side(FULL, policy.side(), parameters.full_depth), Side(SKIPPING, policy.side(), parameters.runtime)]
+        description = sides[1].description
+        if settings.parameters:
+            require_playable(parameters.control, description.action)
+        other = settings.against
+        compared = others.load_against(other, policies, policy, description, parameters) if other else None
+        sides += compared.sides if compared else []
+        return _replay_bag(bag, checkpoint, settings, parameters, policy.unreadable, sides, compared)
+
+
+def _replay_bag(
+    bag: Path,
+    checkpoint: Path,
+    settings: ReplaySettings,
+    parameters: ReplayParameters,
+    unreadable: Callable[[str], str],
+    sides: Sequence[Side],
+    compared: others.Against | None,
+) -> Outcome:
+    """Run the sides over the bag, and write down what came of it."""
+    description = sides[1].description
     with BagReader(bag) as reader, contextlib.ExitStack() as stack:
         if settings.strict and reader.damage:
             raise BagError(f"{bag} is damaged, which --strict does not accept: {'; '.join(reader.damage)}")
@@ -123,21 +138,21 @@ def replay(bag: str | Path, checkpoint: str | Path, settings: ReplaySettings | N
             parameters.control.rate,
             settings.every,
             corrections=settings.corrections,
-            unreadable=instruction_judge(runtime.policy),
+            unreadable=unreadable,
         )
-        source = open_source(reader, runtime.description, parameters.safety, choice)
-        frames = source.topics.inputs[runtime.description.cameras[0]].count
+        source = open_source(reader, description, parameters.safety, choice)
+        frames = source.topics.inputs[description.cameras[0]].count
         watchers = [_progress(stack, source.moments, frames)]
         if settings.rerun:
             told = str(choice.told() or "")
-            watchers.append(stack.enter_context(RerunLog(settings.rerun, runtime.description, told)).watch)
+            watchers.append(stack.enter_context(RerunLog(settings.rerun, description, told)).watch)
         done = replay_moments(source.moments, sides, source.moments.refuse, watchers)
         require_moments(len(done.moments), source.moments, bag)
         entries = {
             "bag": _bag_entry(bag, settings.corrections, reader, source, choice),
-            "policy": _policy_entry(checkpoint, settings.adapters, runtime),
+            "policy": _policy_entry(checkpoint, settings.adapters, description),
         }
-    outcome = _conclude(settings, parameters, runtime, compared, source, reader, entries, done)
+    outcome = _conclude(settings, parameters, description, compared, source, reader, entries, done)
     if settings.strict and outcome.damage:
         raise BagError(f"{bag} is damaged, which --strict does not accept: {'; '.join(outcome.damage)}")
     return outcome
@@ -146,7 +161,7 @@ def replay(bag: str | Path, checkpoint: str | Path, settings: ReplaySettings | N
 def _conclude(
     settings: ReplaySettings,
     parameters: ReplayParameters,
-    runtime: Runtime,
+    description: PolicyDescription,
     compared: others.Against | None,
     source: Source,
     reader: BagReader,
@@ -164,7 +179,7 @@ def _conclude(
     timings |= {"machine": processor(), "criteria": [dataclasses.asdict(criterion) for criterion in timed]}
     about = {
         **entries,
-        "parameters": _parameters(parameters, runtime),
+        "parameters": _parameters(parameters, description),
         "every": settings.every,
         "threads": settings.threads,
         "versions": _versions(),
@@ -221,10 +236,9 @@ def _stamps(corrections: Corrections, moments: Moments) -> str:
     return "another clock than the bag's, as in simulation" if moments.own_clock else "the bag's clock"
 
 
-def _policy_entry(checkpoint: Path, adapters: str, runtime: Runtime) -> dict[str, Any]:
-    description = runtime.description
+def _policy_entry(checkpoint: Path, adapters: str, description: PolicyDescription) -> dict[str, Any]:
     folder = Path(adapters) if adapters else checkpoint / "dysl"
-    loaded = f"{folder}, SHA-256 {sha256(folder / WEIGHTS)}" if runtime.dysl else "none: every layer runs"
+    loaded = f"{folder}, SHA-256 {sha256(folder / WEIGHTS)}" if description.calibrated else "none: every layer runs"
     return {
         "checkpoint": str(checkpoint),
         "family": description.family,
@@ -238,9 +252,10 @@ def _policy_entry(checkpoint: Path, adapters: str, runtime: Runtime) -> dict[str
     }
 
 
-def _parameters(parameters: ReplayParameters, runtime: Runtime) -> dict[str, Any]:
+def _parameters(parameters: ReplayParameters, description: PolicyDescription) -> dict[str, Any]:
     """Return the values in effect of everything that a replay depends on."""
-    guidance = parameters.guidance.resolved(runtime.dysl.calibrated) if runtime.dysl else parameters.guidance
+    calibrated = description.calibrated
+    guidance = parameters.guidance.resolved(calibrated) if calibrated else parameters.guidance
     groups = {"skipping": parameters.skipping, "guidance": guidance}
     flat = {f"{name}.{key}": value for name, group in groups.items() for key, value in vars(group).items()}
     flat["control.actions_per_inference"] = parameters.control.actions_per_inference

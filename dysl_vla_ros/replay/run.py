@@ -13,11 +13,10 @@ import numpy as np
 from dysl_vla_ros.errors import NonFiniteActionError, ObservationError
 from dysl_vla_ros.interfaces import ActionSpec, StepResult
 from dysl_vla_ros.recordings.moments import Moment
-from dysl_vla_ros.recordings.playback import Player
+from dysl_vla_ros.recordings.playback import Player, Steps
 from dysl_vla_ros.records.deviation import Measure, measures, normalised_distance
 from dysl_vla_ros.replay.pictures import Album
 from dysl_vla_ros.replay.tracks import Columns, Track
-from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import RuntimeSettings
 
 FULL, SKIPPING, OTHER_FULL, OTHER = "full depth", "skipping", "other, full depth", "other"
@@ -27,7 +26,7 @@ Watcher = Callable[[Moment, dict[str, StepResult]], None]
 class Side(Player):
     """One way of running the policy, with what it gave."""
 
-    def __init__(self, name: str, runtime: Runtime, settings: RuntimeSettings) -> None:
+    def __init__(self, name: str, runtime: Steps, settings: RuntimeSettings) -> None:
         """Use ``runtime`` for this side alone; policies and modules may be shared with others."""
         super().__init__(runtime, settings)
         self.name = name

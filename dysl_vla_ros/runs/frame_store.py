@@ -11,7 +11,7 @@ import struct
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import msgpack
 import numpy as np
@@ -94,11 +94,14 @@ class FrameWriter:
             DataError: it cannot be made.
         """
         try:
-            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed by whoever has it
+            file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed by whoever has it
         except OSError as error:
             raise DataError(f"cannot write to {folder}: {error.strerror or error}; name another folder") from error
-        self.descriptor, self.count = self._file.fileno(), 0
-        self._folder, self._digest = folder, hashlib.sha256()
+        self._begin(file, folder)
+
+    def _begin(self, file: Any, folder: Path) -> None:
+        self._file, self._folder, self._digest = file, folder, hashlib.sha256()
+        self.descriptor, self.count = file.fileno(), 0
 
     @property
     def digest(self) -> str:
@@ -112,6 +115,7 @@ class FrameWriter:
             DataError: there is no room.
         """
         before = self.count
+        self._file.seek(0, os.SEEK_END)  # another process may have written behind
         for frame in frames:
             images = {name: np.ascontiguousarray(image) for name, image in frame.images.items()}
             told = msgpack.packb(
@@ -134,6 +138,28 @@ class FrameWriter:
         except OSError as error:
             raise self._full(error) from error
         return self.count - before
+
+    @classmethod
+    def behind(cls, descriptor: int) -> "FrameWriter":
+        """Return what writes behind the frames of a file that another process made; the descriptor stays the caller's.
+
+        Its count and digest are of what it writes itself.
+        """
+        own = cls.__new__(cls)
+        own._begin(os.fdopen(os.dup(descriptor), "r+b"), Path(f"/proc/self/fd/{descriptor}"))
+        return own
+
+    def take_over(self, count: int, digest: str) -> None:
+        """Count frames that another process has written behind these, and their SHA-256."""
+        self.count += count
+        self._digest.update(digest.encode())
+
+    def put_alone(self, frame: Observation) -> None:
+        """Write one frame in place of everything that is there. Raises as :meth:`add`."""
+        self._file.seek(0)
+        self._file.truncate(0)
+        self.count = 0
+        self.add((frame,))
 
     def close(self) -> None:
         """Give the file back."""

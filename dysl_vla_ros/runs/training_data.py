@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from dysl_vla_ros.interfaces import Observation
 
+HELD_OUT_SHARE = 0.2  # of the episodes of each instruction
+
 
 @runtime_checkable
 class TrainingData(Protocol):

@@ -8,7 +8,7 @@ Whatever does not fit is refused; nothing is guessed.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -188,10 +188,22 @@ def load_dysl(
     sizes = _module_sizes(_entry(config, "modules", dict, path), path)
     path = folder / CALIBRATION
     values = _guidance_values(_read_calibration(path), path) if calibrated or path.exists() else {}
-    require_fitting(lambda: DyslModules(partition, streams, **sizes), read_shapes(folder / WEIGHTS), folder / WEIGHTS)
+    _require_streams(lambda: DyslModules(partition, streams, **sizes), folder / WEIGHTS, streams)
     modules = DyslModules(partition, streams, **sizes)
     load_exactly(modules, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
     return DyslFolder(partition, modules.eval().requires_grad_(False), config, values)
+
+
+def _require_streams(make: Callable[[], DyslModules], path: Path, streams: Sequence[Stream]) -> None:
+    """Refuse adapters that are not those of streams so many and so wide: the hidden states of another policy."""
+    found = read_shapes(path)
+    try:
+        require_fitting(make, found, path)
+    except CheckpointError as error:
+        wanted = ", ".join(f"{stream.name} of width {stream.width}" for stream in streams)
+        raise CheckpointError(
+            f"{error}; expected are adapters for {wanted}, as this checkpoint has; {REMAKE}"
+        ) from error
 
 
 def _entry(values: Mapping[str, Any], name: str, kind: type[Any], path: Path, parent: str = "") -> Any:

@@ -1,12 +1,22 @@
 """Tiny random checkpoints of the families that LeRobot hosts, each written once."""
 
+# ruff: noqa: E402
+import gc
+
+gc.disable()  # of 13 s of imports it takes 2
+
 import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
-from families import FAMILIES
+import torch
+from families import FAMILIES, load
+
+gc.freeze()
+gc.enable()
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +31,17 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return folder / "checkpoint"
 
     return write
+
+
+@pytest.fixture(scope="session")
+def loaded(written: Callable[[str], Path]) -> Callable[..., Any]:
+    """Return what gives a family's policy, each loaded once: for tests that look at it and leave it as it is."""
+
+    @cache
+    def once(family: str, dtype: torch.dtype) -> Any:
+        return load(written(family), dtype=dtype)
+
+    return lambda family, dtype=torch.float32: once(family, dtype)
 
 
 @pytest.fixture

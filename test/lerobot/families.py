@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -104,10 +105,15 @@ def observation(seed: int = 0) -> Observation:
     return Observation(images, random.normal(size=6, scale=20.0).astype(np.float32), "pick up the red cube")
 
 
+@cache
+def library_processors(policy: Any) -> Any:
+    return make_pre_post_processors(policy.policy.config, str(policy.folder.path))
+
+
 def library_actions(policy: Any, seen: Observation, seed: int, steps: int = 8) -> np.ndarray:
     """Return (H, A): what the library's control loop plays, by `select_action` and its processors."""
     own = policy.policy
-    before, behind = make_pre_post_processors(own.config, str(policy.folder.path))
+    before, behind = library_processors(policy)
     own.model.sample_noise = lambda shape, device: policy.noise([seed])
     torch.manual_seed(seed)  # of a family that asks nobody for its noise
     own.reset()

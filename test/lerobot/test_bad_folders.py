@@ -105,7 +105,7 @@ def test_truncated_at_any_byte(family: str, copied: Any) -> None:
     folder = copied(family)
     for path in (folder / WEIGHTS, statistics(folder, BEFORE), statistics(folder, BEHIND)):
         whole, random = path.read_bytes(), np.random.default_rng(4)
-        for length in {0, 1, 8, 60, len(whole) - 1, *random.integers(0, len(whole), 25)}:
+        for length in {0, 1, 8, 60, len(whole) - 1, *random.integers(0, len(whole), 12)}:
             path.write_bytes(whole[:length])
             with pytest.raises(CheckpointError, match=re.escape(str(path))):
                 read_folder(folder)
@@ -227,9 +227,8 @@ def test_what_the_hub_has_and_this_machine_has_not(copied: Any, tmp_path: Path) 
 
 
 @families
-def test_not_enough_memory(family: str, written: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = written(family)
-    kind = type(FAMILIES[family].library(folder))
+def test_not_enough_memory(family: str, written: Any, loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, kind = written(family), type(loaded(family).policy)
 
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("tried to allocate 14.00 GiB")
@@ -238,12 +237,12 @@ def test_not_enough_memory(family: str, written: Any, monkeypatch: pytest.Monkey
     refusal(folder, "out of memory on cpu", "14.00 GiB", str(folder / WEIGHTS))
 
 
-def test_observations_and_instructions_that_cannot_be_used(written: Any) -> None:
+def test_observations_and_instructions_that_cannot_be_used(written: Any, loaded: Any) -> None:
     from dataclasses import replace
 
     from families import observation
 
-    policy = load(written("smolvla"))
+    policy = loaded("smolvla")
     with pytest.raises(ObservationError, match=r"no picture of observation\.images\.top"):
         policy.prepare([replace(observation(), images={"observation.images.wrist": np.zeros((4, 4, 3), np.uint8)})])
     for values in (np.zeros(5, np.float32), np.full(6, np.nan, np.float32)):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, PARTITION, load, observation
+from families import FAMILIES, PARTITION, observation
 
 from dysl_vla_ros.distillation.beside.progress import RunProgress
 from dysl_vla_ros.distillation.beside.stages import DistillationBeside
@@ -21,6 +21,8 @@ from dysl_vla_ros.skipping.streams import no_bridge
 # and the highest learning rate
 STEPS = {"smolvla": (100, 3e-3), "pi0": (30, 5e-3), "pi05": (100, 5e-3), "xvla": (60, 5e-3)}
 SETTINGS = DistillationSettings(joint_steps=3, batch_size=16, floor_share=1.0, large_error=0.0)
+FEW = replace(SETTINGS, action_steps=20, learning_rate=1e-2, batch_size=4)  # are enough for one family
+families = pytest.mark.parametrize("family", FAMILIES)
 
 
 def frames(count: int, seed: int) -> list[Any]:
@@ -35,25 +37,31 @@ def job_for(policy: Any, settings: DistillationSettings = SETTINGS, **how: Any) 
     return DistillationBeside(PARTITION, modules, learned, settings, held_out, RunProgress())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_floors_error_on_held_out_frames_halves_and_the_library_keeps_its_bits(family: str, written: Any) -> None:
-    policy, (steps, rate) = load(written(family)), STEPS[family]
+@pytest.mark.slow
+@families
+def test_the_floors_error_on_held_out_frames_halves_and_controllers_learn(family: str, loaded: Any) -> None:
+    policy, (steps, rate) = loaded(family), STEPS[family]
     before = policy.reference_chunk(observation(3), 5)
     job = job_for(policy, replace(SETTINGS, action_steps=steps, learning_rate=rate))
-    identity = job.judge.floor_error()
-    job.train_actions()
-    trained = job.judge.floor_error()
-    assert trained < 0.5 * identity, f"{trained:.4f} after {steps} steps, {identity:.4f} before"
+    require_halved(job)
     assert math.isfinite(job.train_joint()) and job.judgements[-1].step == SETTINGS.joint_steps
     assert torch.equal(policy.reference_chunk(observation(3), 5), before)
-    policy.check_against_library()
-    learned = job.modules.followers[policy.streams[1].name].adapter(PARTITION.floor[0]).parameters()
-    assert all(parameter.grad is not None for parameter in learned), "the follower's adapters learn too"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_what_trains_is_what_is_deployed(family: str, written: Any) -> None:
-    policy = load(written(family))
+def test_the_floors_error_of_a_flow_halves_within_a_few_steps(loaded: Any) -> None:
+    require_halved(job_for(loaded("pi0"), FEW))
+
+
+def require_halved(job: DistillationBeside) -> None:
+    identity = job.judge.floor_error()
+    job.train_actions()
+    trained, steps = job.judge.floor_error(), job.settings.action_steps
+    assert trained < 0.5 * identity, f"{trained:.4f} after {steps} steps, {identity:.4f} before"
+
+
+@families
+def test_what_trains_is_what_is_deployed(family: str, loaded: Any) -> None:
+    policy = loaded(family)
     job = job_for(policy)
     with torch.no_grad():
         for parameter in job.modules.parameters():
@@ -71,16 +79,21 @@ def test_what_trains_is_what_is_deployed(family: str, written: Any) -> None:
             torch.testing.assert_close(actions[row], own[0], atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_layers_computed_again_on_the_way_back_give_the_same_gradients_in_bfloat16_too(
-    family: str, written: Any
+@families
+def test_layers_computed_again_on_the_way_back_give_the_same_gradients_and_the_library_keeps_its_bits(
+    family: str, loaded: Any
 ) -> None:
-    policy = load(written(family), dtype=torch.bfloat16)
-    short = DistillationSettings(hidden_steps=1, action_steps=2, joint_steps=2, batch_size=2)
+    policy = loaded(family, torch.bfloat16)
+    before = policy.reference_chunk(observation(3), 5)
+    short = DistillationSettings(hidden_steps=1, action_steps=2, batch_size=2)
     found = []
     for checkpointing in (True, False):
         job = job_for(policy, short, together=2, checkpointing=checkpointing)
         assert all(map(math.isfinite, (job.train_hidden(), job.train_actions())))
+        learned = job.modules.followers[policy.streams[1].name].adapter(PARTITION.floor[0]).parameters()
+        assert all(parameter.grad is not None for parameter in learned), "the follower's adapters learn too"
         found.append(job.modules.state_dict())
+    assert torch.equal(policy.reference_chunk(observation(3), 5), before)
+    policy.check_against_library()
     for name, value in found[0].items():
         torch.testing.assert_close(value, found[1][name], atol=1e-5, rtol=1e-4)

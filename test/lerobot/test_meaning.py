@@ -55,8 +55,8 @@ def test_nothing_said_names_every_entry_and_drafts_the_block(written: Any) -> No
     assert "kind: ... # joint_position" in draft and "gripper: ..." in draft
 
 
-def test_what_is_said_is_what_the_policy_declares(written: Any) -> None:
-    policy = load(written("smolvla"))
+def test_what_is_said_is_what_the_policy_declares(loaded: Any) -> None:
+    policy = loaded("smolvla")
     spec, state = policy.action, policy.proprioception
     assert (spec.kind, spec.names, spec.units, spec.gripper) == (
         "joint_position", (*JOINTS, "jaw"), ROBOT.action_units, "jaw"

@@ -100,8 +100,8 @@ def test_a_picture_that_nothing_resizes_has_the_size_of_training(copied: Any) ->
         runtime.step(seen, np.zeros((0, 6)), FULL_DEPTH)
 
 
-def test_each_observation_of_a_batch_has_its_own_noise(written: Any) -> None:
-    policy = load(written("xvla"))
+def test_each_observation_of_a_batch_has_its_own_noise(loaded: Any) -> None:
+    policy = loaded("xvla")
     with torch.inference_mode():
         chunks = []
         for numbers in ([0, 1], [0], [1]):
@@ -117,8 +117,8 @@ def test_one_flow_step_leaves_nobody_to_follow(written: Any) -> None:
     assert [stream.name for stream in load(written("xvla"), flow_steps=1).streams] == ["stack"]
 
 
-def test_its_streams_are_told_from_its_files_alone(written: Any) -> None:
-    policy, found = load(written("xvla")), explain(written("xvla"))
+def test_its_streams_are_told_from_its_files_alone(written: Any, loaded: Any) -> None:
+    policy, found = loaded("xvla"), explain(written("xvla"))
     assert [(it["name"], it["width"], it["passes"]) for it in found["streams"]] == [
         (stream.name, stream.width, stream.passes) for stream in policy.streams
     ]

@@ -180,15 +180,15 @@ def _require_same(file: Path, policy: Any, keys: Keys) -> None:
     """Refuse a policy that is not the file's: the library passes much over without a word."""
     from safetensors import safe_open
 
-    faults = []
+    faults, loaded = [], policy.state_dict()
     with safe_open(file, framework="pt") as tensors:
         origins = _origins(policy, list(tensors.keys()), keys)
-        for name, value in policy.state_dict().items():
+        for name, value in loaded.items():
             if name not in origins:
                 faults.append(f"'{name}' is missing")
             elif not _same(tensors.get_tensor(origins[name]), value):
                 faults.append(f"'{name}' is not what the file has")
-        used = {origin for name, origin in origins.items() if name in policy.state_dict()}
+        used = {origin for name, origin in origins.items() if name in loaded}
         left = sorted(set(tensors.keys()) - used - set(keys.unused))
         faults += [f"'{name}' is not of this model" for name in left]
     if faults:
