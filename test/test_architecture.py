@@ -87,6 +87,7 @@ ARROWS = {
         "simulation",
         "monitor",
         "doctor",
+        "engines.onnx.exporting",
     },
 }
 WITHOUT_TORCH = ("nodes", "control", "worker.client")
@@ -239,6 +240,7 @@ def below(part: str) -> list[str]:
         "runtime.step",
         "runtime.folder",
         "policies.reference_config",
+        "engines.onnx.loading",
         "launching.arguments",
         "bags.reader",
         "bags.recording",

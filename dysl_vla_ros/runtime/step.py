@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from dysl_vla_ros.engines.engine import StepPolicy
+from dysl_vla_ros.engines.engine import ONNX, TORCH, StepPolicy
 from dysl_vla_ros.errors import CheckpointError, NonFiniteActionError, ObservationError
 from dysl_vla_ros.interfaces import (
     ActionChunk,
@@ -78,6 +78,8 @@ class Runtime:
         dtype: str = "",
         calibrated: bool = True,
         options: PolicyOptions = AS_THE_FILES_SAY,
+        engine: str = TORCH,
+        export: str = "",
     ) -> "Runtime":
         """Load a base checkpoint and a DySL folder.
 
@@ -90,12 +92,18 @@ class Runtime:
             dtype: to compute in, see ``model.dtype``.
             calibrated: see ``load_dysl``.
             options: what the checkpoint's files do not say.
+            engine: what computes, see ``model.runtime``.
+            export: what `dysl_vla export` wrote, see ``model.export``; of torch nothing.
 
         Raises:
             CheckpointError: either is missing, damaged, or they do not belong together.
             ContractError: the options do not say what the files do not say either, or contradict them.
             SettingError: the device is not there.
         """
+        if engine == ONNX:
+            from dysl_vla_ros.engines.onnx.loading import load_onnx
+
+            return cls(*load_onnx(Path(checkpoint), adapters, device, threads, dtype, options, export), noise)
         from dysl_vla_ros.engines.torch.devices import device_named, dtype_named, use_threads
         from dysl_vla_ros.policies.registry import load_policy
 

@@ -34,7 +34,6 @@ class DyslRule:
         block = self._partition.block_at(layer)
         if block is None or layer < self._allow_points[block]:
             return None
-        assert hidden.shape[0] == 1, f"one decision for one observation, not for a batch of {hidden.shape[0]}"
         summary = self._modules.summary(layer, hidden, context.token_mask)
         probability = self._modules.controller(layer).probability(summary)
         # In this order: max keeps its first value where the second one is NaN.
