@@ -44,8 +44,8 @@ test-lerobot: setup ## the families that LeRobot hosts, in .venv-lerobot; skippe
 test-all: build ## the whole test suite
 	@$(in_environment) SLOW=1 scripts/test.sh $(ARGS)
 
-bench: build ## milliseconds of a control step, full depth and skipping side by side; writes bench_out/bench.json
-	@$(in_environment) python3 benchmarks/step_latency.py $(ARGS)
+bench: build ## milliseconds of a control step, full depth and skipping, torch and ONNX Runtime side by side; writes bench_out/bench.json
+	@$(in_environment) python3 benchmarks/step_latency.py $(ARGS) && python3 benchmarks/onnx_latency.py
 
 benchmark: build ## the README's table, 2 hours; METHODS='full dysl' EPISODES=10 for a part; resumed; writes benchmark_out/
 	@$(in_environment) dysl_vla evaluate checkpoints/reference --methods $(METHODS) --out benchmark_out \

@@ -33,7 +33,7 @@ then, with a parameter file that says model.runtime: onnx, the policy worker nee
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.description = (
-        "Write a checkpoint and its DySL folder as ONNX graphs for model.runtime: onnx. Every graph is compared with "
+        "Write a checkpoint and its DySL folder as ONNX graphs for model.runtime: onnx. Every graph is compared with\n"
         "torch on the same inputs first; where one differs by more than rounding, nothing is written."
     )
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="folder of the base checkpoint")
@@ -43,19 +43,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="where to write; the node must be told of it in model.export"
     )
-    parser.add_argument("--weights", choices=list(NUMBERS), default=FP32, help="numbers to compute in")
+    parser.add_argument("--weights", metavar="|".join(NUMBERS), default=FP32, help="numbers, see below (default: fp32)")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOGUE
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Refuse a family that is not exported, folders that are none, and a Python without onnx."""
+    """Refuse a family that is not exported, folders that are none, unknown numbers, and a Python without onnx."""
     if why := why_not(family_of(arguments.checkpoint)):
         raise CheckpointError(f"{arguments.checkpoint}: {why}")
     require_policy(arguments.checkpoint, arguments.dysl)
+    if arguments.weights not in NUMBERS:
+        raise DataError(f"--weights is {arguments.weights!r}, expected {', '.join(NUMBERS)}")
     missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
-        raise DataError(f"export needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+        raise DataError(
+            f"export needs {' and '.join(missing)}, which this Python lacks: pip install 'dysl_vla_ros[onnx]', or the "
+            "lines of requirements/onnx.txt"
+        )
 
 
 def run(arguments: argparse.Namespace) -> int:
