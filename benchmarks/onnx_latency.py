@@ -99,9 +99,8 @@ def main() -> None:
         assert apart < TOLERANCE or arguments.weights != "fp32", "the runtimes do not compute the same"
 
     load = os.getloadavg()[0]
-    print(
-        f"{len(seen)} observations, {threads} threads, load of the machine {load:.1f}; milliseconds: median (middle half)"
-    )
+    print(f"{len(seen)} observations, {threads} threads, load of the machine {load:.1f}")
+    print("milliseconds: median (middle half)")
     print(f"{'':8}" + "".join(f"{f'{name}, {plan}':>26}" for name, plan in results))
     times = {
         key: {part: np.array([getattr(own.timings, part) for own in found]) for part in PARTS}

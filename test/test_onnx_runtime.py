@@ -15,16 +15,18 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from dysl_vla_ros.engines.engine import Engine, StepPolicy
+from dysl_vla_ros.engines.onnx import pictures
 from dysl_vla_ros.engines.onnx.exported import runs_of
 from dysl_vla_ros.engines.onnx.pictures import to_square
 from dysl_vla_ros.engines.torch.engine import TorchEngine
-from dysl_vla_ros.interfaces import StepResult
+from dysl_vla_ros.interfaces import Observation, StepResult
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import FULL_DEPTH, OPEN, GuidanceSettings, RuntimeSettings, SkippingSettings
 from dysl_vla_ros.skipping.partition import PER_BLOCK, LayerPartition
 from onnx_exports import load, make_exported, observations
 from small_stacks import partitions
 
+FRAMES = 1000
 TOLERANCE = 1e-4  # of actions in the policy's normalised units
 NEAR = 1e-3  # of a threshold: there rounding may decide
 VERIFYING = GuidanceSettings(prior=False, warmup=0, verify_on="any", verify_threshold=1e-9, stride="integral", step=1.0)
@@ -138,7 +140,10 @@ def test_a_picture_is_shrunk_as_torch_shrinks_it(height: int, width: int, size: 
     picture = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     tensor = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255.0
     wanted = functional.interpolate(tensor, (size, size), mode="area").numpy()
-    np.testing.assert_allclose(to_square(picture, size), wanted, atol=2e-6)
+    for small in (0, 2**17):  # both ways of summing
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pictures, "SMALL", small)
+            np.testing.assert_allclose(to_square(picture, size), wanted, atol=2e-6)
 
 
 SHORT_OF_MEMORY = """
@@ -156,18 +161,17 @@ def memory(name):
 
 runtime = Runtime.load(sys.argv[1], "", engine=ONNX)
 seen, nothing = runtime.policy.sample(), np.zeros((0, 4), np.float32)
-large = np.zeros((3000, 4000, 3), np.uint8)
+large = np.zeros((3000, 12000, 3), np.uint8)
 usual = runtime.step(seen, nothing, FULL_DEPTH).chunk.actions
 before = memory("VmRSS")
-for _ in range(3):
-    resource.setrlimit(resource.RLIMIT_AS, (memory("VmSize") + (4 << 20), resource.RLIM_INFINITY))
-    try:
-        runtime.step(Observation({name: large for name in seen.images}, seen.proprioception, seen.instruction), nothing,
-                     FULL_DEPTH)
-        print("no error")
-    except Exception as error:
-        print(type(error).__name__)
-    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_AS, (memory("VmSize") + (1 << 20), resource.RLIM_INFINITY))
+try:
+    runtime.step(Observation({name: large for name in seen.images}, seen.proprioception, seen.instruction), nothing,
+                 FULL_DEPTH)
+    print("no error")
+except Exception as error:
+    print(type(error).__name__)
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 assert np.array_equal(runtime.step(seen, nothing, FULL_DEPTH).chunk.actions, usual)
 print(memory("VmRSS") - before < (32 << 20), "torch" in sys.modules)
 """
@@ -183,5 +187,38 @@ def test_out_of_memory_in_a_step_is_an_error_and_the_next_step_is_as_ever(checkp
         check=True,
     )
     *errors, last = done.stdout.splitlines()
-    assert len(errors) == 3 and "no error" not in errors
+    assert len(errors) == 1 and "no error" not in errors
     assert last == "True False", f"memory was not given back, or torch was imported: {done.stdout}"
+
+
+@pytest.mark.slow
+def test_on_rendered_frames_the_shipped_policy_decides_alike(tmp_path: Path) -> None:
+    """A thousand frames of closed-loop episodes; where a controller is near the threshold rounding may decide."""
+    from dysl_vla_ros.engines.onnx.exporting.export import export_checkpoint
+    from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, play_episode
+    from dysl_vla_ros.files import shared
+    from dysl_vla_ros.simulation.scene import Scene
+
+    shipped = shared("checkpoints/reference")
+    export = export_checkpoint(shipped, output=tmp_path / "export").folder
+    ours, theirs = Runtime.load(str(shipped), ""), load(shipped, export=str(export))
+    nothing = np.zeros((0, ours.policy.action.dimensions), np.float32)
+    wanted = RuntimeSettings(SkippingSettings(threshold=0.5), OPEN)
+    apart, near = [0.0], 0
+
+    def compare(seen: Observation, _: StepResult) -> None:
+        nonlocal near
+        one, other = (runtime.step(seen, nothing, wanted) for runtime in (ours, theirs))
+        if near_threshold(one, wanted.skipping.threshold):
+            near += 1
+            return
+        assert one.trace.executed == other.trace.executed
+        apart.append(ours.policy.action.distance(one.chunk.actions, other.chunk.actions))
+
+    player, seed = Runtime.load(str(shipped), ""), 30_000
+    while len(apart) + near <= FRAMES:
+        for task in ("reach", "push", "drawer-open"):
+            play_episode(player, Scene(task), seed, EvaluationSettings(max_ticks=120), watch=compare)
+        seed += 1
+    print(f"{len(apart) - 1} frames, {near} more near the threshold, actions apart at most {max(apart):.1e}")
+    assert max(apart) < TOLERANCE and near < FRAMES / 20
