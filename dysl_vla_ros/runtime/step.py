@@ -28,6 +28,7 @@ from dysl_vla_ros.policy_options import AS_THE_FILES_SAY, PolicyOptions
 from dysl_vla_ros.runtime.budget import BudgetedRule, StepCosts
 from dysl_vla_ros.runtime.folder import DyslFolder, dysl_beside, load_dysl
 from dysl_vla_ros.runtime.latency import Stopwatch
+from dysl_vla_ros.runtime.loading import torch_policy
 from dysl_vla_ros.runtime.noise import FRESH, NoiseSettings, noise_seed
 from dysl_vla_ros.settings import RuntimeSettings
 from dysl_vla_ros.skipping.depth_rules import DyslRule, FullDepth, StaticOnly
@@ -104,11 +105,7 @@ class Runtime:
             from dysl_vla_ros.engines.onnx.loading import load_onnx
 
             return cls(*load_onnx(Path(checkpoint), adapters, device, threads, dtype, options, export), noise)
-        from dysl_vla_ros.engines.torch.devices import device_named, dtype_named, use_threads
-        from dysl_vla_ros.policies.registry import load_policy
-
-        use_threads(threads)
-        policy = load_policy(Path(checkpoint), device_named(device), dtype_named(dtype), options)
+        policy = torch_policy(Path(checkpoint), device, threads, dtype, options)
         return cls.beside(policy, checkpoint, adapters, noise, calibrated)
 
     @classmethod
@@ -135,11 +132,7 @@ class Runtime:
             CheckpointError: it is missing or damaged.
             SettingError: the device is not there.
         """
-        from dysl_vla_ros.engines.torch.devices import device_named, use_threads
-        from dysl_vla_ros.policies.registry import load_policy
-
-        use_threads(1)
-        return cls(load_policy(checkpoint, device_named(device)), None)
+        return cls(torch_policy(checkpoint, device), None)
 
     @property
     def description(self) -> PolicyDescription:
