@@ -2,17 +2,18 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 import torch
 
 from dysl_vla_ros.commands.main import main
-from dysl_vla_ros.engines.onnx import exporting
+from dysl_vla_ros.engines.onnx import sessions
 from dysl_vla_ros.engines.onnx.exported import METADATA, OWN_WEIGHTS
 from dysl_vla_ros.engines.onnx.exporting import checking
 from dysl_vla_ros.engines.onnx.exporting.checking import LIMITS
@@ -26,10 +27,8 @@ from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.streams import Stream
-from onnx_exports import LAYERS, damage, load, make_exported, observations, rewrite, say_of_external
+from onnx_exports import LAYERS, damage, load, make_exported, rewrite, say_of_external
 from tiny_checkpoint import make_tiny_checkpoint, make_tiny_dysl, tiny_config
-
-assert exporting  # its modules are patched by name
 
 
 @pytest.fixture(scope="module")
@@ -226,13 +225,32 @@ def test_a_provider_that_is_absent_is_refused_with_those_that_are_there(good: Pa
         load(good, device="cuda:3")
 
 
-def test_another_number_of_threads_in_one_process_computes_the_same(good: Path) -> None:
-    one, other = load(good, threads=1), load(good, threads=1)
-    seen, nothing = observations(one, 1)[0], np.zeros((0, 4), np.float32)
-    from dysl_vla_ros.settings import FULL_DEPTH
+def test_a_runtime_that_is_too_old_is_refused_before_anything_is_loaded(
+    good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions.onnxruntime, "SessionOptions", object)  # as in releases before it could do this
+    with pytest.raises(SettingError, match="too old; install 1.32, which needs Python 3.11"):
+        load(good)
 
-    first, second = (own.step(seen, nothing, FULL_DEPTH).chunk.actions for own in (one, other))
-    assert np.array_equal(first, second)
+
+POOLS = """
+import sys
+from pathlib import Path
+from dysl_vla_ros.engines.onnx.loading import load_onnx
+load_onnx(Path(sys.argv[1]), "", threads=2)
+try:
+    load_onnx(Path(sys.argv[1]), "", threads=1)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_graphs_share_one_pool_and_another_size_is_refused(good: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", POOLS, str(good)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.startswith("SettingError this process computes with ONNX Runtime in 2 threads, 1 were asked for")
+    assert not done.stderr, "ONNX Runtime's own warnings do not belong into a robot's log"
 
 
 def test_every_family_of_the_registry_is_exported_or_says_why_not() -> None:

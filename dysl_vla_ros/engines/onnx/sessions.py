@@ -5,6 +5,7 @@ that is an error, before and after a session is made.
 """
 
 import re
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -38,12 +39,17 @@ class Device:
         """Take what ``model.device`` says.
 
         Raises:
-            SettingError: this ONNX Runtime has no provider for it, or the machine no such GPU.
+            SettingError: this ONNX Runtime has no provider for it, or is too old.
         """
         kind, _, index = name.partition(":")
         self.kind, self.index = kind, int(index or 0)
         self.provider = CUDA_PROVIDER if kind == "cuda" else CPU_PROVIDER
         self.options = {"device_id": str(self.index)} if kind == "cuda" else {}
+        if not hasattr(onnxruntime.SessionOptions, "add_external_initializers_from_files_in_memory"):
+            raise SettingError(
+                f"model.runtime is onnx, {sys.executable} has ONNX Runtime {onnxruntime.__version__}, too old; "
+                "install 1.32, which needs Python 3.11 or later, there or in the Python that model.python names"
+            )
         there = onnxruntime.get_available_providers()
         if self.provider not in there:
             raise SettingError(
@@ -117,8 +123,7 @@ class Sessions:
         if _shared_threads:
             options.use_per_session_threads = False
         else:
-            options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
+            options.intra_op_num_threads = options.inter_op_num_threads = self._threads
         # Given even where it is empty of what a graph names: then nothing that a graph names is looked for on the disk.
         names, files = list(self._weights) or [""], list(self._weights.values()) or [b""]
         options.add_external_initializers_from_files_in_memory(names, files, [len(file) for file in files])
