@@ -44,8 +44,8 @@ test-lerobot: setup ## the families that LeRobot hosts, in .venv-lerobot (SLOW=1
 test-all: build ## the whole test suite
 	@$(in_environment) SLOW=1 scripts/test.sh $(ARGS)
 
-bench: build ## milliseconds of a control step, full depth and skipping side by side; writes bench_out/bench.json
-	@$(in_environment) python3 benchmarks/step_latency.py $(ARGS)
+bench: build ## milliseconds of a control step, full depth and skipping, torch and ONNX Runtime side by side; writes bench_out/bench.json
+	@$(in_environment) python3 benchmarks/step_latency.py $(ARGS) && python3 benchmarks/onnx_latency.py
 
 bench-budget: build ## deadlines missed under load, with control.budget_ms and without; writes bench_out/budget.json
 	@$(in_environment) python3 benchmarks/budget_latency.py $(ARGS)

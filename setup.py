@@ -36,6 +36,6 @@ setup(
         pair for folder in ("config", "checkpoints/reference", "requirements", "msg") for pair in files_below(folder)
     ],
     install_requires=lines("requirements/runtime.txt"),
-    extras_require={"simulation": lines("requirements/simulation.txt")},
+    extras_require={"simulation": lines("requirements/simulation.txt"), "onnx": lines("requirements/onnx.txt")},
     entry_points={"console_scripts": [program for program, _, place in programs if place == "bin"]},
 )

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from command_start import command_starts
 
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, play_episode
@@ -77,19 +76,20 @@ def side_by_side(checkpoint: Path, tasks: Sequence[str], max_ticks: int) -> tupl
 def engine_cost(runtime: Runtime, seen: Sequence[Observation], plan: tuple[int, ...]) -> list[float]:
     """Return, for each observation, the stack's time at a plan over that of a bare loop over its layers and adapters.
 
-    Both run in inference mode and in the policy's own dtype; who begins changes from observation to observation.
+    Both run in the policy's own dtype and on its engine; who begins changes from observation to observation.
     """
     assert runtime.dysl is not None
     partition, modules = runtime.dysl.partition, runtime.dysl.modules
     runtime.rule_override = lambda points: FixedPlan(partition, modules, plan)
     skips = {at: end for at, (_, end) in zip(plan, partition.blocks, strict=True) if at < end}
     layers, nothing = list(runtime.policy.layers), np.zeros((0, runtime.policy.action.dimensions), np.float32)
+    lengths = runtime.policy.run_lengths or [1] * len(layers)
 
     def engine(observation: Observation) -> float:
         return runtime.step(observation, nothing, UNGUIDED).timings.stack
 
     def bare(observation: Observation) -> float:
-        with torch.inference_mode():
+        with runtime.policy.engine.computing():
             hidden, context = runtime.policy.prepare([observation])
             start, layer = time.perf_counter_ns(), 0
             while layer < len(layers):
@@ -98,11 +98,11 @@ def engine_cost(runtime: Runtime, seen: Sequence[Observation], plan: tuple[int, 
                     layer = skips[layer]
                 else:
                     hidden = layers[layer](hidden, context)
-                    layer += 1
+                    layer += lengths[layer]
             return (time.perf_counter_ns() - start) / 1e6
 
     sides: list[Callable[[Observation], float]] = [engine, bare]
-    ratios = []
+    ratios: list[float] = []
     for number, observation in enumerate(seen):
         order = sides if number % 2 else sides[::-1]
         taken = {side: side(observation) for side in order}

@@ -5,11 +5,13 @@ chunk), A action dimensions, P proprioception dimensions.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dysl_vla_ros.errors import ObservationError
 
 FloatArray = NDArray[np.float32]
 
@@ -159,6 +161,40 @@ class Observation:
     images: Mapping[str, NDArray[np.uint8]]  # camera -> (height, width, 3) rgb
     proprioception: FloatArray  # (P,) in the declared units
     instruction: str
+
+    @classmethod
+    def grey(
+        cls, cameras: Sequence[str], size: tuple[int, int], state: ProprioceptionSpec, instructions: Sequence[str]
+    ) -> "Observation":
+        """Return one to warm up with: grey images, zeros, and the first instruction there is, else a plain one.
+
+        Args:
+            cameras: names.
+            size: height and width of the images, px.
+            state: proprioception.
+            instructions: that are known.
+        """
+        return cls(
+            images={camera: np.full((*size, 3), 128, dtype=np.uint8) for camera in cameras},
+            proprioception=np.zeros(len(state.names), dtype=np.float32),
+            instruction=instructions[0] if instructions else "pick up the object",
+        )
+
+    def served_to(self, cameras: Sequence[str], state: ProprioceptionSpec) -> FloatArray:
+        """Return the proprioception (P,) as float32, where a policy of these inputs can use the observation.
+
+        Raises:
+            ObservationError: a camera is missing, or proprioception is not of P finite values.
+        """
+        missing = [camera for camera in cameras if camera not in self.images]
+        if missing:
+            raise ObservationError(f"no picture of {', '.join(missing)}; the policy needs {', '.join(cameras)}")
+        values = np.asarray(self.proprioception, dtype=np.float32)
+        if values.shape != (len(state.names),) or not np.isfinite(values).all():
+            raise ObservationError(
+                f"proprioception {values.tolist()} must be {len(state.names)} finite values: {', '.join(state.names)}"
+            )
+        return values
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,16 @@ class ModelSettings:
     checkpoint: str = setting("", "folder of the base checkpoint (config.json, *.safetensors)")
     adapters: str = setting("", "DySL folder; empty: the checkpoint's own `dysl` folder, full depth if it has none")
     device: str = setting("cpu", "where the policy runs", form=(r"cpu|cuda(:\d{1,3})?", "cpu, cuda or cuda:N"))
+    runtime: str = setting(
+        "torch",
+        "what computes the policy; onnx: ONNX Runtime, from what `dysl_vla export` wrote, in a worker without torch",
+        choices=("torch", "onnx"),
+    )
+    export: str = setting(
+        "",
+        "of ONNX Runtime: folder that `dysl_vla export --output` wrote; empty: `onnx` in the DySL folder that "
+        "model.adapters names, else in the checkpoint",
+    )
     dtype: str = setting(
         "",
         "numbers that the policy computes in; empty: the checkpoint's own",

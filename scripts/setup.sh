@@ -43,6 +43,7 @@ if [ "$("$venv/bin/python3" -c 'import sys; print("%d.%d" % sys.version_info[:2]
 fi
 run_logged pip "$venv/bin/python3" -m pip install --disable-pip-version-check --progress-bar off \
   --constraint requirements/constraints.txt --requirement "requirements/ros-$distro.txt" \
-  --requirement requirements/runtime.txt --requirement requirements/simulation.txt --requirement requirements/development.txt
+  --requirement requirements/runtime.txt --requirement requirements/onnx.txt --requirement requirements/simulation.txt \
+  --requirement requirements/development.txt
 run_logged mend-wheels "$venv/bin/python3" scripts/mend_wheels.py
 touch "$venv/COLCON_IGNORE" "$venv/.complete"

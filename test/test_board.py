@@ -17,7 +17,8 @@ from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, full_depth_r
 from dysl_vla_ros.evaluation.evaluate import evaluate
 from dysl_vla_ros.interfaces import ActionSpec
 from dysl_vla_ros.policies.checkpoint import read_config
-from dysl_vla_ros.policies.reference import LAYOUTS, ReferenceConfig, ReferenceNetwork
+from dysl_vla_ros.policies.reference import ReferenceNetwork
+from dysl_vla_ros.policies.reference_config import LAYOUTS, ReferenceConfig
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.simulation import board
 from dysl_vla_ros.simulation.board import CHAINS, DISC_COLOURS, MOST_HOPS, Chain, board_layout, kind_of, relaid

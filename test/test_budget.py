@@ -61,7 +61,7 @@ def run(budget: float, layer: float, drift: float = 1.0, rule=None) -> tuple[Sta
 
     budgeted = BudgetedRule(rule or FullDepth(), PARTITION, MODULES, costs, budget, clock)
     result = SkippableStack([costly] * LAYERS).run(torch.zeros(1, 3, WIDTH), NoMask(), budgeted)
-    budgeted.ended()
+    budgeted.ended(LAYERS)
     costs.update()
     assert costs["layer"] >= min(1.0, drift) * layer, "what it measured is what passed"
     return result, budgeted, clock.now

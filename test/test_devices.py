@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from dysl_vla_ros.engines.torch.devices import device_named, dtype_named
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.policies.checkpoint import read_tensors
-from dysl_vla_ros.runtime.devices import device_named, dtype_named
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import ModelSettings, build
 from runtime_families import UNGUIDED, nothing, observation

@@ -30,11 +30,11 @@ from dysl_vla_ros.distillation.passes import (
 )
 from dysl_vla_ros.distillation.stages import Distillation, DistillationSettings
 from dysl_vla_ros.distillation.static_choice import choose_static
+from dysl_vla_ros.engines.torch import devices
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.interfaces import Observation
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.runs.full_depth import FullDepthRun
-from dysl_vla_ros.runtime import devices
 from dysl_vla_ros.runtime.folder import DyslFolder
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings

@@ -46,6 +46,7 @@ GOOD = {
     "replay": ["replay", "BAG", "--checkpoint", "BASE", "--out", "OUT"],
     "monitor": ["monitor"],
     "doctor": ["doctor"],
+    "export": ["export", "BASE"],
     "convert": ["convert", "BASE"],
     "inspect": ["inspect", "BASE"],
 }
@@ -59,12 +60,13 @@ READ = {
     "tune": ["--adapters", "--params"],
     "evaluate": ["--adapters", "--params", "--paper-adapters", "--shallow", "--shallow-distilled"],
     "replay": ["--adapters", "--params", "--against"],
+    "export": ["--dysl"],
     "inspect": ["--adapters", "--params"],
 }
 OTHER = {  # paths that are written to, or that may be missing, or that go with another one
     ("demo", "out"), ("demo", "record"), ("demonstrations", "folder"), ("demonstrations", "adapters"),
     ("train", "output"), ("floors", "out"), ("tune", "out"), ("evaluate", "json"), ("evaluate", "out"),
-    ("replay", "out"), ("replay", "rerun"), ("calibrate", "adapters"), ("distill", "adapters"),
+    ("export", "output"), ("replay", "out"), ("replay", "rerun"), ("calibrate", "adapters"), ("distill", "adapters"),
     ("doctor", "checkpoint"),  # a line of its report
 }  # fmt: skip
 WRONG = {  # further arguments that no model is needed to refuse, and what the line says
@@ -86,6 +88,7 @@ WRONG = {  # further arguments that no model is needed to refuse, and what the l
     "replay": [["--every", "0"], ["--topic", "image"], ["--max-deviation", "-1"]],
     "monitor": [["--node", "9 lives"], ["--node", ""]],
     "doctor": [["--live", "-1"]],
+    "export": [["--weights", "int4"]],
     "convert": [[]],  # BASE is none of OpenVLA-OFT's
     "inspect": [["--threads", "-1"]],
 }  # fmt: skip

@@ -15,7 +15,7 @@ from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.evaluation.calibration_runs import SimulatedRuns, simulated_runs
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, full_depth_runs, play_episodes
 from dysl_vla_ros.evaluation.evaluate import evaluate
-from dysl_vla_ros.runtime import step
+from dysl_vla_ros.policies import registry
 from dysl_vla_ros.settings import ControlSettings
 from dysl_vla_ros.simulation.tasks import tasks_named
 from test_devices import ABSENT, needs_gpu
@@ -36,13 +36,13 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture
 def loads(monkeypatch):
     """Return the checkpoints that this process loads, as it loads them."""
-    found, load = [], step.load_policy
+    found, load = [], registry.load_policy
 
     def noted(path, *more):
         found.append(path)
         return load(path, *more)
 
-    monkeypatch.setattr(step, "load_policy", noted)
+    monkeypatch.setattr(registry, "load_policy", noted)
     return found
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dysl_vla_ros.errors import InstructionError
-from dysl_vla_ros.policies.reference import encode_words, unknown_words
+from dysl_vla_ros.policies.reference_config import encode_words, unknown_words
 from runtime_families import families, observation, policy_of
 from tiny_checkpoint import tiny_config
 

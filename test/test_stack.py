@@ -1,7 +1,9 @@
 """A stack runs what it says, is the model's own forward when nothing is skipped, and resumes to a full pass exactly."""
 
+import dataclasses
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import pytest
 import torch
@@ -9,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dysl_vla_ros.skipping.depth_rules import DyslRule, FullDepth, StaticOnly
+from dysl_vla_ros.skipping.depth_rules import DyslRule, FixedPlan, FullDepth, StaticOnly
 from dysl_vla_ros.skipping.modules import DyslModules
-from dysl_vla_ros.skipping.partition import LayerPartition
-from dysl_vla_ros.skipping.stack import Skip, SkippableStack, StackContext
+from dysl_vla_ros.skipping.partition import PER_BLOCK, LayerPartition
+from dysl_vla_ros.skipping.stack import Layer, Skip, SkippableStack, StackContext
 from effort import examples
 from small_stacks import LAYERS, STACKS, SmallStack, partitions, random_tokens, trained_like
 
@@ -66,6 +68,43 @@ def test_with_skipping_closed_the_output_is_the_models_own_bit_for_bit(family: s
         assert result.executed == (True,) * LAYERS
         assert result.layer_calls == LAYERS
         assert result.skips == () and result.resume_point is None
+
+
+def in_runs(small: SmallStack, partition: LayerPartition) -> tuple[list[Layer], list[int]]:
+    """Return layers that run all behind them up to the next place where something is decided, and how many that is."""
+    places = sorted({0, LAYERS, *partition.skip_points, *(end for _, end in partition.blocks)})
+    ends = [next(place for place in places if place > layer) for layer in range(LAYERS)]
+
+    def run(first: int, end: int, hidden: Tensor, context: Any) -> Tensor:
+        for layer in small.layers[first:end]:
+            hidden = layer(hidden, context)
+        return hidden
+
+    return [partial(run, layer, end) for layer, end in enumerate(ends)], [end - at for at, end in enumerate(ends)]
+
+
+@laws
+@given(drawn=plans(), per_block=st.sampled_from(PER_BLOCK), seed=st.integers(0, 1000))
+def test_layers_that_are_computed_in_runs_give_what_single_ones_give(
+    drawn: tuple[LayerPartition, list[int]], per_block: str, seed: int
+) -> None:
+    partition = dataclasses.replace(drawn[0], per_block=per_block)
+    plan = [
+        at if at in points else end for at, points, (_, end) in
+        zip(drawn[1], partition.points, partition.blocks, strict=True)
+    ]  # fmt: skip
+    small: SmallStack = build(next(iter(STACKS)))
+    _, _, context, hidden = small.own_forward(*random_tokens(seed, 1))
+    rule = FixedPlan(partition, trained_like(partition), plan)
+    single, together = SkippableStack(small.layers), SkippableStack(*in_runs(small, partition))
+    with torch.inference_mode():
+        one, other = single.run(hidden, context, rule), together.run(hidden, context, rule)
+        assert torch.equal(one.hidden, other.hidden)
+        for name in ("executed", "layer_calls", "skips"):
+            assert getattr(one, name) == getattr(other, name)
+        if one.resume_point and other.resume_point:
+            ours, theirs = single.resume(one.resume_point, context), together.resume(other.resume_point, context)
+            assert torch.equal(ours.hidden, theirs.hidden) and ours.executed == theirs.executed
 
 
 @families
@@ -154,7 +193,7 @@ def test_a_second_run_after_a_skipped_one_is_unaffected_by_it(family: str) -> No
 @laws
 @given(drawn=plans())
 def test_a_rule_is_asked_once_before_every_layer_that_is_reached(drawn: tuple[LayerPartition, list[int]]) -> None:
-    (partition, plan), small = drawn, build("llama")
+    (partition, plan), small = drawn, build(next(iter(STACKS)))
     _, _, context, hidden = small.own_forward(*random_tokens(0))
     rule = PlannedSkips(partition, trained_like(partition), plan)
     with torch.inference_mode():
@@ -172,7 +211,7 @@ class _SkipTo:
 
 
 def test_a_rule_may_leave_out_everything_to_the_end() -> None:
-    small = build("llama")
+    small = build(next(iter(STACKS)))
     last, _, context, hidden = small.own_forward(*random_tokens(0))
     stack = SkippableStack(small.layers)
     with torch.inference_mode():
@@ -183,7 +222,7 @@ def test_a_rule_may_leave_out_everything_to_the_end() -> None:
 
 @pytest.mark.parametrize("to", [0, 3, LAYERS + 1])
 def test_a_rule_that_goes_back_or_past_the_end_is_our_own_mistake(to: int) -> None:
-    small = build("llama")
+    small = build(next(iter(STACKS)))
     _, _, context, hidden = small.own_forward(*random_tokens(0))
     with torch.inference_mode(), pytest.raises(AssertionError, match=f"from layer 3 to {to}"):
         SkippableStack(small.layers).run(hidden, context, _SkipTo(3, to))

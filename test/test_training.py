@@ -16,7 +16,7 @@ from dysl_vla_ros.commands.main import main
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.interfaces import Observation
 from dysl_vla_ros.policies.checkpoint import read_config
-from dysl_vla_ros.policies.reference import PADDING, UNKNOWN
+from dysl_vla_ros.policies.reference_config import PADDING, UNKNOWN
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.simulation.tasks import TASKS
 from dysl_vla_ros.training.augmentation import mishear, move, seen_again, shift, vary, with_variants

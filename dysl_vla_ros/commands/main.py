@@ -49,6 +49,7 @@ VERBS = {
     "replay": Verb("dysl_vla_ros.commands.replay", "prove on a recording what skipping costs and saves"),
     "monitor": Verb("dysl_vla_ros.commands.monitor", "watch a running node live: layers, latency, stops", "rclpy"),
     "doctor": Verb("dysl_vla_ros.commands.doctor", "check machine, transport, cameras, clocks and files, with the fix"),
+    "export": Verb("dysl_vla_ros.commands.export", "write a checkpoint as graphs for ONNX Runtime"),
     "convert": Verb("dysl_vla_ros.commands.convert", "make safetensors of the pickles in an OpenVLA-OFT folder, once"),
     "inspect": Verb("dysl_vla_ros.commands.inspect", "say what a checkpoint is, and how long a step takes here"),
 }

@@ -12,10 +12,10 @@ from dysl_vla_ros.comparison.plots import write_pictures
 from dysl_vla_ros.comparison.results import results_of
 from dysl_vla_ros.comparison.run import play
 from dysl_vla_ros.comparison.table import table_of
+from dysl_vla_ros.engines.torch.devices import device_named
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
 from dysl_vla_ros.evaluation.evaluate import fitted
 from dysl_vla_ros.files import write_json
-from dysl_vla_ros.runtime.devices import device_named
 
 
 @dataclass(frozen=True)

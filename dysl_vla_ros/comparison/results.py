@@ -133,5 +133,10 @@ def _task(name: str, episodes: Sequence[EpisodeFigures]) -> dict[str, Any]:
         "successes": sum(episode.success for episode in episodes),
         "ticks_mean": mean([episode.ticks for episode in episodes]),
         **layer_figures(episodes),
-        **layer_medians((own.layer_calls, own.fetching) for own in episodes if own.fetching >= 0),
+        **moments(episodes),
     }
+
+
+def moments(episodes: Sequence[EpisodeFigures]) -> dict[str, float | None]:
+    """Return the :func:`layer_medians` of episodes; those that an earlier release played do not know them."""
+    return layer_medians((own.layer_calls, own.fetching) for own in episodes if own.fetching >= 0)

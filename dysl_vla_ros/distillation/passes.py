@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dysl_vla_ros.engines.torch.devices import quick_on_cpu
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.policies.interface import VlaPolicy
-from dysl_vla_ros.runtime.devices import quick_on_cpu
 from dysl_vla_ros.skipping.modules import DyslModules, Summary
 from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.stack import StackContext, StackResult, full_result

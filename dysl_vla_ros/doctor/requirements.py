@@ -31,10 +31,10 @@ class Requirement(NamedTuple):
 
 
 def read(path: Path) -> list[Requirement]:
-    """Read a requirements file; comments and empty lines are left out."""
+    """Read a requirements file; comments, markers and empty lines are left out."""
     found = []
     for line in path.read_text(encoding="utf-8").splitlines():
-        text = line.partition("#")[0].strip()
+        text = line.partition("#")[0].partition(";")[0].strip()
         if match := _LINE.match(text):
             ranges = tuple((operator, release(version)) for operator, version in _RANGE.findall(match["ranges"]))
             found.append(Requirement(match["name"], ranges, match["ranges"].strip()))

@@ -8,6 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from dysl_vla_ros.control.chunk_time import require_actions, require_playable
+from dysl_vla_ros.engines.torch.devices import device_named
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, play_episodes
 from dysl_vla_ros.evaluation.conditions import Condition, condition_named
@@ -15,7 +16,6 @@ from dysl_vla_ros.evaluation.costs import full_depth_ms, measure_costs
 from dysl_vla_ros.policies.interface import VlaPolicy
 from dysl_vla_ros.records.summary import summarise
 from dysl_vla_ros.records.trace import EpisodeRecord
-from dysl_vla_ros.runtime.devices import device_named
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.simulation.tasks import TASKS, Task, names_of
 

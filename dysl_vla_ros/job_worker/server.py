@@ -101,8 +101,8 @@ def load(order: Load) -> "Runtime":
     """Load the policy alone: every layer runs."""
     import torch
 
+    from dysl_vla_ros.engines.torch.devices import device_named, dtype_named
     from dysl_vla_ros.policies.registry import load_policy
-    from dysl_vla_ros.runtime.devices import device_named, dtype_named
     from dysl_vla_ros.runtime.step import Runtime
 
     torch.set_num_threads(order.threads)

@@ -9,6 +9,7 @@ from dysl_vla_ros.calibration.threshold_search import prior_verdict, search
 from dysl_vla_ros.distillation.candidates import StaticChoice
 from dysl_vla_ros.distillation.chosen_layers import STATIC_LAYERS
 from dysl_vla_ros.distillation.static_choice import choose_static
+from dysl_vla_ros.engines.torch.devices import device_named
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable, write_json
 from dysl_vla_ros.jobs.distill import record_teacher
@@ -19,7 +20,6 @@ from dysl_vla_ros.policies.layouts import OURS, layout_of
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.runs.full_depth import FullDepthRun
 from dysl_vla_ros.runs.training_data import TrainingData
-from dysl_vla_ros.runtime.devices import device_named
 from dysl_vla_ros.runtime.folder import save_dysl
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.skipping.importance import check_count, static_count

@@ -20,6 +20,7 @@ from dysl_vla_ros.distillation.passes import inputs_of
 from dysl_vla_ros.distillation.resume import Resume
 from dysl_vla_ros.distillation.stage_report import verdicts
 from dysl_vla_ros.distillation.stages import Distillation
+from dysl_vla_ros.engines.torch.devices import device_named
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable
 from dysl_vla_ros.jobs.learning_data import folder_of, open_data, paths_of
@@ -29,7 +30,6 @@ from dysl_vla_ros.policies.interface import VlaPolicy
 from dysl_vla_ros.policies.layouts import OURS, layout_of
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.runs.training_data import TrainingData
-from dysl_vla_ros.runtime.devices import device_named
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.simulation.tasks import tasks_named
 from dysl_vla_ros.training.demonstration_data import DemonstrationData

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from dysl_vla_ros.comparison.floor_records import comparable
 from dysl_vla_ros.distillation.passes import inputs_of
 from dysl_vla_ros.distillation.settings import DistillationSettings
+from dysl_vla_ros.engines.torch.devices import device_named
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, play_episodes
 from dysl_vla_ros.files import require_writable, write_text
@@ -24,7 +25,6 @@ from dysl_vla_ros.jobs.settings import AnyPath, Data, FloorSettings
 from dysl_vla_ros.policies.interface import VlaPolicy
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.recordings.corrections import Corrections
-from dysl_vla_ros.runtime.devices import device_named
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import AT_FLOOR, FULL_DEPTH, RuntimeSettings
 from dysl_vla_ros.simulation.seeds import calibration_seeds

@@ -11,6 +11,7 @@ from dysl_vla_ros.calibration.tuning import Target, Tuning
 from dysl_vla_ros.calibration.tuning import tune as search
 from dysl_vla_ros.calibration.tuning_report import cost_sentence, require_new, write_results
 from dysl_vla_ros.control.chunk_time import require_playable
+from dysl_vla_ros.engines.torch.devices import device_named
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable
 from dysl_vla_ros.jobs.learning_data import paths_of
@@ -21,7 +22,6 @@ from dysl_vla_ros.recordings.full_depth import full_depth_runs
 from dysl_vla_ros.records.deviation import measures
 from dysl_vla_ros.runs.full_depth import split_runs, thin_out
 from dysl_vla_ros.runtime.cost_model import CostModel, measure_cost
-from dysl_vla_ros.runtime.devices import device_named
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import RuntimeSettings
 

@@ -7,11 +7,10 @@ its library's layers and neither patches nor copies that library's model file.
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from dysl_vla_ros.errors import ObservationError
+from dysl_vla_ros.engines.torch.engine import TorchEngine
 from dysl_vla_ros.interfaces import ActionSpec, FloatArray, Observation, ProprioceptionSpec
 from dysl_vla_ros.skipping.stack import Layer, StackContext, StackResult
 from dysl_vla_ros.skipping.streams import Bridge, Stream
@@ -34,8 +33,14 @@ class VlaPolicy(Protocol):
     action: ActionSpec
     device: torch.device  # of weights and hidden states
     dtype: torch.dtype  # of hidden states
+    run_lengths: Sequence[int] | None  # None: a call of a layer runs it alone, see engines.engine.StepPolicy
     streams: tuple[Stream, ...]  # the first one leads: decisions are made on its tokens; others follow its plan
     instructions: tuple[str, ...]  # examples it was trained on; () where nobody has noted them
+
+    @property
+    def engine(self) -> TorchEngine:
+        """torch, on the policy's device."""
+        ...
 
     @property
     def layers(self) -> Sequence[Layer]:
@@ -132,15 +137,17 @@ class CommonPolicy:
     instructions: tuple[str, ...]
     device = torch.device("cpu")
     dtype = torch.float32
+    run_lengths: Sequence[int] | None = None
     image_size = (96, 96)  # height, width in px of a sample image
+
+    @property
+    def engine(self) -> TorchEngine:
+        """torch, where the policy lies."""
+        return TorchEngine(self.device)
 
     def sample(self) -> Observation:
         """Return grey images, zeros and the first instruction that is known, else a plain one."""
-        return Observation(
-            images={camera: np.full((*self.image_size, 3), 128, dtype=np.uint8) for camera in self.cameras},
-            proprioception=np.zeros(len(self.proprioception.names), dtype=np.float32),
-            instruction=self.instructions[0] if self.instructions else "pick up the object",
-        )
+        return Observation.grey(self.cameras, self.image_size, self.proprioception, self.instructions)
 
     def require_served(self, observation: Observation) -> FloatArray:
         """Return the observation's proprioception (P,) as float32.
@@ -148,15 +155,7 @@ class CommonPolicy:
         Raises:
             ObservationError: a camera is missing, or proprioception is not of P finite values.
         """
-        missing = [camera for camera in self.cameras if camera not in observation.images]
-        if missing:
-            raise ObservationError(f"no picture of {', '.join(missing)}; the policy needs {', '.join(self.cameras)}")
-        values, names = np.asarray(observation.proprioception, dtype=np.float32), self.proprioception.names
-        if values.shape != (len(names),) or not np.isfinite(values).all():
-            raise ObservationError(
-                f"proprioception {values.tolist()} must be {len(names)} finite values: {', '.join(names)}"
-            )
-        return values
+        return observation.served_to(self.cameras, self.proprioception)
 
     def initial_state(self, batch: int = 1) -> Any:
         """No state."""

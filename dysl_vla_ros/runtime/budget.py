@@ -8,13 +8,15 @@ where the rest of the step, by its shortest way, would not end in time.
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
-from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
-from dysl_vla_ros.skipping.stack import DepthRule, Skip, StackContext
+from dysl_vla_ros.skipping.stack import DepthRule, Skip, SkipModules, StackContext
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LATEST = 200  # measurements of each part that its cost is taken from
 QUANTILE = 0.95  # of them: what nearly always suffices
@@ -56,7 +58,7 @@ class BudgetedRule:
         self,
         rule: DepthRule,
         partition: LayerPartition,
-        modules: DyslModules,
+        modules: SkipModules,
         costs: StepCosts,
         deadline: float,
         clock: Callable[[], float] = time.perf_counter,
@@ -65,12 +67,12 @@ class BudgetedRule:
         self._rule, self._partition, self._modules = rule, partition, modules
         self._costs, self._deadline, self._clock = costs, deadline, clock
         self._rest = shortest_rest(partition, costs["layer"], costs["bridge"])
-        self._begun: tuple[str, float] | None = None  # the part that is running, and since when
+        self._begun: tuple[int, float] | None = None  # the layer that a call began with, and when
         self.cut = False
 
-    def skip(self, layer: int, hidden: Tensor, context: StackContext) -> Skip | None:
+    def skip(self, layer: int, hidden: "Tensor", context: StackContext) -> Skip | None:
         """Ask the rule, and overrule it where the layer does not fit."""
-        now = self.ended()
+        now = self.ended(layer)
         skip = self._rule.skip(layer, hidden, context)
         block = self._partition.block_at(layer)
         if skip is None and block is not None and self._too_late(now, layer):
@@ -78,17 +80,17 @@ class BudgetedRule:
             end = self._partition.blocks[block][1]
             skip = Skip(end, self._modules.adapted(layer, hidden, context.token_mask))
         if skip is None:
-            self._begun = ("layer", self._clock())
+            self._begun = (layer, self._clock())
         else:
             self._costs.note("bridge", self._clock() - now)
         return skip
 
-    def ended(self) -> float:
-        """Note what the layer at hand took, if one is; return the time."""
+    def ended(self, layer: int) -> float:
+        """Note what each layer since the last question took, if any ran, up to ``layer``; return the time."""
         now = self._clock()
         if self._begun is not None:
-            part, since = self._begun
-            self._costs.note(part, now - since)
+            first, since = self._begun
+            self._costs.note("layer", (now - since) / (layer - first))
             self._begun = None
         return now
 

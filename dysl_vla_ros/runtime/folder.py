@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dysl_vla_ros
 from dysl_vla_ros.errors import CheckpointError
@@ -20,9 +20,11 @@ from dysl_vla_ros.policies.checkpoint import read_checkpoint, read_tensors, writ
 from dysl_vla_ros.policies.identity import hash_of
 from dysl_vla_ros.policies.weights_header import load_exactly, read_shapes, require_fitting
 from dysl_vla_ros.settings import WARMUP, GuidanceSettings, check
-from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import PER_BLOCK, LayerPartition
 from dysl_vla_ros.skipping.streams import Stream
+
+if TYPE_CHECKING:
+    from dysl_vla_ros.skipping.modules import DyslModules
 
 CONFIG, WEIGHTS, CALIBRATION = "config.json", "adapters.safetensors", "calibration.json"
 CALIBRATED = ("step", "verify_threshold", "dead_band", "stride", "verify_on", "warmup")  # fields of GuidanceSettings
@@ -74,7 +76,7 @@ class DyslFolder:
     """Trained modules for one base checkpoint, ready to run."""
 
     partition: LayerPartition
-    modules: DyslModules
+    modules: "DyslModules"
     config: Mapping[str, Any] = field(default_factory=dict)  # what config.json holds
     calibrated: Mapping[str, float | str] = field(default_factory=dict)  # guidance values, see CALIBRATED
 
@@ -100,7 +102,7 @@ class DyslFolder:
 def save_dysl(
     folder: Path,
     partition: LayerPartition,
-    modules: DyslModules,
+    modules: "DyslModules",
     *,
     family: str,
     base_sha256: str,
@@ -154,6 +156,27 @@ def adapter_kind(queries: int) -> str:
     return "pooled" if queries else "token"
 
 
+def dysl_beside(checkpoint: Path, adapters: str) -> Path | None:
+    """Return the DySL folder that a checkpoint runs with; None: it has none of its own and no other was named.
+
+    Args:
+        checkpoint: folder of the base.
+        adapters: as ``model.adapters``: a DySL folder, or "" for the checkpoint's own.
+    """
+    own = checkpoint / "dysl"
+    return Path(adapters) if adapters else own if own.exists() else None
+
+
+@dataclass(frozen=True)
+class DyslFiles:
+    """What a DySL folder's files say of it, but for the weights."""
+
+    config: Mapping[str, Any]
+    partition: LayerPartition
+    module_sizes: Mapping[str, int]  # what the modules are made with
+    calibrated: Mapping[str, float | str]
+
+
 def load_dysl(
     folder: Path, weights_hash: str | None, num_layers: int, streams: Sequence[Stream], *, calibrated: bool = True
 ) -> DyslFolder:
@@ -170,6 +193,22 @@ def load_dysl(
     Raises:
         CheckpointError: a file is missing, damaged, of another format or base; the message names the file, what was
             found, what was expected, and the mend.
+    """
+    from dysl_vla_ros.skipping.modules import DyslModules  # imports torch
+
+    files = read_dysl(folder, weights_hash, num_layers, calibrated=calibrated)
+    partition, sizes = files.partition, files.module_sizes
+    _require_streams(lambda: DyslModules(partition, streams, **sizes), folder / WEIGHTS, streams)
+    modules = DyslModules(partition, streams, **sizes)
+    load_exactly(modules, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
+    return DyslFolder(partition, modules.eval().requires_grad_(False), files.config, files.calibrated)
+
+
+def read_dysl(folder: Path, weights_hash: str | None, num_layers: int, *, calibrated: bool = True) -> DyslFiles:
+    """Read and check all of a DySL folder but the weights, without torch. Arguments: see :func:`load_dysl`.
+
+    Raises:
+        CheckpointError: see :func:`load_dysl`.
     """
     config = read_checkpoint(folder, "DySL folder")
     path = folder / CONFIG
@@ -188,13 +227,10 @@ def load_dysl(
     sizes = _module_sizes(_entry(config, "modules", dict, path), path)
     path = folder / CALIBRATION
     values = _guidance_values(_read_calibration(path), path) if calibrated or path.exists() else {}
-    _require_streams(lambda: DyslModules(partition, streams, **sizes), folder / WEIGHTS, streams)
-    modules = DyslModules(partition, streams, **sizes)
-    load_exactly(modules, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
-    return DyslFolder(partition, modules.eval().requires_grad_(False), config, values)
+    return DyslFiles(config, partition, sizes, values)
 
 
-def _require_streams(make: Callable[[], DyslModules], path: Path, streams: Sequence[Stream]) -> None:
+def _require_streams(make: "Callable[[], DyslModules]", path: Path, streams: Sequence[Stream]) -> None:
     """Refuse adapters that are not those of streams so many and so wide: the hidden states of another policy."""
     found = read_shapes(path)
     try:

@@ -7,14 +7,12 @@ rule; the head decodes; where guidance doubts the action, the stack is completed
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from dysl_vla_ros.engines.engine import ONNX, TORCH, StepPolicy
 from dysl_vla_ros.errors import CheckpointError, NonFiniteActionError, ObservationError
 from dysl_vla_ros.interfaces import (
     ActionChunk,
@@ -26,13 +24,11 @@ from dysl_vla_ros.interfaces import (
     Timings,
 )
 from dysl_vla_ros.policies.identity import model_hash
-from dysl_vla_ros.policies.interface import VlaPolicy
-from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.policy_options import AS_THE_FILES_SAY, PolicyOptions
 from dysl_vla_ros.runtime.budget import BudgetedRule, StepCosts
-from dysl_vla_ros.runtime.devices import device_named, dtype_named
-from dysl_vla_ros.runtime.folder import DyslFolder, load_dysl
-from dysl_vla_ros.runtime.latency import Stopwatch, now_on
+from dysl_vla_ros.runtime.folder import DyslFolder, dysl_beside, load_dysl
+from dysl_vla_ros.runtime.latency import Stopwatch
+from dysl_vla_ros.runtime.loading import torch_policy
 from dysl_vla_ros.runtime.noise import FRESH, NoiseSettings, noise_seed
 from dysl_vla_ros.settings import RuntimeSettings
 from dysl_vla_ros.skipping.depth_rules import DyslRule, FullDepth, StaticOnly
@@ -40,6 +36,11 @@ from dysl_vla_ros.skipping.guidance import PriorPostGuidance, measuring_only
 from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.stack import DepthRule, ResumePoint, SkippableStack, StackContext, StackResult
 from dysl_vla_ros.skipping.streams import no_bridge
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dysl_vla_ros.policies.interface import VlaPolicy
 
 WARM_UP_ROUNDS = 3
 
@@ -52,14 +53,14 @@ class Runtime:
             the one named, with or without a DySL folder. Warm-up and the rule ``full`` hold for it too.
     """
 
-    def __init__(self, policy: VlaPolicy, dysl: DyslFolder | None, noise: NoiseSettings = FRESH) -> None:
+    def __init__(self, policy: StepPolicy, dysl: DyslFolder | None, noise: NoiseSettings = FRESH) -> None:
         """Run ``policy``; ``dysl`` None: every layer, always; ``noise``: of a policy whose decoding draws some."""
-        self.policy = policy
+        self.policy = cast("VlaPolicy", policy)  # what training uses of it beside a step is there on torch alone
         self.dysl = dysl
         self.noise = noise
         self.rule_override: Callable[[tuple[int, ...]], DepthRule] | None = None
         self._partition = dysl.partition if dysl else LayerPartition.full(len(policy.layers))
-        self._stack = SkippableStack(policy.layers)
+        self._stack = SkippableStack(policy.layers, policy.run_lengths)
         points = [len(points) for points in self._partition.points]
         self._guidance = PriorPostGuidance(self._partition.blocks, policy.action, points)
         self._configured: tuple[object, ...] | None = None  # what guidance was configured with
@@ -78,6 +79,8 @@ class Runtime:
         dtype: str = "",
         calibrated: bool = True,
         options: PolicyOptions = AS_THE_FILES_SAY,
+        engine: str = TORCH,
+        export: str = "",
     ) -> "Runtime":
         """Load a base checkpoint and a DySL folder.
 
@@ -90,27 +93,32 @@ class Runtime:
             dtype: to compute in, see ``model.dtype``.
             calibrated: see ``load_dysl``.
             options: what the checkpoint's files do not say.
+            engine: what computes, see ``model.runtime``.
+            export: what `dysl_vla export` wrote, see ``model.export``; of torch nothing.
 
         Raises:
             CheckpointError: either is missing, damaged, or they do not belong together.
             ContractError: the options do not say what the files do not say either, or contradict them.
             SettingError: the device is not there.
         """
-        torch.set_num_threads(threads)
-        policy = load_policy(Path(checkpoint), device_named(device), dtype_named(dtype), options)
+        if engine == ONNX:
+            from dysl_vla_ros.engines.onnx.loading import load_onnx
+
+            return cls(*load_onnx(Path(checkpoint), adapters, device, threads, dtype, options, export), noise)
+        policy = torch_policy(Path(checkpoint), device, threads, dtype, options)
         return cls.beside(policy, checkpoint, adapters, noise, calibrated)
 
     @classmethod
     def beside(
-        cls, policy: VlaPolicy, checkpoint: str, adapters: str, noise: NoiseSettings = FRESH, calibrated: bool = True
+        cls, policy: "VlaPolicy", checkpoint: str, adapters: str, noise: NoiseSettings = FRESH, calibrated: bool = True
     ) -> "Runtime":
         """Load a DySL folder beside a policy that is loaded already, from ``checkpoint``: see :meth:`load`.
 
         Raises:
             CheckpointError: the folder is missing, damaged, or does not belong to the policy.
         """
-        folder = Path(adapters) if adapters else Path(checkpoint) / "dysl"
-        if not adapters and not folder.exists():
+        folder = dysl_beside(Path(checkpoint), adapters)
+        if folder is None:
             return cls(policy, None, noise)
         dysl = load_dysl(folder, policy.weights_hash, len(policy.layers), policy.streams, calibrated=calibrated)
         dysl.modules.to(policy.device, policy.dtype)
@@ -124,8 +132,7 @@ class Runtime:
             CheckpointError: it is missing or damaged.
             SettingError: the device is not there.
         """
-        torch.set_num_threads(1)
-        return cls(load_policy(checkpoint, device_named(device)), None)
+        return cls(torch_policy(checkpoint, device), None)
 
     @property
     def description(self) -> PolicyDescription:
@@ -146,7 +153,7 @@ class Runtime:
             floor_ms=self._floor_ms,
         )
 
-    def decoded(self, result: StackResult, context: StackContext) -> Tensor:
+    def decoded(self, result: StackResult, context: StackContext) -> "Tensor":
         """Return the normalised actions (1, H, A) that a pass of this inference would give, for a ``rule_override``."""
         return self._decode_normalised(result, context, self.policy.noise([self._noise_seed()]))[0]
 
@@ -198,9 +205,9 @@ class Runtime:
             SettingError: a setting that guidance needs is neither set nor calibrated.
             NonFiniteActionError: the model returned NaN or infinity.
         """
-        watch = Stopwatch(self.policy.device)
+        watch = Stopwatch(self.policy.engine)
         deadline = watch.started + settings.budget_ms / 1e3 if settings.budget_ms else None
-        with torch.inference_mode():
+        with self.policy.engine.computing():
             self._observe(played, tuple(gaps), settings)
             guidance = self._guidance
             points = guidance.allow_points()
@@ -257,17 +264,17 @@ class Runtime:
         timings = Timings(vision=vision, stack=stack, head=head, verify=verify, total=watch.total())
         return StepResult(chunk, trace, timings)
 
-    def _run(self, hidden: Tensor, context: StackContext, rule: DepthRule) -> StackResult:
+    def _run(self, hidden: "Tensor", context: StackContext, rule: DepthRule) -> StackResult:
         result = self._stack.run(hidden, context, rule)
         if isinstance(rule, BudgetedRule):
-            rule.ended()
+            rule.ended(len(self.policy.layers))
         return result
 
     def _budgeted(self, rule: DepthRule, deadline: float | None) -> BudgetedRule | None:
         """Return the rule within a time; None where there is none, or nothing that could be skipped."""
         if self.dysl is None or deadline is None:
             return None
-        clock = partial(now_on, self.policy.device)
+        clock = self.policy.engine.now
         return BudgetedRule(rule, self.dysl.partition, self.dysl.modules, self._costs, deadline, clock)
 
     def _learn_costs(self, budgeted: BudgetedRule | None, head_ms: float) -> bool:
@@ -283,7 +290,7 @@ class Runtime:
         if deadline is None:
             return True
         layers = len(self.policy.layers) - point.layer
-        return now_on(self.policy.device) + layers * self._costs["layer"] + self._costs["head"] <= deadline
+        return self.policy.engine.now() + layers * self._costs["layer"] + self._costs["head"] <= deadline
 
     def warm_up(self) -> None:
         """Run every path a few times on a grey image: the first real step is no slower, and costs are known.
@@ -296,10 +303,10 @@ class Runtime:
         policy = self.policy
         observation = policy.sample()
         try:
-            with torch.inference_mode():
+            with policy.engine.computing():
                 for _ in range(WARM_UP_ROUNDS):
                     self._costs = StepCosts()  # those of the last round count, when nothing is cold any more
-                    watch = Stopwatch(policy.device)
+                    watch = Stopwatch(policy.engine)
                     noise = policy.noise([0])
                     hidden, context = policy.prepare([observation], noise)
                     vision = watch.lap()
@@ -311,16 +318,16 @@ class Runtime:
         except NonFiniteActionError as error:
             raise CheckpointError(f"warm-up: {error}; the weights cannot serve, get or train others") from error
 
-    def _timed(self, rule: DepthRule, hidden: Tensor, context: StackContext, noise: Any) -> tuple[StackResult, float]:
+    def _timed(self, rule: DepthRule, hidden: "Tensor", context: StackContext, noise: Any) -> tuple[StackResult, float]:
         """Run a pass and decode it, note what its parts cost; return it and its milliseconds."""
-        watch, budgeted = Stopwatch(self.policy.device), self._budgeted(rule, math.inf)  # it only looks on
+        watch, budgeted = Stopwatch(self.policy.engine), self._budgeted(rule, math.inf)  # it only looks on
         result = self._run(hidden, context, budgeted or rule)
         watch.lap()
         self._decode(result, context, noise)
         self._costs.note("head", watch.lap() / 1e3)
         return result, watch.total()
 
-    def _warm_up_skipping(self, dysl: DyslFolder, hidden: Tensor, context: StackContext, noise: Any) -> float:
+    def _warm_up_skipping(self, dysl: DyslFolder, hidden: "Tensor", context: StackContext, noise: Any) -> float:
         """Run what skips; return the milliseconds of the floor."""
         always_open = dysl.partition.floor
         self._stack.run(hidden, context, DyslRule(dysl.partition, dysl.modules, 1.0, always_open))
@@ -390,7 +397,7 @@ class Runtime:
             )
         return actions, state
 
-    def _decode_normalised(self, result: StackResult, context: StackContext, noise: Any) -> tuple[Tensor, Any]:
+    def _decode_normalised(self, result: StackResult, context: StackContext, noise: Any) -> "tuple[Tensor, Any]":
         bridge = self.dysl.modules.bridge if self.dysl else no_bridge
         return self.policy.decode(result, context, self._state, noise, bridge)
 

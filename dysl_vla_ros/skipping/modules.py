@@ -5,7 +5,6 @@ works token by token cannot do). Padding tokens are left out of every pooling: w
 token's output and no controller.
 """
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dysl_vla_ros.skipping.partition import LayerPartition
+from dysl_vla_ros.skipping.probability import probability_of
 from dysl_vla_ros.skipping.streams import Stream
 
 NORM_EPSILON = 1e-6
@@ -116,11 +116,9 @@ class SkipController(nn.Module):
 
     def probability(self, summary: Summary) -> float:
         """Return the skip probability, 0 to 1, of a single observation; NaN where the logit is."""
-        logit = self(summary).item()
-        if logit >= 0.0:
-            return 1.0 / (1.0 + math.exp(-logit))
-        odds = math.exp(logit)
-        return odds / (1.0 + odds)
+        logit = self(summary)
+        assert len(logit) == 1, f"one decision for one observation, not for a batch of {len(logit)}"
+        return probability_of(logit.item())
 
 
 class StreamModules(nn.Module):

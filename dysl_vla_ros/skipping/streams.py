@@ -7,8 +7,10 @@ decided once, on the leading stream; every pass of a follower repeats that plan,
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -33,16 +35,18 @@ class Plan:
         return cls((True,) * num_layers)
 
 
-Bridge = Callable[[str, int, Tensor], Tensor]
+Bridge = Callable[[str, int, "Tensor"], "Tensor"]
 """(stream, first layer not run, hidden (B, T, D) before it) -> hidden (B, T, D) that enters the layer gone on at."""
 
 
-def no_bridge(stream: str, layer: int, hidden: Tensor) -> Tensor:
+def no_bridge(stream: str, layer: int, hidden: "Tensor") -> "Tensor":
     """Refuse: the bridge of a pass that skips nothing."""
     raise AssertionError(f"the stream {stream!r} skips from layer {layer}, and there are no adapters")
 
 
-def follow(plan: Plan, hidden: Tensor, run: Callable[[int, Tensor], Tensor], stream: str, bridge: Bridge) -> Tensor:
+def follow(
+    plan: Plan, hidden: "Tensor", run: "Callable[[int, Tensor], Tensor]", stream: str, bridge: Bridge
+) -> "Tensor":
     """Take a follower's ``hidden`` (B, T, D) through one pass of a plan.
 
     Args:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dysl_vla_ros.interfaces import FloatArray, Observation
-from dysl_vla_ros.policies.reference import UNKNOWN
+from dysl_vla_ros.policies.reference_config import UNKNOWN
 
 SHIFT = {"image": 4, "wrist_image": 2}  # px
 SHIFT_SHARE = 1 / 24  # of a picture's shorter side, where cameras have other names and sizes than these

@@ -15,12 +15,12 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
+from dysl_vla_ros.engines.torch.devices import cpu_has_bfloat16
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable
 from dysl_vla_ros.interfaces import ActionSpec
 from dysl_vla_ros.policies.action_statistics import action_faults
-from dysl_vla_ros.policies.reference import LAYOUTS, ReferenceConfig
-from dysl_vla_ros.runtime.devices import cpu_has_bfloat16
+from dysl_vla_ros.policies.reference_config import LAYOUTS, ReferenceConfig
 from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, Task
 from dysl_vla_ros.training.batches import Batches, BatchesAhead
 from dysl_vla_ros.training.board_lessons import BoardBatches, lesson_at

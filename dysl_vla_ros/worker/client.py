@@ -57,6 +57,8 @@ class WorkerSpec:
     noise: str = "fresh"
     noise_seed: int = 0
     dtype: str = ""
+    runtime: str = "torch"
+    export: str = ""
     options: PolicyOptions = AS_THE_FILES_SAY
 
     @classmethod
@@ -272,11 +274,14 @@ class WorkerClient:
         process.forget_folder()
         spec = self._spec
         # The worker has another working directory: paths must not change their meaning.
-        paths = (spec.checkpoint, spec.adapters, spec.options.tokenizer)
-        checkpoint, adapters, tokenizer = (os.path.abspath(path) if path else "" for path in paths)
+        paths = (spec.checkpoint, spec.adapters, spec.options.tokenizer, spec.export)
+        checkpoint, adapters, tokenizer, export = (os.path.abspath(path) if path else "" for path in paths)
         options = dataclasses.replace(spec.options, tokenizer=tokenizer)
         threads = compute_threads(spec.threads)
-        order = Load(checkpoint, adapters, spec.device, threads, spec.noise, spec.noise_seed, spec.dtype, options)
+        order = Load(
+            checkpoint, adapters, spec.device, threads, spec.noise, spec.noise_seed, spec.dtype, options, spec.runtime,
+            export,
+        )  # fmt: skip
         self._send(stream, encode(order))
         answer = receive(stream)
         if answer is None:

@@ -37,7 +37,7 @@ from dysl_vla_ros.policy_options import AS_THE_FILES_SAY, PolicyOptions
 from dysl_vla_ros.settings import RuntimeSettings
 from dysl_vla_ros.typed_values import DTYPES, WrongValueError, build
 
-PROTOCOL = 9  # raised by every change of a message
+PROTOCOL = 10  # raised by every change of a message
 MESSAGE_LIMIT = 1 << 20  # bytes; the largest real one, a description, has a few thousand
 LENGTH = struct.Struct("<I")
 SLOT = 4096 * 3072 * 3  # bytes, a 12-megapixel picture; sparse, so that a small one costs what it needs
@@ -64,6 +64,8 @@ class Load:
     noise_seed: int
     dtype: str
     options: PolicyOptions = AS_THE_FILES_SAY
+    runtime: str = "torch"
+    export: str = ""  # of ONNX Runtime alone
 
 
 @dataclass(frozen=True)

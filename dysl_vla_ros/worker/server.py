@@ -55,12 +55,13 @@ def serve(stream: socket.socket, frames: int) -> int:
 def load(order: Load) -> "Runtime":
     """Load and warm up, so that the first real step is no slower than the rest."""
     from dysl_vla_ros.runtime.noise import NoiseSettings
-    from dysl_vla_ros.runtime.step import Runtime  # imports torch
+    from dysl_vla_ros.runtime.step import Runtime  # its engine imports torch, where it is torch
 
     noise = NoiseSettings(order.noise, order.noise_seed)
     runtime = Runtime.load(
-        order.checkpoint, order.adapters, order.device, order.threads, noise, order.dtype, options=order.options
-    )
+        order.checkpoint, order.adapters, order.device, order.threads, noise, order.dtype,
+        options=order.options, engine=order.runtime, export=order.export,
+    )  # fmt: skip
     runtime.warm_up()
     return runtime
 

@@ -49,7 +49,7 @@ def execution_providers(examination: Examination) -> Iterator[Finding]:
     try:
         import onnxruntime
     except ImportError:
-        yield ok("onnxruntime", "not installed; nothing here needs it")
+        yield ok("onnxruntime", "not installed; model.runtime: onnx needs it (requirements/onnx.txt), nothing else")
     else:
         providers = ", ".join(onnxruntime.get_available_providers())
         yield ok("onnxruntime", f"{onnxruntime.__version__}: {providers}")

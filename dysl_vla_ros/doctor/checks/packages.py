@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from dysl_vla_ros.doctor.examination import Examination
 from dysl_vla_ros.doctor.finding import Finding, fail, ok, warn
@@ -38,6 +39,7 @@ def required_packages(examination: Examination) -> Iterator[Finding]:
         good += not findings
         yield from findings
     yield ok("packages", f"{good} of {len(wanted)} within the tested ranges of requirements/runtime.txt")
+    yield from _versions_apart(path.with_name("onnx.txt"))
     simulation = read(path.with_name("simulation.txt")) if path.with_name("simulation.txt").is_file() else []
     missing = [requirement.name for requirement in simulation if installed(requirement.name) is None]
     if missing:
@@ -46,6 +48,13 @@ def required_packages(examination: Examination) -> Iterator[Finding]:
         )
     elif simulation:
         yield ok("simulator", "installed")
+
+
+def _versions_apart(path: Path) -> Iterator[Finding]:
+    """Compare what is installed of packages that may be missing."""
+    for requirement in read(path) if path.is_file() else []:
+        if installed(requirement.name):
+            yield from compare(requirement)
 
 
 def compare(requirement: Requirement, worker_python: str = "") -> Iterator[Finding]:

@@ -1,12 +1,13 @@
 """The paper's rule: a controller in front of each dynamic layer, heard from the block's allow point on."""
 
 import math
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
-from dysl_vla_ros.skipping.stack import Skip, StackContext
+from dysl_vla_ros.skipping.stack import Skip, SkipModules, StackContext
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class DyslRule:
@@ -17,7 +18,7 @@ class DyslRule:
     """
 
     def __init__(
-        self, partition: LayerPartition, modules: DyslModules, threshold: float, allow_points: tuple[int, ...]
+        self, partition: LayerPartition, modules: SkipModules, threshold: float, allow_points: tuple[int, ...]
     ) -> None:
         """Controllers before their block's allow point (an absolute layer) are not even evaluated."""
         assert len(allow_points) == len(partition.blocks), f"{allow_points} for blocks {partition.blocks}"
@@ -28,12 +29,11 @@ class DyslRule:
         self.controller_outputs = [math.nan] * len(partition.blocks)
         self.skip_points = [-1] * len(partition.blocks)
 
-    def skip(self, layer: int, hidden: Tensor, context: StackContext) -> Skip | None:
+    def skip(self, layer: int, hidden: "Tensor", context: StackContext) -> Skip | None:
         """Ask the layer's controller, if its block allows it."""
         block = self._partition.block_at(layer)
         if block is None or layer < self._allow_points[block]:
             return None
-        assert hidden.shape[0] == 1, f"one decision for one observation, not for a batch of {hidden.shape[0]}"
         summary = self._modules.summary(layer, hidden, context.token_mask)
         probability = self._modules.controller(layer).probability(summary)
         # In this order: max keeps its first value where the second one is NaN.

@@ -1,14 +1,15 @@
 """A bound, no method: runs both the floor and every layer, and keeps the floor where they come to the same action."""
 
 from collections.abc import Callable, Sequence
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from dysl_vla_ros.skipping.depth_rules.full import FullDepth
 from dysl_vla_ros.skipping.depth_rules.static import StaticOnly
-from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
-from dysl_vla_ros.skipping.stack import Layer, Skip, SkippableStack, StackContext, StackResult
+from dysl_vla_ros.skipping.stack import Layer, Skip, SkipModules, SkippableStack, StackContext, StackResult
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Apart = Callable[[StackResult, StackResult, StackContext], float]
 """How far the actions of two passes lie apart."""
@@ -22,7 +23,7 @@ class Oracle:
     """
 
     def __init__(
-        self, partition: LayerPartition, modules: DyslModules, layers: Sequence[Layer], apart: Apart, threshold: float
+        self, partition: LayerPartition, modules: SkipModules, layers: Sequence[Layer], apart: Apart, threshold: float
     ) -> None:
         """Look through ``layers`` (the whole stack), compare by ``apart``."""
         self._floor = StaticOnly(partition, modules)
@@ -31,7 +32,7 @@ class Oracle:
         self._threshold = threshold
         self._full = True
 
-    def skip(self, layer: int, hidden: Tensor, context: StackContext) -> Skip | None:
+    def skip(self, layer: int, hidden: "Tensor", context: StackContext) -> Skip | None:
         """Decide before the first layer, for the whole pass."""
         if layer == 0:
             floor = self._stack.run(hidden, context, self._floor)

@@ -1,18 +1,20 @@
 """Chance decides: what any signal must beat at equal depth."""
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
-from dysl_vla_ros.skipping.stack import Skip, StackContext
+from dysl_vla_ros.skipping.stack import Skip, SkipModules, StackContext
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 class RandomSkipping:
     """At each skip point that is reached, skips the rest of its block with a fixed probability."""
 
     def __init__(
-        self, partition: LayerPartition, modules: DyslModules, probability: float, generator: torch.Generator
+        self, partition: LayerPartition, modules: SkipModules, probability: float, generator: "torch.Generator"
     ) -> None:
         """Draw from ``generator`` (on the CPU), so that a seed repeats a run."""
         self._partition = partition
@@ -20,8 +22,10 @@ class RandomSkipping:
         self._probability = probability
         self._generator = generator
 
-    def skip(self, layer: int, hidden: Tensor, context: StackContext) -> Skip | None:
+    def skip(self, layer: int, hidden: "Tensor", context: StackContext) -> Skip | None:
         """Skip by chance at a skip point."""
+        import torch  # experiments alone come here
+
         block = self._partition.block_at(layer)
         if block is None or torch.rand((), generator=self._generator).item() >= self._probability:
             return None

@@ -28,6 +28,11 @@ def dtype_named(name: str) -> torch.dtype | None:
     return DTYPES[name] if name else None
 
 
+def use_threads(number: int) -> None:
+    """Compute in so many threads in this process, at least 1; bits depend on it."""
+    torch.set_num_threads(number)
+
+
 def cpu_has_bfloat16() -> bool:
     """Tell whether matrix products in bfloat16 have instructions of their own here (AVX-512 and later)."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

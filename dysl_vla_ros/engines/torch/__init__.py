@@ -1,0 +1,1 @@
+"""torch as the engine: where it computes, and when it has done so."""
