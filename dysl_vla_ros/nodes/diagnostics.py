@@ -98,6 +98,8 @@ def _inference(node_name: str, settings: Settings, session: "Session") -> Diagno
         values |= {"share of layers skipped": shares[0], "share verified": shares[1], "share cut by budget": shares[2]}
     if (seams := statistics.seams(window)) is not None:
         values |= {"seam p95": seams[0], "seam largest": seams[1]}
+    if (played := statistics.actions_to_play(window)) is not None:
+        values["actions to play of a chunk"] = played
     missed = statistics.missed_share(window)
     action, latency = session.description.action, statistics.long_latency()
     values |= {
