@@ -23,7 +23,7 @@ def print_comparison(table: Mapping[str, Any], console: Console | None = None) -
         rows = [row for row in table["methods"] if row["tasks"] == name]
         what = f"{name} tasks, condition {table['condition']}"
         for columns, cells, title in (
-            (DEPTH, _depth, f"{what}: success in %, mean inferences an episode, layer calls (verification included)"),
+            (DEPTH, _depth, f"{what}: success in %, inferences an episode, layer calls (with verification)"),
             (COST, _cost, f"{what}: mean milliseconds of a step (verification included), what was trained"),
         ):
             shown = Table(title=title, title_justify="left")
