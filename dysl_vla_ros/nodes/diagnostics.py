@@ -126,7 +126,8 @@ def _inference(node_name: str, settings: Settings, session: "Session") -> Diagno
     if statistics.often_missed.exceeded(missed):
         message = (
             f"running; {missed:.0%} of the replies came after the tick that waited for them: the model is slower than "
-            "the control tick. Raise control.actions_per_inference, let more layers be skipped, or give it more threads"
+            "the control tick. Let more actions of a chunk be played (control.actions_per_inference) or more layers be "
+            "skipped, or give it more threads"
         )
         return _status(node_name, "inference", WARN, message, values)
     return _status(node_name, "inference", OK, "running" if statistics.inferences else "no inference yet", values)
