@@ -152,6 +152,16 @@ def test_it_counts_from_the_first_action_that_will_be_played(family: str) -> Non
 
 
 @families
+def test_under_the_rule_static_continuity_says_it_just_the_same(family: str) -> None:
+    policy = policy_of(family)
+    for threshold, most in ((1e6, policy.action.bridged), (1e-6, 1)):
+        guided = replace(AUTO.guidance, verify_threshold=threshold, warmup=9)
+        chosen = replace(AUTO, guidance=guided, skipping=replace(AUTO.skipping, rule="static"))
+        result = runtime(family).step(observation(policy), still(policy), chosen)
+        assert result.chunk.actions_to_play == most and not result.chunk.verified
+
+
+@families
 @pytest.mark.parametrize("why", ["full depth", "warm-up", "verified", "verification over budget", "nothing played"])
 def test_a_step_that_guidance_doubts_is_played_for_one_action(family: str, why: str) -> None:
     policy = policy_of(family)
