@@ -125,7 +125,7 @@ def test_how_many_frames_share_a_pass_changes_no_gradient() -> None:
 
 
 @BATCHED
-@pytest.mark.parametrize("ends", [0, 3, 6, 9, 13])
+@pytest.mark.parametrize("ends", [6, 13, *(pytest.param(step, marks=pytest.mark.slow) for step in (0, 3, 9))])
 def test_a_resumed_run_has_the_bits_of_one_that_was_never_interrupted(family: str, ends: int, tmp_path) -> None:
     policy, whole = policy_of(family), new_modules(policy_of(family))
     resume = ResumeWithin(tmp_path / "whole", {}, "d")

@@ -133,7 +133,9 @@ def test_a_twist_moves_the_arm_as_far_as_its_speed_says_and_the_arm_stops_when_t
     assert stopped_at - last_command < COMMAND_TIMEOUT + 3 * TICK
     path = path_after(peer, begin)
     moved = path[-1][1] - path[0][1]
-    assert moved[0] == pytest.approx(SPEED * (1.5 + COMMAND_TIMEOUT), rel=0.25)
+    commanded = sum(record.message.commanded for record in peer.records("sim/state") if record.arrival > begin)
+    assert commanded > 10  # of some 33, where the machine keeps up with simulated time
+    assert moved[0] == pytest.approx(SPEED * TICK * commanded, rel=0.25)
     assert np.abs(moved[1:]).max() < 0.03
     settled = time.monotonic()
     seen = len(peer.records("ee_pose"))
