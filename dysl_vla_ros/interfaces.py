@@ -105,6 +105,11 @@ class ActionSpec:
         return (moving, [], gripper) if self.moves_joints else (moving[:3], moving[3:], gripper)
 
     @property
+    def bridged(self) -> int:
+        """Actions that an answer may take at most: half of a chunk; where requests fall on ticks, rounded up."""
+        return (self.horizon + 1) // 2
+
+    @property
     def targets_a_motion(self) -> int:
         """Number of actions in a row that one motion is made of: see :meth:`motions`."""
         return 2 if self.kind == JOINT_POSITION else 1
@@ -204,6 +209,7 @@ class ActionChunk:
     actions: FloatArray  # (H, A)
     time_step: float  # s
     verified: bool = False
+    actions_to_play: int = 1  # before the next inference: m, or what guidance says where m is automatic
 
 
 @dataclass(frozen=True)

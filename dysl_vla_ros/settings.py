@@ -112,7 +112,13 @@ class ControlSettings:
     rate: float = setting(
         20.0, "commands a second; a whole multiple of the policy's own action rate", unit="Hz", low=1.0, high=1000.0
     )
-    actions_per_inference: int = setting(1, "actions of a chunk played before the next inference (m)", low=1, high=64)
+    actions_per_inference: int = setting(
+        1,
+        "actions of a chunk played before the next inference (m); 0: automatic, more while the motion is continuous, "
+        "one near a predicted drop",
+        low=0,
+        high=64,
+    )
     budget_ms: float = setting(
         0.0,
         "time that an inference may take in the policy worker; layers and verifications that do not fit are left out; "
@@ -285,13 +291,21 @@ class DiagnosticsSettings:
     window: int = setting(100, "inferences that p50, p95 and max are taken over", low=1, high=10000)
 
 
+AUTOMATIC = 0  # of actions_per_inference: each inference says how many actions of its chunk are to be played
+
+
+def actions_judged(actions_per_inference: int) -> int:
+    """Return how many actions of a chunk guidance and calibration judge it by: m, and 1 where m is automatic."""
+    return 1 if actions_per_inference == AUTOMATIC else actions_per_inference
+
+
 @dataclass(frozen=True)
 class RuntimeSettings:
     """The snapshot that goes with one inference."""
 
     skipping: SkippingSettings = SkippingSettings()
     guidance: GuidanceSettings = GuidanceSettings()
-    actions_per_inference: int = 1
+    actions_per_inference: int = 1  # 0: automatic
     budget_ms: float = 0.0  # of the node alone: no replay's or evaluation's result hangs on this machine's load
 
 

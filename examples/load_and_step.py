@@ -30,7 +30,7 @@ def main(checkpoint: Path = SHIPPED, device: str = "cpu") -> None:
     runtime.reset()  # an episode begins
     for number in range(4):
         result = runtime.step(observation, played, skipping)
-        played = result.chunk.actions[: skipping.actions_per_inference]  # what a robot would do now
+        played = result.chunk.actions[: result.chunk.actions_to_play]  # what a robot would do now
         trace, time = result.trace, result.timings.total
         print(
             f"step {number}: {trace.layer_calls} layer calls in {time:.1f} ms, verified: {trace.verified}, "

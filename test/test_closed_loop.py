@@ -23,9 +23,16 @@ from dysl_vla_ros.evaluation.closed_loop import (
 from dysl_vla_ros.files import shared
 from dysl_vla_ros.records.summary import summarise
 from dysl_vla_ros.runtime.step import Runtime
-from dysl_vla_ros.settings import RuntimeSettings, SafetySettings, SkippingSettings, build
+from dysl_vla_ros.settings import (
+    AUTOMATIC,
+    GuidanceSettings,
+    RuntimeSettings,
+    SafetySettings,
+    SkippingSettings,
+    build,
+)
 from dysl_vla_ros.simulation.scene import Scene
-from dysl_vla_ros.simulation.tasks import TASKS
+from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, TASKS
 from tiny_checkpoint import make_tiny_checkpoint, make_tiny_dysl
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints" / "reference"
@@ -62,6 +69,24 @@ def test_there_is_one_inference_each_m_ticks(runtime, scene, m):
     assert record.ticks == TICKS
     assert len(record.inferences) == -(-TICKS // m)
     assert record.instruction == "push the puck"
+
+
+@pytest.mark.parametrize("threshold", [1e-9, 0.3, 1e6])
+def test_where_m_is_automatic_the_next_inference_comes_after_as_many_ticks_as_the_chunk_says(runtime, scene, threshold):
+    guidance = GuidanceSettings(prior=False, verify=False, verify_threshold=threshold, warmup=0)
+    automatic = RuntimeSettings(guidance=guidance, actions_per_inference=AUTOMATIC)
+    said = []
+    record = play_episode(
+        runtime, scene, 7, EvaluationSettings(automatic, max_ticks=3 * TICKS), instruction="push the puck",
+        watch=lambda _, result: said.append(result.chunk.actions_to_play),
+    )  # fmt: skip
+    ticks = [round(inference.time / CONTROL_PERIOD) for inference in record.inferences]
+    assert np.diff(ticks).tolist() == said[:-1]
+    assert said[:2] == [1, 1], "continuity is not known yet"
+    if threshold == 1e6:
+        assert set(said[2:]) == {runtime.policy.action.bridged}
+    elif threshold == 1e-9:
+        assert 1 in said[2:]
 
 
 def test_an_episode_is_the_same_bit_for_bit_when_played_again(runtime, scene):

@@ -23,6 +23,7 @@ from dysl_vla_ros.comparison.text import markdown, print_comparison
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
 from dysl_vla_ros.records.phases import CLOSING, FREE, PHASES
+from dysl_vla_ros.settings import AUTOMATIC
 from dysl_vla_ros.simulation.tasks import tasks_named
 from floor_records import write_floors
 from harness import wait_until
@@ -282,13 +283,17 @@ def command(checkpoint, out, *more):
 
 
 def test_the_command_takes_the_tasks_that_the_policy_was_trained_on(checkpoint, tmp_path, capsys):
-    assert main(command(checkpoint, tmp_path, "--methods", "full", "dysl@4")) == 0
+    assert main(command(checkpoint, tmp_path, "--methods", "full", "dysl@4", "dysl@auto")) == 0
     said = capsys.readouterr().out
     assert "the policy was not trained on reach, push" in said
     table = json.loads((tmp_path / "table.json").read_text())
     assert table["tasks"] == {"easy": ["drawer-open"]}
-    assert [(row["method"], row["actions_per_inference"]) for row in table["methods"]] == [("full", 1), ("dysl", 4)]
-    assert table["methods"][1]["difference"] is None, "there is no full@4 to compare it with"
+    rows = {(row["method"], row["actions_per_inference"]): row for row in table["methods"]}
+    assert list(rows) == [("full", 1), ("dysl", 4), ("dysl", AUTOMATIC)]
+    assert rows["dysl", 4]["difference"] is None, "there is no full@4 to compare it with"
+    assert rows["dysl", AUTOMATIC]["difference"] is not None, "full plays one action, as it does where m is automatic"
+    assert [row["inferences_mean"] for row in rows.values()] == [3.0, 1.0, 3.0], "of 3 ticks: nothing is known yet"
+    assert "dysl@auto" in said and "inferences" in said
     for name in ("table.json", "results.json", "pareto.png", "layers.png"):
         assert (tmp_path / name).is_file() and str(tmp_path / name) in said
 

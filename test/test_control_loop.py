@@ -31,7 +31,7 @@ from dysl_vla_ros.nodes.control_loop import ControlLoop  # noqa: E402
 from dysl_vla_ros.nodes.inputs import Moment  # noqa: E402
 from dysl_vla_ros.nodes.parameters import Settings  # noqa: E402
 from dysl_vla_ros.nodes.statistics import Statistics  # noqa: E402
-from dysl_vla_ros.settings import ControlSettings, SafetySettings  # noqa: E402
+from dysl_vla_ros.settings import AUTOMATIC, ControlSettings, SafetySettings  # noqa: E402
 from dysl_vla_ros.worker.client import StepReply  # noqa: E402
 
 H = 4
@@ -56,6 +56,7 @@ class Surroundings:
         self.now = 0  # ns
         self.passing = 0  # ns that pass between two looks at the clock
         self.ages, self.command_stamps = [], []
+        self.actions_to_play = 1  # what every chunk says
         self.made = 0  # actions made so far; each carries its number
         description = SimpleNamespace(action=ACTION)
         commander = Commander(ACTION, self.settings.control, self.settings.safety)
@@ -150,7 +151,7 @@ class Surroundings:
             self.made += H
             actions = np.zeros((H, 4), np.float32)
             actions[:, 0] = numbers * 1e-5
-            result = StepResult(ActionChunk(actions, 0.05), TRACE, Timings())
+            result = StepResult(ActionChunk(actions, 0.05, actions_to_play=self.actions_to_play), TRACE, Timings())
         reply = StepReply(request.episode, request.sequence, result, error, 0.0, at_fault, warnings)
         self.on_its_way.append(reply)
 
@@ -197,6 +198,18 @@ def test_m_actions_are_played_between_two_inferences(m):
             world.see()
         world.answer()
     assert [len(request.played) for request in world.requests[1:]] == [m] * 3
+
+
+def test_where_m_is_automatic_as_many_actions_are_played_as_each_chunk_says():
+    world = Surroundings(actions_per_inference=AUTOMATIC)
+    for said in [1, H, 2, 3]:
+        world.see()
+        while not world.busy:
+            world.loop.tick()
+            world.see()
+        world.actions_to_play = said
+        world.answer()
+    assert [len(request.played) for request in world.requests[1:]] == [1, H, 2]
 
 
 @given(st.lists(st.sampled_from(["tick", "see", "finish", "fail", "deliver", "reset"]), max_size=60))

@@ -74,7 +74,7 @@ WRONG = {  # further arguments that no model is needed to refuse, and what the l
     "demonstrations": [["--episodes", "0"], ["--tasks", "fly"], ["--first-scene", "99999999"]],
     "train": [["--steps", "0"], ["--tasks", "fly"]],
     "calibrate": [["--observations", "0"], ["--static-ratio", "2"], ["--seeds", "0"], ["--target-layers", "0"],
-                  ["--actions-per-inference", "0"], ["--topic", "image"], ["--tasks", "fly"], ["--jobs", "0"]],
+                  ["--actions-per-inference", "-1"], ["--topic", "image"], ["--tasks", "fly"], ["--jobs", "0"]],
     "floors": [["--evaluate", "1", "--evaluate-tasks", "board-held-out"],
                ["--batch-size", "0"], ["--bottleneck", "0"], ["--topic", "image"], ["--tasks", "fly"],
                ["--device", "gpu"]],

@@ -16,7 +16,8 @@ def row(method, tasks="easy", m=1, **figures):
     known = {
         "method": method, "tasks": tasks, "actions_per_inference": m, "episodes": 160, "successes": 159,
         "success_low": 0.9655, "success_high": 0.9989, "difference": -0.0063, "difference_low": -0.0345,
-        "difference_high": 0.018, "layers_total": 24, "layers_mean": 7.4512, "layers_std_within": 6.1,
+        "difference_high": 0.018, "inferences_mean": 54.25, "layers_total": 24, "layers_mean": 7.4512,
+        "layers_std_within": 6.1,
         "verified_share": 0.0551, "stack_ms_p50": 6.0, "stack_ms_mean": 7.25, "stack_ms_p99": 17.7,
         "step_ms_p50": 9.9, "step_ms_mean": 11.0, "step_ms_p99": 28.6, "stack_speedup": 2.411,
         "trainable_parameters": 1_447_000, "training_steps": 3500, "training_seconds": None,
@@ -63,5 +64,6 @@ def test_readme_shows_the_table_of_the_file():
     if not TABLE.exists():
         pytest.skip("no table has been committed yet: benchmarks/results/table.json")
     table = json.loads(TABLE.read_text(encoding="utf-8"))
-    assert all(tuple(own) == FIELDS for own in table["methods"])
+    earlier = tuple(name for name in FIELDS if name != "inferences_mean")  # it may have been played before this one
+    assert all(tuple(own) in (FIELDS, earlier) for own in table["methods"])
     assert differences((ROOT / "README.md").read_text(encoding="utf-8"), table) == []

@@ -15,7 +15,7 @@ from dysl_vla_ros.nodes.outputs import InferenceRecord  # noqa: E402
 from dysl_vla_ros.nodes.statistics import Statistics  # noqa: E402
 
 TRACE = SkipTrace((True,), 1, (), (), (), 0.0, 0.0, 0.0, False, "", "no DySL folder")
-RESULT = StepResult(SimpleNamespace(spec=ActionChunk), TRACE, Timings())
+RESULT = StepResult(SimpleNamespace(spec=ActionChunk, actions_to_play=1), TRACE, Timings())
 
 
 def told(statistics: Statistics, *latencies: float, first: int = 1, seam: float = math.nan) -> Statistics:

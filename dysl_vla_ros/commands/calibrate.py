@@ -69,7 +69,12 @@ def add_device_argument(parser: argparse.ArgumentParser) -> None:
 
 def add_threshold_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the search for thresholds takes."""
-    parser.add_argument("--actions-per-inference", type=int, default=1, help="actions played of each chunk (m)")
+    parser.add_argument(
+        "--actions-per-inference",
+        type=int,
+        default=1,
+        help="actions played of each chunk (m); 0, automatic, counts as 1",
+    )
     parser.add_argument("--target-layers", type=float, default=0.33, help="largest mean share of layer calls")
     add_data_arguments(parser)
 
@@ -136,7 +141,7 @@ def settings_from(given: Mapping[str, Any]) -> CalibrateSettings:
 
 def check_thresholds(given: Mapping[str, Any]) -> None:
     """Refuse what the search for thresholds cannot take; ``given``: name of an argument -> its value."""
-    require_numbers(given, actions_per_inference=1, jobs=1)
+    require_numbers(given, actions_per_inference=0, jobs=1)
     if not 0.0 < given["target_layers"] <= 1.0:
         raise DataError(f"--target-layers is a share, above 0 and at most 1, not {given['target_layers']}")
     calibration_seeds(given["seeds"])

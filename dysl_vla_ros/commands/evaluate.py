@@ -44,7 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--params", type=Path, help="parameter file, as for params_file:=; skipping, guidance and m of it are used"
     )
     parser.add_argument("--threshold", type=float, help="of the controllers (default: of --params, else 0.5)")
-    parser.add_argument("--actions-per-inference", type=int, help="actions of a chunk played (default: of --params, 1)")
+    parser.add_argument(
+        "--actions-per-inference",
+        type=int,
+        help="actions of a chunk played, 0: automatic (default: of --params, 1)",
+    )
     parser.add_argument("--max-ticks", type=int, default=200, help="control ticks of 50 ms before an episode is lost")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds from image to command")
     parser.add_argument(

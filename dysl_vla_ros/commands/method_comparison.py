@@ -20,7 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what only a comparison takes."""
     several = parser.add_argument_group("several methods side by side")
     add = several.add_argument
-    add("--methods", nargs="+", metavar="METHOD", help=f"of {', '.join(METHODS)}; dysl@4: at 4 actions an inference")
+    add(
+        "--methods",
+        nargs="+",
+        metavar="METHOD",
+        help=f"of {', '.join(METHODS)}; dysl@4: at 4 actions an inference, dysl@auto: at as many as each says",
+    )
     add(
         "--out",
         type=Path,

@@ -14,6 +14,7 @@ from dysl_vla_ros.comparison.run_folder import RunFolder
 from dysl_vla_ros.evaluation.closed_loop import full_depth_runs
 from dysl_vla_ros.runs.full_depth import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
+from dysl_vla_ros.settings import actions_judged
 from dysl_vla_ros.simulation.seeds import CALIBRATION_SEEDS
 from dysl_vla_ros.simulation.tasks import chosen_on
 
@@ -54,7 +55,7 @@ class Matching:
         scenes = CalibrationScenes(
             self._comparison,
             self._library,
-            m,
+            actions_judged(m),
             own.depth,
             runs=lambda: self._calibration_runs(tasks, m),
             runs_of_all=lambda: [run for each in self._comparison.tasks for run in self._calibration_runs(each, m)],
@@ -65,7 +66,7 @@ class Matching:
                 own = replace(own, values={**own.values, **method.set_up(scenes)})
         runs = self._runs.get((tasks, m))
         if runs and own.signals is None and (runtime := self._runtime()).policy.initial_state() is None:
-            own = replace(own, signals=signals_of_runs(runtime, runs, m))
+            own = replace(own, signals=signals_of_runs(runtime, runs, actions_judged(m)))
         return own
 
     def _depth(self, entries: Sequence[Entry], tasks: str, m: int) -> float | None:

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 from dysl_vla_ros import __version__
 from dysl_vla_ros.comparison.floor_records import RESULT
 from dysl_vla_ros.comparison.methods.method import Library, MethodOptions, require_usable
-from dysl_vla_ros.comparison.methods.registry import method_named, other_checkpoints, read_word
+from dysl_vla_ros.comparison.methods.registry import AUTO, method_named, other_checkpoints, read_word
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
 from dysl_vla_ros.files import sha256
 from dysl_vla_ros.records.machine import machine
 from dysl_vla_ros.runtime.folder import CALIBRATION, WEIGHTS
+from dysl_vla_ros.settings import AUTOMATIC, actions_judged
 from dysl_vla_ros.simulation.tasks import Task, set_of
 
 FORMAT_VERSION = 2
@@ -34,8 +35,13 @@ class Entry(NamedTuple):
 
     @property
     def label(self) -> str:
-        """``dysl``, or ``dysl@4`` for m = 4."""
-        return self.method if self.m == 1 else f"{self.method}@{self.m}"
+        """``dysl``, ``dysl@4`` for m = 4, or ``dysl@auto`` where m is automatic."""
+        return self.method if self.m == 1 else f"{self.method}@{AUTO if self.m == AUTOMATIC else self.m}"
+
+    @property
+    def full(self) -> "Entry":
+        """Full depth at the same m, that it is compared with; where m is automatic at m = 1, which full depth plays."""
+        return Entry("full", actions_judged(self.m))
 
 
 class Job(NamedTuple):
@@ -146,10 +152,9 @@ class Comparison:
         for task in self.evaluation.tasks:
             for number in range(self.evaluation.seeds):
                 seed, first = self.evaluation.first_seed + number, number % len(entries)
-                for m in dict.fromkeys(entry.m for entry in entries):
-                    full = Entry("full", m)
+                for full in dict.fromkeys(entry.full for entry in entries):
                     if full not in entries:
-                        yield Job(full, task, seed, clock_label(stage, m))
+                        yield Job(full, task, seed, clock_label(stage, full.m))
                 for entry in (*entries[first:], *entries[:first]):
                     yield Job(entry, task, seed)
 
@@ -160,7 +165,8 @@ def clock_label(stage: int, m: int) -> str:
 
 
 def entries_named(words: Sequence[str], m: int = 1) -> tuple[Entry, ...]:
-    """Read methods as they are written on a command line: ``dysl`` at ``m``, ``dysl@4`` at four actions an inference.
+    """Read methods as they are written on a command line: ``dysl`` at ``m``, ``dysl@4`` at four actions an inference,
+    ``dysl@auto`` at as many as each inference says.
 
     Raises:
         DataError: an unknown method, or no such number of actions.

@@ -14,6 +14,7 @@ from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
 from dysl_vla_ros.files import write_atomically
 from dysl_vla_ros.reports.charts import FAINT, STYLE
+from dysl_vla_ros.settings import actions_judged
 
 COLOURS = ("#1c2530", "#1f5fa8", "#8a4fb0", "#2a8f6d", "#d9730d", "#b0473d", "#7a6a1d", "#3d7f96", "#c2568f", "#8a94a0",
            "#5aa02c", "#6b4f3a")  # fmt: skip
@@ -45,7 +46,7 @@ def stack_milliseconds(rows: Sequence[Mapping[str, Any]]) -> list[float | None]:
     full = {
         (row["tasks"], row["actions_per_inference"]): row["stack_ms_mean"] for row in rows if row["method"] == "full"
     }
-    clocks = [full.get((row["tasks"], row["actions_per_inference"])) for row in rows]
+    clocks = [full.get((row["tasks"], actions_judged(row["actions_per_inference"]))) for row in rows]
     return [
         clock / row["stack_speedup"] if clock and row["stack_speedup"] else row["stack_ms_mean"]
         for row, clock in zip(rows, clocks, strict=True)
@@ -83,7 +84,7 @@ def _draw(table: Mapping[str, Any], field: str, label: str, target: Path) -> Non
         more = sorted({row["actions_per_inference"] for row in table["methods"]} - {1})
         if more:
             hollow = Line2D([], [], color="black", marker="o", markerfacecolor="white", linestyle="")
-            handles[f"hollow: m = {', '.join(map(str, more))}"] = hollow
+            handles[f"hollow: m = {', '.join(str(m) if m else 'automatic' for m in more)}"] = hollow
         figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4 * len(sets))
         figure.savefig(target)
 

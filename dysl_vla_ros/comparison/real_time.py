@@ -24,7 +24,7 @@ LOG = logging.getLogger(__name__)
 COSTS, CURVE = "costs.json", "real_time.json"
 FORMAT_VERSION = 1
 SHOWN = ("method", "tasks", "actions_per_inference", "episodes", "successes", "success_low", "success_high",
-         "difference", "difference_low", "difference_high", "layers_mean")  # fmt: skip
+         "difference", "difference_low", "difference_high", "inferences_mean", "layers_mean")  # fmt: skip
 
 
 @dataclass(frozen=True)

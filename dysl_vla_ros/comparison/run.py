@@ -164,9 +164,9 @@ def _read(comparison: Comparison, folder: RunFolder, library: Library, groups: G
             assert figures is not None, f"{job.label} of {job.task.name}, seed {job.seed} was not played"
             kept.setdefault(job.label, []).append(figures)
         for entry in entries:
-            full = Entry("full", entry.m)
+            full = entry.full
             episodes[entry] = kept[entry.label]
-            clocks[entry] = kept[full.label if full in entries else clock_label(stage, entry.m)]
+            clocks[entry] = kept[full.label if full in entries else clock_label(stage, full.m)]
             for tasks in comparison.tasks:
                 matched = groups.get(group_name(tasks, entry.m), Matched())
                 made = prepare(entry.method, entry.m, library, comparison.options, matched)

@@ -1,6 +1,7 @@
 """``table.json``: one row a method and set of tasks.
 
-A difference is to ``full`` on the same scenes at the same m, with Newcombe's paired interval (``intervals``). Layer
+A difference is to ``full`` on the same scenes at the same m (``Entry.full``), with Newcombe's paired interval
+(``intervals``). Inferences are those of an episode; layer calls and milliseconds are those of an inference. Layer
 calls and stack milliseconds count the verification's pass. The speed-up of the stack is the mean at full depth over the
 method's mean, both of this run and measured in turns. The oracle's milliseconds are null: what its look costs is not
 counted. What nobody knows is null.
@@ -23,9 +24,9 @@ from dysl_vla_ros.simulation.tasks import Task
 FORMAT_VERSION = 1
 FIELDS = (
     "method", "tasks", "actions_per_inference", "episodes", "successes", "success_low", "success_high", "difference",
-    "difference_low", "difference_high", "layers_total", "layers_mean", "layers_std_within", "verified_share",
-    "stack_ms_p50", "stack_ms_mean", "stack_ms_p99", "step_ms_p50", "step_ms_mean", "step_ms_p99", "stack_speedup",
-    "trainable_parameters", "training_steps", "training_seconds",
+    "difference_low", "difference_high", "inferences_mean", "layers_total", "layers_mean", "layers_std_within",
+    "verified_share", "stack_ms_p50", "stack_ms_mean", "stack_ms_p99", "step_ms_p50", "step_ms_mean", "step_ms_p99",
+    "stack_speedup", "trainable_parameters", "training_steps", "training_seconds",
 )  # fmt: skip
 
 
@@ -86,6 +87,7 @@ def _row(played: Played, entry: Entry, set_name: str, tasks: Sequence[Task]) -> 
         "success_low": rounded(low),
         "success_high": rounded(high),
         **_difference(played, entry, tasks),
+        "inferences_mean": mean([len(episode.layer_calls) for episode in episodes]),
         **layer_figures(episodes),
         **_milliseconds(played, entry, tasks),
         "trainable_parameters": trained.parameters,
@@ -97,7 +99,7 @@ def _row(played: Played, entry: Entry, set_name: str, tasks: Sequence[Task]) -> 
 
 
 def _difference(played: Played, entry: Entry, tasks: Sequence[Task]) -> dict[str, float | None]:
-    full = Entry("full", entry.m)
+    full = entry.full
     if full not in played.episodes or entry == full:
         return {"difference": None, "difference_low": None, "difference_high": None}
     one, other = (of_tasks(played.episodes[own], tasks) for own in (entry, full))

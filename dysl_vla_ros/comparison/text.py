@@ -9,7 +9,7 @@ from rich.table import Table
 from dysl_vla_ros.comparison.methods.registry import method_named
 from dysl_vla_ros.comparison.plan import Entry
 
-DEPTH = ("method", "success", "95%", "less full", "95%", "layers", "varies by", "verified")
+DEPTH = ("method", "success", "95%", "less full", "95%", "inferences", "layers", "varies by", "verified")
 COST = ("method", "stack ms", "p50", "p99", "speed-up", "step ms", "p50", "p99", "trained", "steps", "s")
 NARROWEST = 110  # characters, where the output is no terminal that says its own width
 
@@ -23,7 +23,7 @@ def print_comparison(table: Mapping[str, Any], console: Console | None = None) -
         rows = [row for row in table["methods"] if row["tasks"] == name]
         what = f"{name} tasks, condition {table['condition']}"
         for columns, cells, title in (
-            (DEPTH, _depth, f"{what}: success in %, mean layer calls (verification included)"),
+            (DEPTH, _depth, f"{what}: success in %, inferences an episode, layer calls (with verification)"),
             (COST, _cost, f"{what}: mean milliseconds of a step (verification included), what was trained"),
         ):
             shown = Table(title=title, title_justify="left")
@@ -94,6 +94,7 @@ def _depth(row: Mapping[str, Any]) -> tuple[str, ...]:
         _interval(row["success_low"], row["success_high"]),
         _points(row["difference"]),
         _interval(row["difference_low"], row["difference_high"]),
+        _number(row.get("inferences_mean"), 1),
         f"{_number(row['layers_mean'], 1)} / {row['layers_total']}",
         _number(row["layers_std_within"], 1),
         "" if row["verified_share"] is None else f"{row['verified_share']:.0%}",

@@ -41,7 +41,7 @@ def worth_of(played: Played) -> dict[str, Any]:
 
 
 def _method(played: Played, entry: Entry, sets: Mapping[str, Sequence[Task]]) -> dict[str, Any]:
-    full = Entry("full", entry.m)
+    full = entry.full
     timed = full in played.episodes and not method_named(entry.method).bound
     constants = [each for name in CHOICES if (each := Entry(name, entry.m)) in played.episodes and each != entry]
     own = _cells(played, entry, sets, _layers)

@@ -9,7 +9,7 @@ import math
 
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.interfaces import ActionSpec
-from dysl_vla_ros.settings import ControlSettings
+from dysl_vla_ros.settings import AUTOMATIC, ControlSettings
 
 ROUNDING = 1e-6  # relative; three times 0.05 s is three actions, not a little more
 
@@ -32,15 +32,15 @@ def ticks_per_action(rate: float, time_step: float) -> int:
 
 
 def require_actions(actions_per_inference: int, horizon: int) -> None:
-    """Refuse to play more actions of a chunk than it has.
+    """Refuse to play more actions of a chunk than it has, or fewer than none; 0 stands for automatic.
 
     Raises:
         SettingError: both numbers, and what is possible.
     """
-    if actions_per_inference > horizon:
+    if not AUTOMATIC <= actions_per_inference <= horizon:
         raise SettingError(
             f"control.actions_per_inference is {actions_per_inference}, but the policy's chunks have {horizon} "
-            f"action{'s' if horizon > 1 else ''}: it must be from 1 to {horizon}"
+            f"action{'s' if horizon > 1 else ''}: it must be from 1 to {horizon}, or 0 for automatic"
         )
 
 
@@ -80,7 +80,7 @@ def latency_fault(latency: float, action: ActionSpec) -> str:
         latency: s from picture to chunk; 0.0: unknown.
         action: the policy's.
     """
-    most = (action.horizon + 1) // 2  # actions; where requests fall on ticks, one more than half of an odd chunk
+    most = action.bridged
     if actions_during(latency, action.time_step) <= most:
         return ""
     rate = math.floor(most / latency * 100.0) / 100.0

@@ -23,7 +23,7 @@ from dysl_vla_ros.control.kinds import require_end_effector
 from dysl_vla_ros.control.limits import Limiter, Place
 from dysl_vla_ros.errors import NonFiniteActionError
 from dysl_vla_ros.interfaces import ActionChunk, ActionSpec, FloatArray
-from dysl_vla_ros.settings import ControlSettings, SafetySettings
+from dysl_vla_ros.settings import AUTOMATIC, ControlSettings, SafetySettings
 
 Vector = NDArray[np.float64]
 
@@ -69,6 +69,7 @@ class _Chunk:
     inference: int
     image_stamp: Any
     verified: bool
+    actions_to_play: int
 
 
 class ChunkPlayer(ABC, Generic[CommandOfKind]):
@@ -189,7 +190,7 @@ class ChunkPlayer(ABC, Generic[CommandOfKind]):
         if first >= len(actions):
             self.late_chunks += 1
             return math.nan
-        self._chunk = _Chunk(actions, observed_at, inference, image_stamp, chunk.verified)
+        self._chunk = _Chunk(actions, observed_at, inference, image_stamp, chunk.verified, chunk.actions_to_play)
         self._chunk_played = 0
         if self._last is None:
             return math.nan
@@ -262,14 +263,15 @@ class ChunkPlayer(ABC, Generic[CommandOfKind]):
     def due(self) -> bool:
         """Whether the next inference is due.
 
-        It is where m actions of the chunk were played, or it is exhausted or absent; earlier where no more are left
-        than begin within ``latency``: the answer then comes before they are used up.
+        It is where m actions of the chunk were played (m automatic: as many as it says), or it is exhausted or absent;
+        earlier where no more are left than begin within ``latency``: the answer then comes before they are used up.
         """
         if self._chunk is None:
             return True
         left = self._chunk.observed_at + len(self._chunk.actions) - self.actions_played
         needed = actions_during(self.latency, self._action.time_step)
-        return left <= needed or self._chunk_played >= self._control.actions_per_inference
+        wanted = self._control.actions_per_inference
+        return left <= needed or self._chunk_played >= (wanted if wanted != AUTOMATIC else self._chunk.actions_to_play)
 
     @property
     def _repeating(self) -> tuple[_Chunk, int] | None:

@@ -35,6 +35,7 @@ from dysl_vla_ros.jobs.settings import CalibrateSettings, Data, DataSettings, Di
 from dysl_vla_ros.recordings.full_depth import SHORTEST_RUN
 from dysl_vla_ros.recordings.learning_data import RecordedData
 from dysl_vla_ros.runs.training_data import TrainingData
+from dysl_vla_ros.settings import actions_judged
 from dysl_vla_ros.skipping.importance import check_count, static_count
 from dysl_vla_ros.skipping.partition import LayerPartition
 
@@ -115,7 +116,7 @@ def train(worker: JobWorker, seen: Recordings, folder: Path, settings: DistillSe
 
 def search_thresholds(worker: JobWorker, seen: Recordings, folder: Path, settings: CalibrateSettings) -> Thresholds:
     """Search on recorded episodes that are held out, and have controllers' offsets and ``calibration.json`` written."""
-    m, layers = settings.actions_per_inference, worker.description.layers_total
+    m, layers = actions_judged(settings.actions_per_inference), worker.description.layers_total
     require_actions(m, worker.description.action.horizon)
     lengths = _write_runs(worker, seen, m)
     passes = WorkerPasses(worker, str(folder.absolute()), m, lengths)

@@ -22,6 +22,7 @@ from dysl_vla_ros.runs.full_depth import FullDepthRun
 from dysl_vla_ros.runs.training_data import TrainingData
 from dysl_vla_ros.runtime.folder import save_dysl
 from dysl_vla_ros.runtime.step import Runtime
+from dysl_vla_ros.settings import actions_judged
 from dysl_vla_ros.skipping.importance import check_count, static_count
 
 HELD_OUT = 256  # frames that both floors are judged on
@@ -141,7 +142,7 @@ def search_thresholds(
     device_named(settings.device, "--device")
     runtime = Runtime.load(str(checkpoint), str(folder), settings.device, calibrated=False)
     assert runtime.dysl is not None
-    m, config = settings.actions_per_inference, runtime.dysl.config
+    m, config = actions_judged(settings.actions_per_inference), runtime.dysl.config
     seen = opened(data, settings.data, runtime)
     runs = _full_depth_runs(checkpoint, seen, runtime, settings)
     found = search(runtime, runs, m, settings.target_layers * runtime.dysl.partition.num_layers)
@@ -177,9 +178,9 @@ def _full_depth_runs(
 
     if isinstance(seen, RecordedData):
         every_layer = Runtime(runtime.policy, None)  # whether or not there are thresholds yet
-        return seen.held_out_runs(every_layer, settings.actions_per_inference)
+        return seen.held_out_runs(every_layer, actions_judged(settings.actions_per_inference))
     from dysl_vla_ros.evaluation.calibration_runs import SimulatedRuns, simulated_runs
 
     refuse_recording_options(settings.data)
     played = SimulatedRuns(settings.data.tasks, settings.seeds, settings.jobs, settings.device)
-    return simulated_runs(Path(checkpoint), settings.actions_per_inference, played)
+    return simulated_runs(Path(checkpoint), actions_judged(settings.actions_per_inference), played)

@@ -32,7 +32,7 @@ class CalibrateSettings:
     static_layers: int | None = None  # their number instead, first and last among them
     static: str = "auto"  # how they are chosen: "spread", "informative", or by a short training of both
     observations: int = 2000  # frames that the choice is made on
-    actions_per_inference: int = 1  # actions played of each chunk (m)
+    actions_per_inference: int = 1  # actions played of each chunk (m); 0, automatic, counts as 1
     target_layers: float = 0.33  # largest mean share of layer calls
     seeds: int = 2  # simulator: full-depth runs a task
     jobs: int = os.cpu_count() or 1  # simulator: processes that play them

@@ -23,7 +23,7 @@ from dysl_vla_ros.records.deviation import measures
 from dysl_vla_ros.runs.full_depth import split_runs, thin_out
 from dysl_vla_ros.runtime.cost_model import CostModel, measure_cost
 from dysl_vla_ros.runtime.step import Runtime
-from dysl_vla_ros.settings import RuntimeSettings
+from dysl_vla_ros.settings import RuntimeSettings, actions_judged
 
 LOG = logging.getLogger(__name__)
 LONGEST = 10_000  # inferences read from the bags at most: their pictures are in memory for a moment
@@ -78,6 +78,7 @@ def tune(
         require_playable(given.control, runtime.policy.action)
         start = given.runtime
     before = _resolved(start, runtime.dysl.calibrated)
+    before = replace(before, actions_per_inference=actions_judged(before.actions_per_inference))
     require_new(folder, force)
     require_writable(folder)
 

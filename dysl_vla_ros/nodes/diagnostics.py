@@ -98,6 +98,8 @@ def _inference(node_name: str, settings: Settings, session: "Session") -> Diagno
         values |= {"share of layers skipped": shares[0], "share verified": shares[1], "share cut by budget": shares[2]}
     if (seams := statistics.seams(window)) is not None:
         values |= {"seam p95": seams[0], "seam largest": seams[1]}
+    if (played := statistics.actions_to_play(window)) is not None:
+        values["actions to play of a chunk"] = played
     missed = statistics.missed_share(window)
     action, latency = session.description.action, statistics.long_latency()
     values |= {
@@ -124,7 +126,8 @@ def _inference(node_name: str, settings: Settings, session: "Session") -> Diagno
     if statistics.often_missed.exceeded(missed):
         message = (
             f"running; {missed:.0%} of the replies came after the tick that waited for them: the model is slower than "
-            "the control tick. Raise control.actions_per_inference, let more layers be skipped, or give it more threads"
+            "the control tick. Let more actions of a chunk be played (control.actions_per_inference) or more layers be "
+            "skipped, or give it more threads"
         )
         return _status(node_name, "inference", WARN, message, values)
     return _status(node_name, "inference", OK, "running" if statistics.inferences else "no inference yet", values)

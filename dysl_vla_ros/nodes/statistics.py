@@ -31,6 +31,7 @@ class Statistics:
         self._seams: deque[float] = deque(maxlen=LONGEST_WINDOW)  # one an inference, NaN: none
         # layer calls, layers, verified, cut by the budget
         self._skipping: deque[tuple[int, int, bool, bool]] = deque(maxlen=LONGEST_WINDOW)
+        self._to_play: deque[int] = deque(maxlen=LONGEST_WINDOW)  # actions of each chunk before the next inference
         self._missed: deque[bool] = deque(maxlen=LONGEST_WINDOW)
         self._late: deque[bool] = deque(maxlen=TICKS)
         self.often_missed = Threshold(rise=0.5, fall=0.25)
@@ -74,6 +75,7 @@ class Statistics:
             self._latencies.append(record.total_ms)
         self._seams.append(record.seam)
         self._skipping.append((trace.layer_calls, trace.layers_total, trace.verified, trace.budget_cut))
+        self._to_play.append(record.result.chunk.actions_to_play)
 
     def failed(self, text: str) -> None:
         """Count a failed inference or a fault in a callback."""
@@ -179,6 +181,11 @@ class Statistics:
         latest = [self._seams[-1 - back] for back in range(self._count(window))]
         met = [seam for seam in latest if not math.isnan(seam)]
         return (float(np.percentile(met, 95)), max(met)) if met else None
+
+    def actions_to_play(self, window: int) -> float | None:
+        """Return how many actions of the last ``window`` chunks were to be played, on average; None: none came."""
+        count = self._count(window)
+        return sum(self._to_play[-1 - back] for back in range(count)) / count if count else None
 
     def skipping(self, window: int) -> tuple[float, float, float] | None:
         """Return the shares of layers skipped, of verified and of cut inferences over the last ``window`` of them."""

@@ -40,6 +40,7 @@ from dysl_vla_ros.replay.rerun_log import RerunLog
 from dysl_vla_ros.replay.results import Criterion, judge, phase_of, summarise, timing_figures, write_replay
 from dysl_vla_ros.replay.run import FULL, SKIPPING, Replay, Side, Watcher, replay_moments
 from dysl_vla_ros.runtime.folder import WEIGHTS
+from dysl_vla_ros.settings import AUTOMATIC
 
 JSON, PAGE = "replay.json", "replay.html"
 
@@ -278,7 +279,7 @@ def _notes(source: Source, reader: BagReader, parameters: ReplayParameters, done
         (float(np.median(played[played > 0])) if (played > 0).any() else 0.0),
         parameters.control.actions_per_inference,
     )
-    if usual and usual != m:
+    if m != AUTOMATIC and usual and usual != m:
         notes.append(
             f"Between two inferences {usual:g} actions are played here, control.actions_per_inference is {m}: "
             f"set it, or --every, to what the robot will do."

@@ -30,7 +30,7 @@ from dysl_vla_ros.runtime.folder import DyslFolder, dysl_beside, load_dysl
 from dysl_vla_ros.runtime.latency import Stopwatch
 from dysl_vla_ros.runtime.loading import torch_policy
 from dysl_vla_ros.runtime.noise import FRESH, NoiseSettings, noise_seed
-from dysl_vla_ros.settings import RuntimeSettings
+from dysl_vla_ros.settings import AUTOMATIC, RuntimeSettings, actions_judged
 from dysl_vla_ros.skipping.depth_rules import DyslRule, FullDepth, StaticOnly
 from dysl_vla_ros.skipping.guidance import PriorPostGuidance, measuring_only
 from dysl_vla_ros.skipping.partition import LayerPartition
@@ -226,9 +226,10 @@ class Runtime:
             cut = self._learn_costs(budgeted, head)
 
             executed, calls = result.executed, result.layer_calls
-            candidate = actions[first_index : first_index + settings.actions_per_inference]
+            candidate = actions[first_index : first_index + actions_judged(settings.actions_per_inference)]
             change = guidance.candidate_change(candidate)
             verify_reason = guidance.needs_verification(candidate) if result.resume_point else ""
+            doubted = bool(verify_reason or full_depth_reason)
             if verify_reason and result.resume_point and not self._fits(result.resume_point, deadline):
                 verify_reason, cut = "", True
             verify, correction = 0.0, math.nan
@@ -242,6 +243,7 @@ class Runtime:
                 final = actions[first_index : first_index + len(candidate)]
                 correction = self.policy.action.distance(candidate, final)
                 guidance.verified(correction)
+            play = self._actions_to_play(actions[first_index:], settings, doubted)
             self._state = state
             self._inference += 1
 
@@ -260,9 +262,16 @@ class Runtime:
             budget_cut=cut,
             correction=correction,
         )
-        chunk = ActionChunk(actions, self.policy.action.time_step, verified=bool(verify_reason))
+        time_step = self.policy.action.time_step
+        chunk = ActionChunk(actions, time_step, verified=bool(verify_reason), actions_to_play=play)
         timings = Timings(vision=vision, stack=stack, head=head, verify=verify, total=watch.total())
         return StepResult(chunk, trace, timings)
+
+    def _actions_to_play(self, coming: FloatArray, settings: RuntimeSettings, doubted: bool) -> int:
+        """Return how many of the actions (n, A) that come are to be played before the next inference."""
+        if settings.actions_per_inference != AUTOMATIC:
+            return settings.actions_per_inference
+        return 1 if doubted else self._guidance.actions_to_play(coming, self.policy.action.bridged)
 
     def _run(self, hidden: "Tensor", context: StackContext, rule: DepthRule) -> StackResult:
         result = self._stack.run(hidden, context, rule)

@@ -4,8 +4,9 @@ Continuity is minus the mean difference between neighbouring actions: ``C_t = -(
 jerky changes make it fall, smooth motion lets it rise towards 0. Where the paper is silent the definitions are ours:
 
 - Time counts inferences. C, dC and the allow points are computed once for each :meth:`PriorPostGuidance.observe`.
-- ``d_j`` is taken over the policy's normalised actions, ``n = min(k * m, differences there are)``; of absolute targets
-  over their differences (:meth:`ActionSpec.motions`), so that a value means the same for every kind of action.
+- ``d_j`` is taken over the policy's normalised actions, ``n = min(k * m, differences there are)``, where m is automatic
+  as for m = 1; of absolute targets over their differences (:meth:`ActionSpec.motions`), so that a value means the same
+  for every kind of action.
 - C is NaN until there is one difference; ``dC_t = C_t - C_{t-1}`` is 0 until two values of C exist. Both values are
   taken under the settings in effect, so that a changed window or weight is not mistaken for a change of the motion.
 - Sign: dC < 0, continuity falls, moves a block's allow point later, so that more layers run.
@@ -22,7 +23,7 @@ import numpy as np
 
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.interfaces import ActionSpec, FloatArray
-from dysl_vla_ros.settings import GuidanceSettings
+from dysl_vla_ros.settings import GuidanceSettings, actions_judged
 
 HISTORY = 6400  # differences kept: the longest window (guidance.window, 100) times the largest m (64)
 ROUNDING = 1e-5  # of a layer: what float32 actions leave uncertain must not be rounded up to a whole layer
@@ -64,7 +65,7 @@ class PriorPostGuidance:
 
         Args:
             settings: with every "as calibrated" value already put in (:meth:`GuidanceSettings.resolved`).
-            actions_per_inference: m, the actions played between two inferences.
+            actions_per_inference: m, the actions played between two inferences; 0, automatic, counts as 1.
 
         Raises:
             SettingError: a value that the prior or the verification needs is still open; nothing is changed.
@@ -81,7 +82,7 @@ class PriorPostGuidance:
         if faults:
             raise SettingError(f"no calibration has a value for these: {'; '.join(faults)}")
         self._settings = settings.resolved({})  # the warm-up, if it is still open
-        self._actions_per_inference = actions_per_inference
+        self._actions_per_inference = actions_judged(actions_per_inference)
 
     def reset(self) -> None:
         """Begin an episode: no history, dC 0, allow points at the first dynamic layers, full depth for the warm-up."""
@@ -176,6 +177,24 @@ class PriorPostGuidance:
         if 0.0 < settings.verify_while < self._correction:
             return "still apart"
         return "in turn" if 0 < settings.verify_every < self._unverified else ""
+
+    def actions_to_play(self, chunk: FloatArray, most: int) -> int:
+        """Return how many actions of a chunk are to be played before the next inference, 1 to ``most``.
+
+        The most, such that continuity would at none of them have fallen by more than eta1. 1 while continuity is not
+        known, during the warm-up, and where eta1 is neither set nor calibrated. Changes nothing.
+
+        Args:
+            chunk: (n, A) in physical units, from the first action on that will be played.
+            most: that may be played.
+        """
+        threshold = self._settings.verify_threshold
+        if threshold <= 0.0 or self.warming_up or math.isnan(self._continuity):
+            return 1
+        for count in range(1, min(most, len(chunk)) + 1):
+            if self.candidate_change(chunk[:count]) < -threshold:
+                return max(count - 1, 1)
+        return max(min(most, len(chunk)), 1)
 
     def verified(self, correction: float) -> None:
         """Take in that this inference's action was computed again at full depth.

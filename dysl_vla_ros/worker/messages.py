@@ -37,7 +37,7 @@ from dysl_vla_ros.policy_options import AS_THE_FILES_SAY, PolicyOptions
 from dysl_vla_ros.settings import RuntimeSettings
 from dysl_vla_ros.typed_values import DTYPES, WrongValueError, build
 
-PROTOCOL = 10  # raised by every change of a message
+PROTOCOL = 11  # raised by every change of a message
 MESSAGE_LIMIT = 1 << 20  # bytes; the largest real one, a description, has a few thousand
 LENGTH = struct.Struct("<I")
 SLOT = 4096 * 3072 * 3  # bytes, a 12-megapixel picture; sparse, so that a small one costs what it needs

@@ -17,6 +17,7 @@ from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.runs.full_depth import FullDepthRun
 from dysl_vla_ros.runtime.folder import CALIBRATION
 from dysl_vla_ros.runtime.step import Runtime
+from dysl_vla_ros.settings import actions_judged
 from dysl_vla_ros.skipping.depth_rules import Oracle, StaticOnly
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
@@ -71,7 +72,8 @@ def _threshold(scenes: CalibrationScenes) -> float:
 
 def _prepare(given: MethodInputs) -> Prepared:
     runtime, dysl = given.loaded()
-    threshold, layers, m = given.values[THRESHOLD], runtime.policy.layers, given.settings.actions_per_inference
+    threshold, layers = given.values[THRESHOLD], runtime.policy.layers
+    m = actions_judged(given.settings.actions_per_inference)
 
     def apart(floor: StackResult, full: StackResult, context: StackContext) -> float:
         one, other = (runtime.decoded(result, context) for result in (floor, full))

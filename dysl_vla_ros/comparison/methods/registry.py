@@ -5,11 +5,13 @@ import importlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from dysl_vla_ros.errors import DataError
+from dysl_vla_ros.settings import AUTOMATIC
 
 if TYPE_CHECKING:
     from dysl_vla_ros.comparison.methods.method import Method
 
 MOST_ACTIONS = 64
+AUTO = "auto"  # in place of a number of actions: control.actions_per_inference is 0
 
 
 class Registered(NamedTuple):
@@ -74,15 +76,18 @@ def require_method(name: str) -> str:
 
 
 def read_word(word: str) -> tuple[str, int | None]:
-    """Read ``dysl`` or ``dysl@4``: a method, and how many actions an inference; None: as without ``@``.
+    """Read ``dysl``, ``dysl@4`` or ``dysl@auto``: a method, and how many actions an inference; None: as without ``@``.
 
     Raises:
         DataError: an unknown method, or no such number of actions.
     """
     name, at, number = word.partition("@")
     require_method(name)
+    if at and number == AUTO:
+        return name, AUTOMATIC
     if at and not (number.isdigit() and 1 <= int(number) <= MOST_ACTIONS):
         raise DataError(
-            f"'{word}': behind the @ stands the number of actions an inference, 1 to {MOST_ACTIONS}, as in dysl@4"
+            f"'{word}': behind the @ stands the number of actions an inference, 1 to {MOST_ACTIONS}, or {AUTO}, as in "
+            "dysl@4"
         )
     return name, int(number) if at else None
