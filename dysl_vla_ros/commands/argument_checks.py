@@ -12,6 +12,7 @@ from typing import Any
 
 from dysl_vla_ros.errors import BagError, DataError, SettingError
 from dysl_vla_ros.interfaces import END_EFFECTOR_DELTA, KINDS
+from dysl_vla_ros.job_worker.apart import require_params
 from dysl_vla_ros.jobs.learning_data import DataSettings, kind_of
 from dysl_vla_ros.params_file import read_params_file
 from dysl_vla_ros.policies.checkpoint import read_config
@@ -72,11 +73,7 @@ def require_computable(checkpoint: Path, given: Mapping[str, Any]) -> bool:
         read_lerobot(checkpoint)
     else:
         require_policy(checkpoint)
-    if not given["params"]:
-        raise DataError(
-            f"{checkpoint} is another project's checkpoint, whose files do not say what its values mean: name the "
-            "node's parameter file with --params (`dysl_vla inspect` prints the block to fill in)"
-        )
+    require_params(checkpoint, given["params"])
     require_numbers(given, **({"together": 1} if "together" in given else {}))
     return True
 

@@ -132,8 +132,8 @@ def _require_datasets_alone(paths: Sequence[Path], datasets: Sequence[Path], set
         raise DataError(f"{datasets[0]} is a LeRobotDataset, {others[0]} is none; give datasets alone, or bags alone")
     if settings.tasks:
         raise DataError("--tasks names simulated tasks and does nothing for a LeRobotDataset; leave it out")
-    if options := dataclasses.replace(settings.recordings, remapped={}).as_options():
-        raise DataError(f"{options} says how bags are read, and there is no bag; leave it out")
+    others_than_topics = dataclasses.replace(settings.recordings, remapped={})
+    refuse_recording_options(dataclasses.replace(settings, recordings=others_than_topics))
     for path in datasets:
         read_info(path)
 

@@ -4,8 +4,7 @@ import contextlib
 from pathlib import Path
 from typing import Protocol
 
-from dysl_vla_ros.errors import DataError
-from dysl_vla_ros.job_worker.apart import Apart
+from dysl_vla_ros.job_worker.apart import Apart, require_params
 from dysl_vla_ros.job_worker.opening import opened_worker
 from dysl_vla_ros.job_worker.sides import WorkerPolicy
 from dysl_vla_ros.policies.layouts import OURS, layout_of
@@ -75,10 +74,6 @@ class PolicySource:
             return OwnPolicy(
                 Runtime.load(checkpoint, adapters, threads=self._threads, options=self._options), checkpoint
             )
-        if self._apart.params is None:
-            raise DataError(
-                f"{checkpoint} is another project's checkpoint, whose files do not say what its values mean: name the "
-                "node's parameter file with --params (`dysl_vla inspect` prints the block to fill in)"
-            )
+        require_params(checkpoint, self._apart.params)
         opening = opened_worker(checkpoint, self._folder, self._apart, threads=self._threads)
         return WorkerPolicy(self._parts.enter_context(opening), adapters)
