@@ -38,7 +38,7 @@ class InstructionError(ObservationError):
 
 
 class NonFiniteActionError(DyslVlaError):
-    """The model returned NaN or infinity; the action is refused."""
+    """The model returned NaN or infinity, or no rotation where one is meant; the action is refused."""
 
 
 class WorkerError(DyslVlaError):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dysl_vla_ros.errors import ObservationError
+from dysl_vla_ros.poses import COLUMNS, POSITION, is_unused, poses, turn
 
 FloatArray = NDArray[np.float32]
 
@@ -26,8 +27,10 @@ GRIPPER_OPENING = "gripper.opening"  # a value of proprioception, see Propriocep
 class ProprioceptionSpec:
     """The proprioception that a policy declares: names, units, frame, in the order it wants them.
 
-    ``ee.x``, ``ee.y``, ``ee.z`` (and ``ee.qx`` .. ``ee.qw``) come from ``ee_pose``, ``gripper.opening`` (0 closed,
-    1 open; in ``percent`` 0 to 100) from ``gripper_state``; any other name is a joint of ``joint_states``.
+    ``ee.x``, ``ee.y``, ``ee.z`` and the orientation (``ee.qx`` .. ``ee.qw``, or by other names of
+    :mod:`dysl_vla_ros.poses`) come from ``ee_pose``, ``gripper.opening`` (0 closed, 1 open; see
+    :mod:`dysl_vla_ros.joint_units`) from ``gripper_state``; ``unused`` and ``unused.1`` are 0, as in training; any
+    other name is a joint of ``joint_states``.
     """
 
     names: tuple[str, ...]
@@ -37,8 +40,9 @@ class ProprioceptionSpec:
     high: tuple[float, ...] = ()  # (P,) the same at the upper end
 
 
-END_EFFECTOR_DELTA, JOINT_POSITION, JOINT_VELOCITY = "end_effector_delta", "joint_position", "joint_velocity"
-KINDS = (END_EFFECTOR_DELTA, JOINT_POSITION, JOINT_VELOCITY)
+END_EFFECTOR_DELTA, END_EFFECTOR_POSE = "end_effector_delta", "end_effector_pose"
+JOINT_POSITION, JOINT_VELOCITY = "joint_position", "joint_velocity"
+KINDS = (END_EFFECTOR_DELTA, JOINT_POSITION, JOINT_VELOCITY, END_EFFECTOR_POSE)
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,10 @@ class ActionSpec:
 
     An ``end_effector_delta`` is ``x, y, z`` (metres over ``time_step``), where ``has_rotation`` then a rotation vector
     (radians over ``time_step``), last the gripper's opening (0 closed, 1 open; a target, no difference): its names and
-    units follow from that. A ``joint_position`` is a target for each joint of ``names``, a ``joint_velocity`` a speed
-    (each unit a second), in ``units``; the gripper's value stands apart, a target in any kind.
+    units follow from that. An ``end_effector_pose`` is a target in ``frame``, its values named as in
+    :mod:`dysl_vla_ros.poses`, in any order, with others that are ``unused``. A ``joint_position`` is a target for each
+    joint of ``names``, a ``joint_velocity`` a speed (each unit a second), in ``units``; the gripper's value stands
+    apart, a target in any kind.
     ``normalised = (action - center) / scale`` with the statistics of the policy's own training data.
     """
 
@@ -57,7 +63,7 @@ class ActionSpec:
     has_rotation: bool
     center: tuple[float, ...]  # (A,)
     scale: tuple[float, ...]  # (A,), all > 0
-    frame: str = "base"  # of an end effector's motion
+    frame: str = "base"  # of an end effector's motion or pose
     kind: str = END_EFFECTOR_DELTA
     names: tuple[str, ...] = ()  # (A,)
     units: tuple[str, ...] = ()  # (A,) see dysl_vla_ros.joint_units
@@ -81,7 +87,12 @@ class ActionSpec:
     @property
     def moves_joints(self) -> bool:
         """Whether the actions are of joints, not of an end effector."""
-        return self.kind != END_EFFECTOR_DELTA
+        return self.kind not in (END_EFFECTOR_DELTA, END_EFFECTOR_POSE)
+
+    @property
+    def absolute(self) -> bool:
+        """Whether the actions are places to go to, not motions."""
+        return self.kind in (JOINT_POSITION, END_EFFECTOR_POSE)
 
     @property
     def gripper_index(self) -> int | None:
@@ -90,8 +101,16 @@ class ActionSpec:
 
     @property
     def joint_indices(self) -> tuple[int, ...]:
-        """Places of the values that are no gripper's."""
+        """Places of the values that are no gripper's; of a pose in the order of :mod:`dysl_vla_ros.poses`."""
+        if self.kind == END_EFFECTOR_POSE:
+            return tuple(self.names.index(name) for name in (*POSITION, *COLUMNS))
         return tuple(index for index, name in enumerate(self.names) if name != self.gripper)
+
+    @property
+    def used_indices(self) -> tuple[int, ...]:
+        """Places of the values that command something: all but the ``unused`` ones of a pose."""
+        whole = self.kind != END_EFFECTOR_POSE
+        return tuple(index for index, name in enumerate(self.names) if whole or not is_unused(name))
 
     @property
     def joints(self) -> tuple[str, ...]:
@@ -100,7 +119,9 @@ class ActionSpec:
 
     @property
     def motion_parts(self) -> tuple[list[int], list[int], list[int]]:
-        """Places of the values that are translation (or joints), rotation, and gripper."""
+        """Places of what :meth:`motions` gives that are translation (or joints), rotation, and gripper."""
+        if self.kind == END_EFFECTOR_POSE:
+            return [0, 1, 2], [3, 4, 5], [6] if self.gripper else []
         moving, gripper = list(self.joint_indices), [] if self.gripper_index is None else [self.gripper_index]
         return (moving, [], gripper) if self.moves_joints else (moving[:3], moving[3:], gripper)
 
@@ -112,21 +133,28 @@ class ActionSpec:
     @property
     def targets_a_motion(self) -> int:
         """Number of actions in a row that one motion is made of: see :meth:`motions`."""
-        return 2 if self.kind == JOINT_POSITION else 1
+        return 2 if self.absolute else 1
 
     def motions(self, normalised: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what normalised actions (n, A) move, so that all kinds can be compared by their motion.
 
         An end-effector delta and a joint velocity are motions as they are. Absolute targets move by their differences,
-        ``(p_j - p_(j-1)) / time_step``, a second's worth: (n - 1, A), of each the second target's. The gripper's value
-        is a target in every kind and stays one.
+        ``(p_j - p_(j-1)) / time_step``, a second's worth: (n - 1, A), of each the second target's. Of poses this is the
+        translation, and beside it the rotation vector from one orientation to the next, in rad, a second's worth too:
+        (n - 1, 6), with a gripper (n - 1, 7). The gripper's value is a target in every kind and stays one.
         """
-        if self.kind != JOINT_POSITION:
+        if not self.absolute:
             return normalised
-        moved = normalised[1:].copy()
+        if self.kind == END_EFFECTOR_POSE:
+            places = list(self.joint_indices[: len(POSITION)])
+            _, facing = poses(normalised * np.array(self.scale) + np.array(self.center), self.names)
+            moved = [np.diff(normalised[:, places], axis=0), turn(facing[:-1], facing[1:])]
+            held = [] if self.gripper_index is None else [normalised[1:, [self.gripper_index]]]
+            return np.concatenate([part / self.time_step for part in moved] + held, axis=1)
+        moved_joints = normalised[1:].copy()
         joints = list(self.joint_indices)
-        moved[:, joints] = np.diff(normalised[:, joints], axis=0) / self.time_step
-        return moved
+        moved_joints[:, joints] = np.diff(normalised[:, joints], axis=0) / self.time_step
+        return moved_joints
 
     def normalise(self, actions: FloatArray) -> FloatArray:
         """Map actions (n, A) in physical units to the policy's normalised units."""
@@ -138,7 +166,8 @@ class ActionSpec:
 
     def distance(self, one: FloatArray, other: FloatArray) -> float:
         """Return the mean absolute difference of actions (n, A) in physical units, once normalised; n at least 1."""
-        return float(np.mean(np.abs(self.normalise(one) - self.normalise(other))))
+        apart = np.abs(self.normalise(one) - self.normalise(other))
+        return float(np.mean(apart[..., list(self.used_indices)]))
 
 
 @dataclass(frozen=True)

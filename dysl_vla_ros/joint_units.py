@@ -2,7 +2,7 @@
 
 ``percent`` goes from 0 to 100 and ``range_100`` from -100 to 100 over a joint's range as it was calibrated: what their
 ends are in radians or metres stands in no checkpoint and is said beside the unit (``low``, ``high``). A gripper's value
-is no joint's: its opening goes from 0 (closed) to 1 (open).
+is no joint's: its opening goes from 0 (closed) to 1 (open); in ``closing`` from 0 (open) to 1 (closed).
 """
 
 import math
@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-RADIANS, METRES, DEGREES, PERCENT, RANGE_100, OPENING = "rad", "m", "deg", "percent", "range_100", "1"
+RADIANS, METRES, DEGREES, PERCENT, RANGE_100 = "rad", "m", "deg", "percent", "range_100"
+OPENING, CLOSEDNESS = "1", "closing"
 JOINT_UNITS = (RADIANS, METRES, DEGREES, PERCENT, RANGE_100)
 SPEED_UNITS = (RADIANS, METRES, DEGREES)  # of a velocity, each a second: a share of a range is no speed
-GRIPPER_UNITS = (OPENING, PERCENT)
+GRIPPER_UNITS = (OPENING, PERCENT, CLOSEDNESS)
+# opening = factor * value + offset
+GRIPPER_SCALES = {OPENING: (1.0, 0.0), PERCENT: (0.01, 0.0), CLOSEDNESS: (-1.0, 1.0)}
 ENDS = {PERCENT: (0.0, 100.0), RANGE_100: (-100.0, 100.0)}  # unit -> its values at both ends of the range
 
 Vector = NDArray[np.float64]
@@ -39,7 +42,7 @@ class UnitScale:
         self.offset = np.zeros(len(units))
         for index, unit in enumerate(units):
             if index == gripper:
-                self.factor[index] = 0.01 if unit == PERCENT else 1.0
+                self.factor[index], self.offset[index] = GRIPPER_SCALES.get(unit, (1.0, 0.0))
             elif unit == DEGREES:
                 self.factor[index] = math.pi / 180.0
             elif unit in ENDS:

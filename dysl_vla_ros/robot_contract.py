@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dysl_vla_ros.errors import SettingError
-from dysl_vla_ros.interfaces import GRIPPER_OPENING, PolicyDescription
+from dysl_vla_ros.interfaces import END_EFFECTOR_DELTA, END_EFFECTOR_POSE, GRIPPER_OPENING, KINDS, PolicyDescription
 from dysl_vla_ros.joint_units import ENDS
 
 TRAJECTORY, ARRAY = "joint_trajectory", "float64_multi_array"
@@ -44,6 +44,7 @@ class RobotContract:
     action_kind: str = ""
     action_names: tuple[str, ...] = ()
     action_units: tuple[str, ...] = ()
+    action_frame: str = ""  # of absolute poses
     action_gripper: str = ""  # the one of action_names that is the gripper's opening
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()
@@ -58,16 +59,20 @@ ENTRIES: dict[str, tuple[str, str, Any, str]] = {
     "robot.state.names": (TEXTS, "state_names", [], "the policy's proprioception in its order, as it is named there"),
     "robot.state.units": (
         TEXTS, "state_units", [],
-        "a unit for each: rad, m, deg, percent, range_100; 1 or percent of a gripper's opening"
+        "a unit for each: rad, m, deg, percent, range_100; 1 of orientations; 1, percent or closing of a gripper"
     ),
     "robot.state.low": (
         NUMBERS, "state_low", [], "rad or m at the lower end of percent and range_100, a value for each name; empty: "
         "those that robot.action.low has of the same names"
     ),
     "robot.state.high": (NUMBERS, "state_high", [], "the same at the upper end"),
-    "robot.action.kind": (TEXT, "action_kind", "", "end_effector_delta, joint_position or joint_velocity"),
+    "robot.action.kind": (TEXT, "action_kind", "", f"one of {', '.join(KINDS)}"),
     "robot.action.names": (TEXTS, "action_names", [], "a name for each value of an action, in the policy's order"),
-    "robot.action.units": (TEXTS, "action_units", [], "a unit for each: rad, m, deg, percent, range_100"),
+    "robot.action.units": (
+        TEXTS, "action_units", [],
+        "a unit for each: rad, m, deg, percent, range_100; 1 of a pose's columns; 1, percent or closing of a gripper"
+    ),
+    "robot.action.frame": (TEXT, "action_frame", "", "frame that absolute poses, and ee_pose, are in"),
     "robot.action.gripper": (TEXT, "action_gripper", "", "the one of these names that is the gripper's opening"),
     "robot.action.low": (
         NUMBERS, "action_low", [], "rad or m at the lower end of percent and range_100, a value for each name"
@@ -83,7 +88,7 @@ ENTRIES: dict[str, tuple[str, str, Any, str]] = {
     ),
     "safety.max_first_step": (
         NUMBER, "max_first_step", FIRST_STEP,
-        "rad or m that the first target after activation may lie from the measured position"
+        "rad and m that the first target after activation may lie from the measured position"
     ),
 }  # fmt: skip
 
@@ -162,13 +167,17 @@ def draft(description: PolicyDescription, contract: RobotContract | None = None)
         f"        units: {_listed(spec.units)}",
         *_range(spec.names, spec.units, spec.low, spec.high, spec.gripper),
     ]
-    lines += [f"        gripper: {spec.gripper}"] if spec.gripper and spec.moves_joints else []
+    lines += [f"        gripper: {spec.gripper}"] if spec.gripper and spec.kind != END_EFFECTOR_DELTA else []
+    if spec.kind == END_EFFECTOR_POSE:
+        lines += [f"        frame: {spec.frame or '...'}"]
     lines += [f"        time_step: {_number(spec.time_step) if spec.time_step else '...'}"]
     if spec.moves_joints:
-        lines += [f"        message: {said.message}", "    safety:"]
+        lines += [f"        message: {said.message}"]
+    if spec.kind != END_EFFECTOR_DELTA:
         first = limits.max_first_step if contract else FIRST_STEP
-        lines += [f"      max_first_step: {_number(first)} # rad or m", "      joint: # in this order, without the"]
-        lines[-1] += f" gripper: {', '.join(spec.joints)}; rad and m"
+        lines += ["    safety:", f"      max_first_step: {_number(first)} # rad or m"]
+    if spec.moves_joints:
+        lines += [f"      joint: # in this order, without the gripper: {', '.join(spec.joints)}; rad and m"]
         for name in ("min_position", "max_position", "max_velocity", "max_acceleration"):
             values = getattr(limits, name)
             given = (

@@ -25,8 +25,8 @@ time of `/clock` whatever the file says.
 ROBOT = """\
 ## robot and safety.joint
 
-What the user says of the arm; the node reads it when it is configured ([joint-arms.md](joint-arms.md)). An empty list
-or text, and 0.0, say nothing.
+What the user says of the arm; the node reads it when it is configured ([joint-arms.md](joint-arms.md),
+[pose-arms.md](pose-arms.md)). An empty list or text, and 0.0, say nothing.
 """
 
 

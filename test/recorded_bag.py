@@ -154,6 +154,34 @@ class BagWriter:
         }  # fmt: skip
         return self.make("dysl_vla_ros/msg/JointAction", **values | changes)
 
+    def pose_chunk(self, stamp: int, spec: ActionSpec, chunk: np.ndarray, **changes: Any) -> Any:
+        """Make what answers the frame of a stamp: absolute poses (H, A) as the policy gave them."""
+        values = {
+            "version": 1, "header": self.header(stamp, spec.frame), "image_stamp": self.stamp(stamp), "episode": 1,
+            "inference": 1, "time_step": spec.time_step, "horizon": len(chunk), "names": list(spec.names),
+            "units": list(spec.units), "actions": chunk.astype(np.float32).ravel(), "first_index": 0,
+            "verified": False,
+        }  # fmt: skip
+        return self.make("dysl_vla_ros/msg/PoseActionChunk", **values | changes)
+
+    def pose_action(
+        self, stamp: int, spec: ActionSpec, position: np.ndarray, orientation: np.ndarray, gripper: float
+    ) -> Any:
+        """Make what answers the frame of a stamp: a pose that was commanded."""
+        vector = self.store.types["geometry_msgs/msg/Vector3"]
+        point, quaternion = (
+            self.make(f"geometry_msgs/msg/{kind}", **dict(zip("xyzw", map(float, own), strict=False)))
+            for kind, own in (("Point", position), ("Quaternion", orientation))
+        )
+        values = {
+            "version": 1, "header": self.header(stamp, spec.frame), "image_stamp": self.stamp(stamp), "episode": 1,
+            "inference": 1, "pose": self.make("geometry_msgs/msg/Pose", position=point, orientation=quaternion),
+            "linear": vector(x=0.0, y=0.0, z=0.0), "angular": vector(x=0.0, y=0.0, z=0.0), "gripper": gripper,
+            "time_step": spec.time_step, "chunk_index": 0, "chunk_length": spec.horizon, "first_tick": True,
+            "verified": False, "limits": [], "stop_reason": "",
+        }  # fmt: skip
+        return self.make("dysl_vla_ros/msg/PoseAction", **values)
+
     def chunk(self, time: int, stamp: int, episode: int, inference: int, actions: np.ndarray) -> Any:
         return self.make(
             "dysl_vla_ros/msg/ActionChunk",

@@ -22,6 +22,7 @@ from dysl_vla_ros.policies.reference import ReferenceConfig
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import ControlSettings, SafetySettings
 from joint_arm import joint_positions, joint_velocities
+from pose_arm import end_effector_poses
 from tiny_checkpoint import make_tiny_checkpoint, tiny_config
 
 # of the tiny checkpoint's action, as it was before there were kinds
@@ -108,6 +109,32 @@ def test_a_meaning_that_cannot_be_is_refused_by_its_key(case: str) -> None:
     changes, told = WRONG[case]
     assert not action_faults(joint_positions(), "model.action")
     faults = action_faults(dataclasses.replace(joint_positions(), **changes), "model.action")
+    assert any(told in fault for fault in faults), faults
+
+
+def test_a_policy_of_absolute_poses_is_read_as_it_was_written(tmp_path: Path) -> None:
+    spec = end_effector_poses(unused=1)
+    assert Runtime.load_base(make_tiny_checkpoint(tmp_path, action=spec)).policy.action == spec
+
+
+POSE_WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "no frame": ({"frame": ""}, "action.frame is empty; a pose is one in a frame"),
+    "a part too few": ({"names": ("unused.2", *end_effector_poses().names[1:])}, "action.names has no r00; a pose"),
+    "another name": ({"names": (*end_effector_poses().names[:9], "hand"), "gripper": ""}, "action.names[9] is 'hand',"),
+    "millimetres": ({"units": ("1",) * 6 + ("mm",) * 3 + ("1",)}, "action.units[6] of x is 'mm', expected m"),
+    "a gripper in metres": ({"units": ("1",) * 6 + ("m",) * 4}, "action.units[9] of jaw is 'm', expected 1, percent"),
+    "far away": ({"scale": (1.0,) * 6 + (50.0,) * 3 + (0.5,)}, "come to 50.1 m of the position of x; at most 10"),
+    "no rotation": ({"scale": (9.0,) * 6 + (0.2,) * 3 + (0.5,)}, "column of the rotation matrix, from -1 to 1, of r00"),
+    "ranges": ({"low": (0.0,) * 10}, "action.low is of joints alone"),
+    "rotation": ({"has_rotation": True}, "action.has_rotation is of end_effector_delta alone"),
+}
+
+
+@pytest.mark.parametrize("case", POSE_WRONG)
+def test_a_pose_that_cannot_be_is_refused_by_its_key(case: str) -> None:
+    changes, told = POSE_WRONG[case]
+    assert not action_faults(end_effector_poses(unused=2))
+    faults = action_faults(dataclasses.replace(end_effector_poses(), **changes))
     assert any(told in fault for fault in faults), faults
 
 

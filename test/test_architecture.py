@@ -26,6 +26,7 @@ BASE = {
     "params_file",
     "parent_process",
     "policy_options",
+    "poses",
     "readings",
     "robot_contract",
     "ros_environment",

@@ -1,6 +1,7 @@
 """The doctor on a node that commands joints, and on folders of other projects."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,10 +10,11 @@ import pytest
 
 from dysl_vla_ros.doctor.checks.checkpoint import base, dysl_folder
 from dysl_vla_ros.doctor.checks.joints import KINDS, LIMITS, joints
+from dysl_vla_ros.doctor.checks.poses import KIND, poses
 from dysl_vla_ros.doctor.finding import Finding, Level
 from dysl_vla_ros.doctor.graph import Joints, Snapshot, VlaNode
 from dysl_vla_ros.files import sha256
-from dysl_vla_ros.interfaces import JOINT_POSITION, JOINT_VELOCITY
+from dysl_vla_ros.interfaces import END_EFFECTOR_POSE, JOINT_POSITION, JOINT_VELOCITY
 from tiny_openvla import convert, write_tiny_openvla
 
 NAMES = ["pan", "lift", "jaw"]
@@ -70,7 +72,31 @@ def test_names_that_the_checkpoint_says_need_not_be_said_again(tmp_path: Path) -
 
 
 def test_its_kinds_are_those_of_actions() -> None:
-    assert KINDS == (JOINT_POSITION, JOINT_VELOCITY)
+    assert (*KINDS, KIND) == (JOINT_POSITION, JOINT_VELOCITY, END_EFFECTOR_POSE)
+
+
+POSED = Joints("/vla/pose_command", "geometry_msgs/msg/PoseStamped", ("/servo",), "/ee_pose", ("value",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "text", "fix"),
+    [
+        ({}, Level.OK, "commanded on /vla/pose_command, heard by /servo; measured on /ee_pose", ""),
+        ({"listeners": ()}, Level.FAIL, "nobody listens", "-r /vla/pose_command:=/CONTROLLER/target"),
+        ({"measured": ()}, Level.FAIL, "/ee_pose: no message was heard in 2.0 s", "robot.action.frame"),
+        (None, Level.WARN, "/vla is not configured", "ros2 lifecycle set /vla configure"),
+    ],
+)
+def test_what_keeps_an_arm_from_following_poses_is_named_with_its_fix(
+    changes: dict[str, Any] | None, level: Level, text: str, fix: str
+) -> None:
+    seen = None if changes is None else replace(POSED, **changes)
+    node = VlaNode("/vla", {"robot.action.kind": KIND})
+    graph = Snapshot("rmw", 2.0, vla_nodes=(node,), joints=seen)
+    examination: Any = SimpleNamespace(graph=graph, checkpoint=Path("nowhere"))
+    (line,) = poses(examination)
+    assert line.level == level and text in line.text and fix in line.fix
+    assert list(joints(examination)) == []
 
 
 def test_of_an_end_effector_and_without_a_node_nothing_is_said() -> None:

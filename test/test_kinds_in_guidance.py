@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from dysl_vla_ros.interfaces import JOINT_POSITION, JOINT_VELOCITY, ActionSpec
 from dysl_vla_ros.settings import GuidanceSettings
 from dysl_vla_ros.skipping.guidance import PriorPostGuidance
+from pose_arm import action_at, end_effector_poses
 
 JOINTS, STEP = ("a", "b", "c"), 0.1
 VELOCITIES = ActionSpec(
@@ -89,3 +90,37 @@ def test_a_policy_without_a_gripper_is_guided_by_its_joints() -> None:
     made = guided(spec)
     made.observe(np.float32([[0.0] * 3, [0.1] * 3, [0.1] * 3]))
     assert made.continuity == pytest.approx(-np.sqrt(3.0), rel=1e-4)
+
+
+POSES = end_effector_poses(unused=1)
+
+
+def test_the_formula_of_the_documentation_for_poses() -> None:
+    """m_j = ((p_j - p_(j-1)) / scale, log(R_j R_(j-1)^T)) / time_step, and the gripper's step."""
+    made = guided(POSES)
+    facing = [0.0, 0.1, 0.4]  # rad around y
+    places = [0.0, 0.01, 0.04]  # m along x
+    made.observe(np.stack([
+        action_at(POSES, (x, 0.0, 0.0), (0.0, angle, 0.0), closing=1.0 if x > 0.03 else 0.0)
+        for x, angle in zip(places, facing, strict=True)
+    ]))  # fmt: skip
+    translation, rotation = (0.03 - 0.01) / 0.2 / 0.05, (0.3 - 0.1) / 0.05
+    weights = GUIDED.rotation_weight, GUIDED.gripper_weight
+    wanted = translation + weights[0] * rotation + weights[1] * 1.0 / 0.5
+    assert made.continuity == pytest.approx(-wanted, rel=1e-4)
+
+
+def test_a_pose_that_moves_and_turns_evenly_has_the_best_continuity_wherever_it_is() -> None:
+    for start in (0.0, 3.0):  # of the turn, so that the second passes half a turn
+        made = guided(POSES)
+        made.observe(np.stack([action_at(POSES, (0.01 * n, 0.3, 0.0), (0.0, 0.0, start + 0.1 * n)) for n in range(6)]))
+        assert made.continuity == pytest.approx(0.0, abs=1e-3)
+
+
+def test_what_is_unused_moves_nothing() -> None:
+    one, other = guided(POSES), guided(POSES)
+    path = np.stack([action_at(POSES, (0.02 * n * n, 0.0, 0.0)) for n in range(4)])
+    one.observe(path)
+    path[:, POSES.names.index("unused.0")] = [5.0, -5.0, 5.0, -5.0]
+    other.observe(path)
+    assert one.continuity == other.continuity < 0.0

@@ -16,6 +16,7 @@ from dysl_vla_ros.interfaces import ActionSpec, PolicyDescription, Proprioceptio
 from dysl_vla_ros.params_file import read_params_file
 from dysl_vla_ros.robot_contract import ENTRIES, JointLimits, RobotContract, contract_of, draft, entry_fault
 from joint_arm import joint_positions, joint_velocities
+from pose_arm import end_effector_poses
 from tiny_checkpoint import make_tiny_checkpoint, tiny_config
 
 LIMITS = JointLimits((-1.0,) * 3, (1.0,) * 3, (2.0,) * 3, (3.0,) * 3)
@@ -36,7 +37,7 @@ def parameters(block: str) -> dict[str, Any]:
     return flat(yaml.safe_load(block)["/**/dysl_vla"]["ros__parameters"])
 
 
-@pytest.mark.parametrize("spec", [joint_positions(), joint_velocities(), tiny_config().action])
+@pytest.mark.parametrize("spec", [joint_positions(), joint_velocities(), tiny_config().action, end_effector_poses()])
 def test_a_draft_that_is_filled_in_is_a_contract_without_faults(spec: ActionSpec) -> None:
     described = description(spec)
     values = parameters(draft(described))

@@ -19,7 +19,7 @@ import numpy as np
 from dysl_vla_ros.calibration.remembered_passes import RememberedPasses
 from dysl_vla_ros.calibration.search import Point, SearchSpace, Tried, near, search
 from dysl_vla_ros.calibration.search import front as front_of
-from dysl_vla_ros.interfaces import ActionSpec, FloatArray
+from dysl_vla_ros.interfaces import END_EFFECTOR_POSE, ActionSpec, FloatArray
 from dysl_vla_ros.records.deviation import Measure, measures
 from dysl_vla_ros.runtime.cost_model import CostModel
 from dysl_vla_ros.settings import RuntimeSettings
@@ -188,8 +188,8 @@ def deviations(given: FloatArray, wanted: FloatArray, action: ActionSpec) -> dic
     """Return how far actions (n, A) lie from others, by :func:`part_names`, and as ``deviation`` all in one.
 
     ``deviation`` is what is searched by: the leading part, with the others brought to its unit by the policy's own
-    statistics (one scale of the gripper counts as one scale of translation, or of the joint that moves most). It is
-    never less than the leading part.
+    statistics (one scale of the gripper counts as one scale of translation, or of the joint that moves most; of poses a
+    radian does so too). It is never less than the leading part.
     """
     parts = part_names(action)
     found = {name: part.apart(given, wanted) for name, part in parts.items()}
@@ -198,6 +198,12 @@ def deviations(given: FloatArray, wanted: FloatArray, action: ActionSpec) -> dic
     if action.moves_joints:
         spans = {name: float(part.apart(np.zeros_like(scale), scale)) or 1.0 for name, part in parts.items()}
         others = [spans[first] * found[name] / spans[name] for name in rest]
+    elif action.kind == END_EFFECTOR_POSE:
+        span = 1000.0 * scale[list(action.joint_indices[:3])].mean()
+        one = {"rotation": np.degrees(1.0)}
+        if "gripper" in parts:
+            one["gripper"] = float(parts["gripper"].apart(np.zeros_like(scale), scale))
+        others = [span * found[name] / one[name] for name in rest]
     else:
         others = [1000.0 * scale[:3].mean() * np.linalg.norm((given - wanted)[:, 3:] / scale[3:], axis=1)]
     return found | {"deviation": functools.reduce(np.hypot, others, found[first])}

@@ -82,7 +82,7 @@ def require_simulated(checkpoint: Path) -> None:
     """Refuse a policy that the simulator's arm cannot play, before anything is loaded.
 
     Raises:
-        SettingError: its actions are of joints.
+        SettingError: its actions are of joints, or absolute poses.
     """
     model = read_config(checkpoint).get("model") if layout_of(checkpoint) == OURS else None
     action = model.get("action") if isinstance(model, dict) else None

@@ -119,10 +119,10 @@ def _tables(found: Mapping[str, Any]) -> list["Table"]:
         weights.add_row(name, f"{count:,}", share, *_memory(found, count))
     weights.add_row("all", f"{found['parameters']:,}", "", *_memory(found, found["parameters"]), style="bold")
     weights.caption = f"{size_in_words(found['disk_bytes'])} on disk"
-    seconds = action["horizon"] * action["time_step"]
+    seconds, kind, frame = action["horizon"] * action["time_step"], action["kind"], f"frame {action['frame']}"
     actions = table_of(
         f"actions: {action['horizon']} a chunk, {action['time_step']:g} s each ({seconds:g} s), "
-        + (f"frame {action['frame']}" if action["kind"] == "end_effector_delta" else action["kind"]),
+        + {"end_effector_delta": frame, "end_effector_pose": f"end_effector_pose, {frame}"}.get(kind, kind),
         "value", "unit", "center", "scale",
     )  # fmt: skip
     for value in action["values"]:

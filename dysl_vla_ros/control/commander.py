@@ -5,9 +5,10 @@ number of actions played since its observation was taken; those before that plac
 played at its first tick. Where a chunk is used up before the next one comes, the arm slows down. No clock, no ROS, no
 threads: node, demonstration and evaluation use this same class.
 
-:class:`ChunkPlayer` is what all kinds of action share, :class:`Commander` plays those of an end effector, and
-:class:`~dysl_vla_ros.control.joint_commander.JointCommander` those of joints. What was played and guidance has not seen
-yet waits in :class:`PlayedActions`: each action once, and where the arm stood still between them.
+:class:`ChunkPlayer` is what all kinds of action share, :class:`Commander` plays motions of an end effector,
+:class:`~dysl_vla_ros.control.pose_commander.PoseCommander` its absolute poses and
+:class:`~dysl_vla_ros.control.joint_commander.JointCommander` what joints are to do. What was played and guidance has
+not seen yet waits in :class:`PlayedActions`: each action once, and where the arm stood still between them.
 """
 
 import math
@@ -140,6 +141,15 @@ class ChunkPlayer(ABC, Generic[CommandOfKind]):
     def _rest(self) -> None:
         """The arm is told to stand still: the next motion starts from rest."""
 
+    def _require(self, actions: FloatArray, what: str) -> None:
+        """Refuse actions (n, A) that cannot be played.
+
+        Raises:
+            NonFiniteActionError: one of them holds NaN or infinity; begins with ``what``.
+        """
+        if not np.all(np.isfinite(actions)):
+            raise NonFiniteActionError(f"{what} holds NaN or infinity and is not played")
+
     @abstractmethod
     def _limited(self, action: FloatArray, new_chunk: bool, ticks_left: int, fields: dict[str, Any]) -> CommandOfKind:
         """Return the command for one tick of an action (A,), within the limits.
@@ -178,14 +188,13 @@ class ChunkPlayer(ABC, Generic[CommandOfKind]):
             taken and ``late_chunks`` counts it.
 
         Raises:
-            NonFiniteActionError: the chunk holds NaN or infinity; the chunk before stays.
+            NonFiniteActionError: the chunk holds what cannot be played; the chunk before stays.
         """
         actions = np.array(chunk.actions, dtype=np.float32)  # a copy: what is played cannot change any more
         assert actions.ndim == 2 and actions.shape[1] == self._action.dimensions, f"chunk of shape {actions.shape}"
         assert math.isclose(chunk.time_step, self._action.time_step), f"chunk with a time step of {chunk.time_step}"
         assert 0 <= observed_at <= self.actions_played, f"observed at {observed_at} of {self.actions_played}"
-        if not np.all(np.isfinite(actions)):
-            raise NonFiniteActionError(f"the chunk of inference {inference} holds NaN or infinity and is not played")
+        self._require(actions, f"the chunk of inference {inference}")
         first = self.actions_played - observed_at
         if first >= len(actions):
             self.late_chunks += 1
@@ -313,10 +322,10 @@ class Commander(ChunkPlayer[Command]):
     """
 
     def __init__(self, action: ActionSpec, control: ControlSettings, safety: SafetySettings) -> None:
-        """Make a commander for actions of an end effector.
+        """Make a commander for motions of an end effector.
 
         Raises:
-            SettingError: the actions are of joints; or see ``configure``.
+            SettingError: the actions are of another kind; or see ``configure``.
         """
         require_end_effector(action, "a twist")
         self._limiter = Limiter(action)

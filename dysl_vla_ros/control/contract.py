@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from dysl_vla_ros.control.joint_limits import joint_limit_faults
-from dysl_vla_ros.interfaces import PolicyDescription
+from dysl_vla_ros.interfaces import END_EFFECTOR_POSE, PolicyDescription
 from dysl_vla_ros.robot_contract import RobotContract
 
 TIME_STEP_TOLERANCE = 1e-6  # relative
@@ -19,6 +19,7 @@ def contract_faults(contract: RobotContract, description: PolicyDescription) -> 
         ("robot.action.kind", [contract.action_kind] if contract.action_kind else [], [spec.kind]),
         ("robot.action.names", contract.action_names, spec.names),
         ("robot.action.units", contract.action_units, spec.units),
+        ("robot.action.frame", [contract.action_frame] if contract.action_frame else [], [spec.frame]),
         ("robot.action.gripper", [contract.action_gripper] if contract.action_gripper else [], [spec.gripper]),
     )
     faults = [
@@ -49,4 +50,9 @@ def contract_faults(contract: RobotContract, description: PolicyDescription) -> 
             )
         if absent:
             faults.append(f"robot.cameras has no topic for {', '.join(absent)}; a camera is never replaced")
+    if spec.kind == END_EFFECTOR_POSE and state.frame != spec.frame and any(it.startswith("ee.") for it in state.names):
+        faults.append(
+            f"the checkpoint's proprioception is in {state.frame} and its poses are in {spec.frame}: the first pose "
+            "starts from the measured one, so both must be in one frame"
+        )
     return faults + joint_limit_faults(contract.limits, spec)

@@ -17,10 +17,12 @@ from dysl_vla_ros.control.pairing import Heard, Pairing, Verdict, within
 from dysl_vla_ros.control.plausibility import POSE, PlausibleValues
 from dysl_vla_ros.interfaces import GRIPPER_OPENING, PolicyDescription, ProprioceptionSpec
 from dysl_vla_ros.joint_units import METRES, RADIANS, UnitScale
+from dysl_vla_ros.poses import STATE_COLUMNS, STATE_TURN, is_unused, orientation_of, state_values
 from dysl_vla_ros.readings import seconds
 from dysl_vla_ros.settings import SafetySettings
 
 OPENING, JOINTS = "gripper_state", "joint_states"
+OTHER_TURNS = frozenset((*STATE_COLUMNS, *STATE_TURN))  # made of the quaternion that messages carry
 
 
 class InputJudge:
@@ -50,6 +52,8 @@ class InputJudge:
         self.freshness = Freshness(cameras, (*stamped, *unstamped, *streams), topics)
         self._declared = spec or ProprioceptionSpec((), ())
         self._scale = _scale_of(self._declared)
+        self._turned = not OTHER_TURNS.isdisjoint(self._declared.names)
+        self._unused = tuple(filter(is_unused, self._declared.names))
         measured_in = {name: METRES if unit == METRES else RADIANS for name, unit in joints.items()}
         self._joints = Joints(tuple(joints), topics.get(JOINTS, ""), measured_in)
         self._plausible = PlausibleValues()
@@ -185,6 +189,9 @@ class InputJudge:
         for source, part in verdict.parts.items():
             if source not in self._cameras:
                 known |= part.item
+        if self._turned and "ee.qw" in known:
+            known |= state_values(orientation_of(known))
+        known |= dict.fromkeys(self._unused, 0.0)
         names = self._declared.names
         here = self._scale.from_si(np.array([known.get(name, np.nan) for name in names]))
         return known | {name: float(value) for name, value in zip(names, here, strict=True) if name in known}

@@ -83,10 +83,10 @@ class JointLimiter:
         self._action = action
         self._targets = action.kind == JOINT_POSITION
         scale = UnitScale(action.units, action.low, action.high, action.gripper_index)
-        if not self._targets:
-            scale.offset[:] = 0.0
-        self._scale = scale
         self._joints = list(action.joint_indices)
+        if not self._targets:
+            scale.offset[self._joints] = 0.0
+        self._scale = scale
         self._ramp = Ramp()
         self.gripper = GripperLimiter()
         self.forget()

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from dysl_vla_ros.control.gripper import GripperLimiter
 from dysl_vla_ros.control.ramp import Ramp
 from dysl_vla_ros.errors import NonFiniteActionError
-from dysl_vla_ros.interfaces import ActionSpec, FloatArray, ProprioceptionSpec
+from dysl_vla_ros.interfaces import END_EFFECTOR_POSE, ActionSpec, FloatArray, ProprioceptionSpec
 from dysl_vla_ros.settings import ControlSettings, SafetySettings
 
 Vector = NDArray[np.float64]
@@ -273,6 +273,8 @@ def unsuitable_policy(safety: SafetySettings, proprioception: ProprioceptionSpec
         return ""
     if action.moves_joints:
         return f"safety.workspace_box bounds an end effector; the policy's actions are {action.kind}: leave it false"
+    if action.kind == END_EFFECTOR_POSE:
+        return ""  # its targets are places in the box's own frame
     if absent := [name for name in POSITION if name not in proprioception.names]:
         return (
             f"safety.workspace_box needs the end effector's position; the policy does not declare {', '.join(absent)}, "

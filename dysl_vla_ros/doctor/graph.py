@@ -85,13 +85,13 @@ class VlaNode:
 
 @dataclass(frozen=True)
 class Joints:
-    """What the first node of this package commands joints by, and what it hears of them."""
+    """What the first node of this package commands joints or absolute poses by, and what it hears of them."""
 
     command: str  # topic
     type: str  # of its messages
     listeners: tuple[str, ...] = ()  # full names of nodes
-    states: str = ""  # topic that the node hears joint states on
-    measured: tuple[str, ...] = ()  # names that were in its messages
+    states: str = ""  # topic that the node hears joint states, or the pose, on
+    measured: tuple[str, ...] = ()  # names that were in its messages; of a pose one that says that it was heard
 
 
 @dataclass(frozen=True)

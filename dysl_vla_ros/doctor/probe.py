@@ -29,8 +29,11 @@ ASKED = (
     "robot.action.kind", "robot.action.names", "robot.action.gripper", "safety.joint.min_position",
     "safety.joint.max_position", "safety.joint.max_velocity", "safety.joint.max_acceleration",
 )  # fmt: skip
-COMMAND_TYPES = ("trajectory_msgs/msg/JointTrajectory", "std_msgs/msg/Float64MultiArray")
-JOINT_STATES = "sensor_msgs/msg/JointState"
+JOINT_STATES, POSE = "sensor_msgs/msg/JointState", "geometry_msgs/msg/PoseStamped"
+# type of a command -> type of the messages that say where what it moves is
+COMMAND_TYPES = {
+    "trajectory_msgs/msg/JointTrajectory": JOINT_STATES, "std_msgs/msg/Float64MultiArray": JOINT_STATES, POSE: POSE
+}  # fmt: skip
 MOST_CAMERAS = 6  # looked at where none was named
 
 
@@ -164,7 +167,7 @@ class _Look:
         return is_vla_node(full, topics, services)
 
     def _joints(self, nodes: Sequence[str], names: Sequence[Sequence[str]]) -> Joints | None:
-        """Return what the first of our nodes commands joints by; a recorder that listens counts as somebody."""
+        """Return what the first of our nodes commands joints or poses by; a recorder that listens is somebody."""
         from rclpy.node import NodeNameNonExistentError
 
         place = next((place for full, *place in names if full in nodes), None)
@@ -178,7 +181,7 @@ class _Look:
             if kind := next((it for it in COMMAND_TYPES if it in types), ""):
                 found = self._node.get_subscriptions_info_by_topic(topic)
                 listeners = {full_name(info.node_name, info.node_namespace) for info in found}
-                states = [name for name, own in self._topics.items() if JOINT_STATES in own]
+                states = [name for name, own in self._topics.items() if COMMAND_TYPES[kind] in own]
                 return Joints(topic, kind, tuple(sorted(listeners)), next(iter(self._heard_by(nodes, states)), ""))
         return None
 
@@ -287,7 +290,7 @@ class _Look:
     def _hear_state(self, topic: str) -> Callable[[Any, Any], None]:
         def hear(message: Any, info: Any) -> None:
             self._senders.heard(topic, info, time.monotonic(), getattr(message, "name", ("",)))
-            self._joint_names.setdefault(topic, {}).update(dict.fromkeys(getattr(message, "name", ())))
+            self._joint_names.setdefault(topic, {}).update(dict.fromkeys(getattr(message, "name", ("value",))))
 
         return hear
 

@@ -14,7 +14,7 @@ from rclpy.utilities import get_rmw_implementation_identifier
 
 from dysl_vla_ros.monitor.kind import full_name, is_vla_node
 from dysl_vla_ros.monitor.state import MonitorState, Surroundings
-from dysl_vla_ros.msg import EndEffectorAction, JointAction, SkipReport
+from dysl_vla_ros.msg import EndEffectorAction, JointAction, PoseAction, SkipReport
 
 EVERY_ONE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 WITHOUT_LOG_FILE = ["--ros-args", "--disable-external-lib-logs"]  # nothing is logged; a file would need a home
@@ -40,6 +40,7 @@ class Listener:
             (SkipReport, f"{name}/skip_report", state.hear_report),
             (EndEffectorAction, f"{name}/action", state.hear_action),
             (JointAction, f"{name}/joint_action", state.hear_action),
+            (PoseAction, f"{name}/pose_action", state.hear_action),
             (TransitionEvent, f"{name}/transition_event", state.hear_transition),
             (DiagnosticArray, "/diagnostics", state.hear_diagnostics),
         ):

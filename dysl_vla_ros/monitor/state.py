@@ -102,7 +102,7 @@ class MonitorState:
         self._line.append((float(report.continuity), bool(report.verified)))
 
     def hear_action(self, action: Any, now: float) -> None:
-        """Take in a dysl_vla_ros/EndEffectorAction or JointAction."""
+        """Take in a dysl_vla_ros/EndEffectorAction, PoseAction or JointAction."""
         self._heard(now)
         self.commands.count(now)
         self.stop_now = str(action.stop_reason)

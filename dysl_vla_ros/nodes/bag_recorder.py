@@ -36,7 +36,8 @@ from dysl_vla_ros.nodes.stop_request import StopRequest
 DEFAULT_TOPICS = (
     *("image", "wrist_image", "joint_states", "ee_pose", "gripper_state", "instruction"),
     *("dysl_vla/action", "dysl_vla/action_chunk", "dysl_vla/skip_report", "dysl_vla/twist", "dysl_vla/gripper"),
-    *("dysl_vla/joint_action", "dysl_vla/joint_action_chunk", "dysl_vla/joint_command", "dysl_vla/instruction"),
+    *("dysl_vla/joint_action", "dysl_vla/joint_action_chunk", "dysl_vla/joint_command"),
+    *("dysl_vla/pose_action", "dysl_vla/pose_action_chunk", "dysl_vla/pose_command", "dysl_vla/instruction"),
     *("sim/state", "/diagnostics", "/clock"),
 )
 PICTURES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")

@@ -15,6 +15,7 @@ from typing import Any
 
 from dysl_vla_ros.control.commander import AnyCommand, ChunkPlayer, Commander
 from dysl_vla_ros.control.joint_commander import JointCommander
+from dysl_vla_ros.control.pose_commander import PoseCommander
 from dysl_vla_ros.errors import NonFiniteActionError, ObservationError, WorkerError, WorkerLostError
 from dysl_vla_ros.interfaces import THE_INSTRUCTION, THE_OBSERVATION, PolicyDescription
 from dysl_vla_ros.nodes.inference import Inferences
@@ -334,6 +335,8 @@ class ControlLoop:
         """Tell the commander where the arm is."""
         if isinstance(self._commander, JointCommander):
             self._commander.measured = self._inputs.measured
+        elif isinstance(self._commander, PoseCommander):
+            self._commander.measured = self._inputs.measured_pose
         elif isinstance(self._commander, Commander) and self._applied.safety.workspace_box:
             self._commander.place = self._inputs.place
 

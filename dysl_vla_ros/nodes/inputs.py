@@ -23,13 +23,22 @@ from dysl_vla_ros.control.input_judge import JOINTS, OPENING, InputJudge
 from dysl_vla_ros.control.joint_limits import Measured
 from dysl_vla_ros.control.limits import POSITION, Place
 from dysl_vla_ros.control.plausibility import POSE
+from dysl_vla_ros.control.pose_limits import Pose
 from dysl_vla_ros.errors import ObservationError, SettingError
-from dysl_vla_ros.interfaces import GRIPPER_OPENING, ActionSpec, Observation, PolicyDescription, ProprioceptionSpec
+from dysl_vla_ros.interfaces import (
+    END_EFFECTOR_POSE,
+    GRIPPER_OPENING,
+    ActionSpec,
+    Observation,
+    PolicyDescription,
+    ProprioceptionSpec,
+)
 from dysl_vla_ros.joint_units import JOINT_UNITS
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode
 from dysl_vla_ros.nodes.outputs import LATCHED
 from dysl_vla_ros.nodes.pictures import Pictures
 from dysl_vla_ros.nodes.source_watch import SourceWatch
+from dysl_vla_ros.poses import is_unused, orientation_of
 from dysl_vla_ros.readings import check, opening_value, pose_values, require_opencv, seconds
 from dysl_vla_ros.settings import SafetySettings
 
@@ -66,7 +75,9 @@ def joint_names(spec: ProprioceptionSpec, action: ActionSpec) -> tuple[str, ...]
     Raises:
         SettingError: in a unit that positions of joint_states are not converted to.
     """
-    names = [name for name in spec.names if not name.startswith("ee.") and name != GRIPPER_OPENING]
+    names = [
+        name for name in spec.names if not name.startswith("ee.") and name != GRIPPER_OPENING and not is_unused(name)
+    ]
     units = dict(zip(spec.names, spec.units, strict=True))
     if odd := [f"{name} in {units[name]!r}" for name in names if units[name] not in JOINT_UNITS]:
         raise SettingError(
@@ -77,12 +88,13 @@ def joint_names(spec: ProprioceptionSpec, action: ActionSpec) -> tuple[str, ...]
 
 
 def proprioception_topics(spec: ProprioceptionSpec, action: ActionSpec) -> tuple[str, ...]:
-    """Return the topics that carry what a policy declares, and the joints that it commands.
+    """Return the topics that carry what a policy declares, and the joints or the pose that it commands.
 
     Raises:
         SettingError: see :func:`joint_names`.
     """
-    pose = (POSE,) if any(name.startswith("ee.") for name in spec.names) else ()
+    commanded = action.kind == END_EFFECTOR_POSE
+    pose = (POSE,) if commanded or any(name.startswith("ee.") for name in spec.names) else ()
     opening = (OPENING,) if GRIPPER_OPENING in spec.names else ()
     return pose + opening + ((JOINTS,) if joint_names(spec, action) else ())
 
@@ -203,7 +215,9 @@ class Inputs:
         return hear
 
     def _hear_pose(self, message: PoseStamped) -> None:
-        self._hear_values(POSE, message.header.stamp, lambda: pose_values(message, self._spec.frame))
+        # of absolute poses both frames are one (control/contract.py)
+        frame = self._action.frame if self._action.kind == END_EFFECTOR_POSE else self._spec.frame
+        self._hear_values(POSE, message.header.stamp, lambda: pose_values(message, frame))
 
     def _hear_opening(self, message: Float64) -> None:
         self._hear_values(OPENING, None, lambda: opening_value(message))
@@ -310,6 +324,12 @@ class Inputs:
         """Where the joints that the policy commands are; None: one of them was not heard."""
         found = self._judge.measured(self._action.joints, time.monotonic())
         return None if found is None else Measured(np.array(found[0]), found[1])
+
+    @property
+    def measured_pose(self) -> Pose | None:
+        """The end effector's newest pose; None: it was not heard."""
+        values = self._judge.newest(POSE)
+        return Pose(np.array([values[name] for name in POSITION]), orientation_of(values)) if values else None
 
     @property
     def gripper_opening(self) -> float | None:

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 from dysl_vla_ros.control.chunk_time import require_playable
@@ -11,8 +12,9 @@ from dysl_vla_ros.control.commander import Commander
 from dysl_vla_ros.control.contract import contract_faults
 from dysl_vla_ros.control.joint_commander import JointCommander
 from dysl_vla_ros.control.limits import unsuitable_policy
+from dysl_vla_ros.control.pose_commander import PoseCommander
 from dysl_vla_ros.errors import SettingError, WorkerError
-from dysl_vla_ros.interfaces import PolicyDescription
+from dysl_vla_ros.interfaces import END_EFFECTOR_DELTA, PolicyDescription
 from dysl_vla_ros.nodes.control_loop import ControlLoop
 from dysl_vla_ros.nodes.graph_watch import GraphWatch
 from dysl_vla_ros.nodes.inputs import Inputs
@@ -20,6 +22,7 @@ from dysl_vla_ros.nodes.joint_outputs import JointOutputs
 from dysl_vla_ros.nodes.lifecycle_guard import GuardedLifecycleNode
 from dysl_vla_ros.nodes.outputs import Outputs
 from dysl_vla_ros.nodes.parameters import NodeParameters, Settings
+from dysl_vla_ros.nodes.pose_outputs import PoseOutputs
 from dysl_vla_ros.nodes.statistics import Statistics
 from dysl_vla_ros.robot_contract import draft
 from dysl_vla_ros.worker.client import StepReply, WorkerClient, WorkerSpec
@@ -31,7 +34,7 @@ class Session:
     """One configuration of the node; opened once, closed once."""
 
     description: PolicyDescription
-    commander: Commander | JointCommander
+    commander: Commander | PoseCommander | JointCommander
     loop: ControlLoop
     inputs: Inputs
     outputs: Outputs
@@ -67,9 +70,16 @@ class Session:
         if faults := contract_faults(robot, self.description):
             node.get_logger().error(f"say this in a parameter file:\n{draft(self.description, robot)}")
             raise SettingError(f"{'; '.join(faults)}; the log has the block of a parameter file to fill in")
-        joints = self.description.action.moves_joints
-        given = (self.description.action, settings.control, settings.safety)
-        self.commander = JointCommander(*given, robot.limits) if joints else Commander(*given)
+        action = self.description.action
+        outputs: Callable[..., Outputs] = Outputs
+        given = (action, settings.control, settings.safety)
+        if action.kind == END_EFFECTOR_DELTA:
+            self.commander = Commander(*given)
+        elif action.moves_joints:
+            self.commander = JointCommander(*given, robot.limits)
+            outputs = functools.partial(JointOutputs, message=robot.message)
+        else:
+            self.commander, outputs = PoseCommander(*given, robot.limits.max_first_step), PoseOutputs
         parameters.cross_check = self._cross_check
         self.loop = ControlLoop(
             self.description,
@@ -93,7 +103,6 @@ class Session:
             self.loop.hear_instruction,
             robot.cameras,
         )
-        outputs = functools.partial(JointOutputs, message=robot.message) if joints else Outputs
         self.outputs = outputs(node, self.description, settings.control)
         self.loop.connect(self.client, self.inputs, self.outputs)
         self.graph = GraphWatch(node, self.inputs.subscriptions, self.outputs.publishers, self.inputs.publishers.look)

@@ -6,15 +6,23 @@ are a few numbers a message.
 
 import bisect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dysl_vla_ros.errors import BagError
-from dysl_vla_ros.interfaces import END_EFFECTOR_DELTA, JOINT_POSITION, ActionSpec, FloatArray, PolicyDescription
+from dysl_vla_ros.interfaces import (
+    END_EFFECTOR_DELTA,
+    END_EFFECTOR_POSE,
+    JOINT_POSITION,
+    ActionSpec,
+    FloatArray,
+    PolicyDescription,
+)
 from dysl_vla_ros.joint_units import UnitScale
+from dysl_vla_ros.poses import POSE_VALUES, pose_values
 from dysl_vla_ros.readings import nanoseconds
 from dysl_vla_ros.recordings.topics import Served
 
@@ -25,8 +33,11 @@ SOURCES = {  # where recorded actions are taken from, the first that is there
     "twist": "the twist and gripper commands as recorded",
     "joint_action_chunk": "the policy's chunks as recorded",
     "joint_action": "the commands as recorded, after the limits",
+    "pose_action_chunk": "the policy's chunks as recorded",
+    "pose_action": "the commands as recorded, after the limits",
 }
 JOINT_ROLES = ("joint_action_chunk", "joint_action")
+POSE_ROLES = ("pose_action_chunk", "pose_action")
 
 
 class FrameKey(NamedTuple):
@@ -125,7 +136,7 @@ def read_history(
 
 
 def _take_twist(history: History, time: int, message: Any, action: ActionSpec, frames: Mapping[str, str]) -> None:
-    if action.moves_joints:
+    if action.kind != END_EFFECTOR_DELTA:
         history.note = f"recorded twists are of an end effector, this policy's actions are {action.kind}"
         return
     found = message.header.frame_id
@@ -154,6 +165,10 @@ def _take_own(history: History, role: str, segment: int, message: Any, descripti
         history.note = fault
     elif role in JOINT_ROLES:
         _take_joints(history, role, frame, message, action)
+    elif role == "pose_action":
+        _take_pose(history, frame, message, action)
+    elif role == "pose_action_chunk":
+        _take_named_chunk(history, frame, message, action)
     elif role == "action_chunk":
         if not math.isclose(message.time_step, action.time_step) or bool(len(message.rotation)) != action.has_rotation:
             history.note = "the recorded chunks are of another kind than this policy's actions"
@@ -170,7 +185,8 @@ def _take_own(history: History, role: str, segment: int, message: Any, descripti
 
 def _kind_fault(role: str, message: Any, action: ActionSpec) -> str:
     """Return why recorded actions are none of this policy's, "" where they may be."""
-    found = message.kind if role in JOINT_ROLES else END_EFFECTOR_DELTA
+    own = END_EFFECTOR_POSE if role in POSE_ROLES else END_EFFECTOR_DELTA
+    found = message.kind if role in JOINT_ROLES else own
     if found == action.kind:
         return ""
     what = "an end effector" if found == END_EFFECTOR_DELTA else f"the kind {found!r:.40}"
@@ -179,29 +195,64 @@ def _kind_fault(role: str, message: Any, action: ActionSpec) -> str:
 
 def _take_joints(history: History, role: str, frame: FrameKey, message: Any, action: ActionSpec) -> None:
     """Take what joints were told, by name: a chunk as the policy gave it, a command in rad and m."""
-    whole = role == "joint_action_chunk"
-    wanted = action.names if whole else action.joints
-    names = list(message.names)
-    if sorted(names) != sorted(wanted) or (whole and len(message.units) != len(names)):
-        history.note = f"the recorded actions are of {', '.join(names):.200}, this policy's of {', '.join(wanted)}"
+    if role == "joint_action_chunk":
+        _take_named_chunk(history, frame, message, action)
         return
-    order = [names.index(name) for name in wanted]
-    if whole:
-        units = [message.units[place] for place in order]
-        if units != list(action.units) or not math.isclose(message.time_step, action.time_step):
-            history.note = "the recorded chunks have other units or another time step than this policy's actions"
-            return
-        if len(message.actions) < len(names):
-            return
+    order = _order_of(history, message.names, action.joints)
+    if not order or not _begins_anew(history, frame, message):
+        return
+    told = message.positions if action.kind == JOINT_POSITION else message.velocities
+    if len(told) != len(order):
+        return
+    si = np.full(action.dimensions, math.nan)
+    si[list(action.joint_indices)] = np.asarray(told, np.float64)[order]
+    _take_command(history, frame, message, si, action)
+
+
+def _take_pose(history: History, frame: FrameKey, message: Any, action: ActionSpec) -> None:
+    """Take where an end effector was told to be; what commands nothing was 0."""
+    if not _begins_anew(history, frame, message):
+        return
+    position, orientation = message.pose.position, message.pose.orientation
+    values = pose_values(
+        np.array([getattr(position, axis) for axis in "xyz"]), np.array([getattr(orientation, axis) for axis in "xyzw"])
+    )
+    si = np.zeros(action.dimensions)
+    si[list(action.joint_indices)] = [values[name] for name in POSE_VALUES]
+    _take_command(history, frame, message, si, action)
+
+
+def _take_named_chunk(history: History, frame: FrameKey, message: Any, action: ActionSpec) -> None:
+    """Take the first action of a chunk that names its values, as the policy gave it."""
+    names = message.names if len(message.units) == len(message.names) else ()
+    order = _order_of(history, names, action.names)
+    if not order:
+        return
+    units = [message.units[place] for place in order]
+    if units != list(action.units) or not math.isclose(message.time_step, action.time_step):
+        history.note = "the recorded chunks have other units or another time step than this policy's actions"
+    elif len(message.actions) >= len(order):
         values = np.asarray(message.actions, np.float32)[order]
-        history._actions[frame] = RecordedAction(0, values)  # also over what ~/joint_action says
-    elif message.first_tick and not message.stop_reason and frame not in history._actions:
-        told = message.positions if action.kind == JOINT_POSITION else message.velocities
-        if len(told) != len(names):
-            return
-        si = np.full(action.dimensions, math.nan)
-        si[list(action.joint_indices)] = np.asarray(told, np.float64)[order]
-        if action.gripper_index is not None:
-            si[action.gripper_index] = message.gripper
-        scale = UnitScale(action.units, action.low, action.high, action.gripper_index)
-        history._actions[frame] = RecordedAction(int(message.chunk_index), scale.from_si(si).astype(np.float32))
+        history._actions[frame] = RecordedAction(0, values)  # also over what the command says, which the limits changed
+
+
+def _order_of(history: History, found: Sequence[str], wanted: tuple[str, ...]) -> list[int]:
+    """Return where a message has the values of these names; [] where it has others, which is noted."""
+    names = list(found)
+    if sorted(names) != sorted(wanted):
+        history.note = f"the recorded actions are of {', '.join(names):.200}, this policy's of {', '.join(wanted)}"
+        return []
+    return [names.index(name) for name in wanted]
+
+
+def _begins_anew(history: History, frame: FrameKey, message: Any) -> bool:
+    """Whether a command plays an action for the first time, and nothing is known of its frame yet."""
+    return bool(message.first_tick) and not message.stop_reason and frame not in history._actions
+
+
+def _take_command(history: History, frame: FrameKey, message: Any, si: Any, action: ActionSpec) -> None:
+    """Take a command (A,) in rad and m, its gripper's value that of the message."""
+    if action.gripper_index is not None:
+        si[action.gripper_index] = message.gripper
+    scale = UnitScale(action.units, action.low, action.high, action.gripper_index)
+    history._actions[frame] = RecordedAction(int(message.chunk_index), scale.from_si(si).astype(np.float32))

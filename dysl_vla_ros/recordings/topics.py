@@ -12,6 +12,7 @@ from typing import Any
 
 from dysl_vla_ros.errors import BagError
 from dysl_vla_ros.interfaces import GRIPPER_OPENING, PolicyDescription
+from dysl_vla_ros.poses import is_unused
 from dysl_vla_ros.readings import ENCODINGS
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
@@ -29,6 +30,8 @@ OWN = {  # what the node itself and the simulator publish -> what we call it
     "dysl_vla_ros/msg/EndEffectorAction": "action",
     "dysl_vla_ros/msg/JointActionChunk": "joint_action_chunk",
     "dysl_vla_ros/msg/JointAction": "joint_action",
+    "dysl_vla_ros/msg/PoseActionChunk": "pose_action_chunk",
+    "dysl_vla_ros/msg/PoseAction": "pose_action",
     "dysl_vla_ros/msg/SceneState": "scene_state",
 }
 
@@ -76,6 +79,8 @@ def proprioception_roles(names: Iterable[str]) -> dict[str, list[str]]:
     """Return the inputs that carry these values of proprioception, and which of them each carries."""
     roles: dict[str, list[str]] = {}
     for name in names:
+        if is_unused(name):
+            continue
         role = "ee_pose" if name.startswith("ee.") else "gripper_state" if name == GRIPPER_OPENING else "joint_states"
         roles.setdefault(role, []).append(name)
     return roles

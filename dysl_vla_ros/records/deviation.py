@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dysl_vla_ros.interfaces import JOINT_VELOCITY, ActionSpec
+from dysl_vla_ros.interfaces import END_EFFECTOR_DELTA, END_EFFECTOR_POSE, JOINT_VELOCITY, ActionSpec
 from dysl_vla_ros.joint_units import DEGREES, ENDS, METRES, RADIANS
+from dysl_vla_ros.poses import poses, turn
 from dysl_vla_ros.records.phases import PHASES, Actions, openings
 
 
@@ -31,16 +32,23 @@ class Measure:
 def measures(action: ActionSpec) -> tuple[Measure, ...]:
     """Return how actions of a policy lie apart; the first one leads: charts and criteria go by it.
 
-    Of an end effector: translation in mm over one action, rotation in degrees, gripper opening. Of joints the one that
-    lies furthest apart: turning joints in degrees, sliding ones in mm, those given as shares of a range in percent of
-    it (of velocities each a second); gripper opening.
+    Of an end effector: translation in mm over one action, of poses position in mm; rotation in degrees, gripper
+    opening. Of joints the one that lies furthest apart: turning joints in degrees, sliding ones in mm, those given as
+    shares of a range in percent of it (of velocities each a second); gripper opening.
     """
-    if not action.moves_joints:
+    if action.kind == END_EFFECTOR_DELTA:
         return (
             Measure("translation_mm", "translation", "mm", translation_mm, over=" over one action"),
             Measure("rotation_degrees", "rotation", "degrees", rotation_degrees),
             Measure("gripper", "gripper", "opening", gripper_opening, 3),
         )
+    if action.kind == END_EFFECTOR_POSE:
+        found = [
+            Measure("position_mm", "position", "mm", _between_poses(action, 0)),
+            Measure("rotation_degrees", "rotation", "degrees", _between_poses(action, 1)),
+        ]
+        gripper = [Measure("gripper", "gripper", "opening", _opening(action), 3)] if action.gripper else []
+        return (*found, *gripper)
     name, unit = ("_per_s", "/s") if action.kind == JOINT_VELOCITY else ("", "")
     kinds = (
         ("joint_degrees", "joints", "degrees", (RADIANS, DEGREES)),
@@ -64,6 +72,17 @@ def _opening(action: ActionSpec) -> Callable[[Actions, Actions], NDArray[np.floa
         first, second = (openings(values.astype(np.float64), action) for values in (one, other))
         assert first is not None and second is not None
         return np.asarray(np.abs(first - second))
+
+    return apart
+
+
+def _between_poses(action: ActionSpec, part: int) -> Callable[[Actions, Actions], NDArray[np.float64]]:
+    """Return the distance of positions in mm (part 0), or of orientations in degrees (part 1)."""
+
+    def apart(one: Actions, other: Actions) -> NDArray[np.float64]:
+        first, second = (poses(values, action.names)[part] for values in (one, other))
+        way, factor = (second - first, 1e3) if part == 0 else (turn(first, second), np.degrees(1.0))
+        return np.asarray(np.linalg.norm(way, axis=-1) * factor)
 
     return apart
 
@@ -107,10 +126,19 @@ def gripper_opening(one: Actions, other: Actions) -> NDArray[np.float64]:
 
 
 def normalised_distance(one: Actions, other: Actions, action: ActionSpec) -> NDArray[np.float64]:
-    """Return the distance that ranks moments, normalised: translation (or joints), rotation and gripper, added up."""
+    """Return the distance that ranks moments, normalised: translation (or joints), rotation and gripper, added up.
+
+    Rotations of poses lie apart by their angle in rad.
+    """
     apart = action.normalise(one).astype(np.float64) - action.normalise(other)
-    moving, turning, gripper = (np.linalg.norm(apart[..., places], axis=-1) for places in action.motion_parts)
-    return np.asarray(moving + turning + np.nan_to_num(gripper))
+    if action.kind == END_EFFECTOR_POSE:
+        places, gripper = list(action.joint_indices[:3]), action.gripper_index
+        rotation = turn(*(poses(values, action.names)[1] for values in (one, other)))
+        parts = [apart[..., places], rotation, apart[..., [] if gripper is None else [gripper]]]
+    else:
+        parts = [apart[..., places] for places in action.motion_parts]
+    moving, turning, gripping = (np.linalg.norm(part, axis=-1) for part in parts)
+    return np.asarray(moving + turning + np.nan_to_num(gripping))
 
 
 def figures(

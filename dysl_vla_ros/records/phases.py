@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dysl_vla_ros.interfaces import JOINT_POSITION, ActionSpec
-from dysl_vla_ros.joint_units import PERCENT
+from dysl_vla_ros.interfaces import END_EFFECTOR_DELTA, END_EFFECTOR_POSE, ActionSpec
+from dysl_vla_ros.joint_units import CLOSEDNESS, PERCENT
 
 FREE, SLOW, CLOSING, OPENING = "free motion", "slow motion", "gripper closes", "gripper opens"
 PHASES = (FREE, SLOW, CLOSING, OPENING)
@@ -57,6 +57,8 @@ def openings(actions: Actions, action: ActionSpec) -> NDArray[Any] | None:
     place = action.gripper_index
     if place is None:
         return None
+    if action.units[place] == CLOSEDNESS:
+        return np.float32(1.0) - actions[..., place]
     return actions[..., place] / np.float32(100.0 if action.units[place] == PERCENT else 1.0)
 
 
@@ -65,17 +67,20 @@ def speed_and_gripper(
 ) -> tuple[NDArray[np.float64], NDArray[Any] | None]:
     """Return how fast actions (n, A) in physical units move (n,), and the target opening (n,) where there is a gripper.
 
-    An end effector in m/s; joints in their scales a second, absolute targets by their way from moment to moment.
+    An end effector in m/s; joints in their scales a second. Absolute targets go by their way from moment to moment.
     """
     gripper = openings(actions, action)
-    if not action.moves_joints:
+    if action.kind == END_EFFECTOR_DELTA:
         return np.linalg.norm(actions[:, :3].astype(np.float64), axis=1) / action.time_step, gripper
-    joints = list(action.joint_indices)
-    moved = actions[:, joints].astype(np.float64)
-    if action.kind == JOINT_POSITION and len(actions) > 1:
+    moving = list(action.joint_indices)
+    scale: NDArray[np.float64] = np.asarray(action.scale, np.float64)[moving]
+    if action.kind == END_EFFECTOR_POSE:
+        moving, scale = moving[:3], np.ones(3)
+    moved = actions[:, moving].astype(np.float64)
+    if action.absolute and len(actions) > 1:
         passed = np.diff(times)
         same = (np.diff(episodes) == 0) & (passed > 0)
         moved = np.where(same, 1.0 / np.where(same, passed, 1.0), 0.0)[:, None] * np.diff(moved, axis=0)
         moved, follows = np.concatenate([moved, moved[-1:]]), np.concatenate([[False], same])
         moved[1:] = np.where(follows[1:, None], moved[:-1], moved[1:])  # the first of an episode by what follows it
-    return np.linalg.norm(moved / np.asarray(action.scale, np.float64)[joints], axis=1), gripper
+    return np.linalg.norm(moved / scale, axis=1), gripper

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dysl_vla_ros.interfaces import JOINT_VELOCITY, ActionSpec, Observation, Timings
+from dysl_vla_ros.interfaces import END_EFFECTOR_DELTA, JOINT_VELOCITY, ActionSpec, Observation, Timings
 from dysl_vla_ros.policies.checkpoint import read_config
 from dysl_vla_ros.policies.layouts import OPENVLA, layout_of
 from dysl_vla_ros.policies.openvla.files import read_folder
@@ -133,7 +133,7 @@ def facts(runtime: Runtime, checkpoint: Path, adapters: Path | None) -> dict[str
                 for (name, unit), center, scale in zip(_action_values(spec), spec.center, spec.scale, strict=True)
             ],
         },
-        "contract": draft(described) if spec.moves_joints else "",
+        "contract": draft(described) if spec.kind != END_EFFECTOR_DELTA else "",
         "training": {} if layout_of(checkpoint) == OPENVLA else dict(read_config(checkpoint).get("training", {})),
         "dysl": None,
     }
@@ -143,7 +143,7 @@ def facts(runtime: Runtime, checkpoint: Path, adapters: Path | None) -> dict[str
 
 
 def _action_values(spec: ActionSpec) -> list[tuple[str, str]]:
-    if spec.moves_joints:
+    if spec.kind != END_EFFECTOR_DELTA:
         each = "/s" if spec.kind == JOINT_VELOCITY else ""
         return [(name, unit + each * (name != spec.gripper)) for name, unit in zip(spec.names, spec.units, strict=True)]
     translation = [(name, "m") for name in ("x", "y", "z")]

@@ -20,7 +20,7 @@ def joints(examination: Examination) -> Iterator[Finding]:
     node = graph.node if graph else None
     if graph is None or node is None:
         return
-    kind, names = _commanded(node, examination)
+    kind, names = commanded(node, examination)
     if kind not in KINDS:
         return
     faults = list(_limits(node, names))
@@ -61,7 +61,7 @@ def joints(examination: Examination) -> Iterator[Finding]:
         )
 
 
-def _commanded(node: VlaNode, examination: Examination) -> tuple[str, list[str]]:
+def commanded(node: VlaNode, examination: Examination) -> tuple[str, list[str]]:
     """Return the kind of actions and the joints' names without the gripper, as the node or its checkpoint says."""
     from dysl_vla_ros.json_files import read_object  # wants numpy, which is there where a node runs
 
