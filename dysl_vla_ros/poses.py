@@ -1,9 +1,9 @@
 """Absolute poses of an end effector, as checkpoints, ROS and limits have them. numpy only.
 
-A checkpoint names each value of a pose: ``x``, ``y``, ``z`` are the position in metres, ``rRC`` is row R and column C
-of the rotation matrix that maps the end effector's axes into the frame of the poses. Of the matrix the first two
-columns are there (six values, "6D"; Zhou et al., arXiv 1812.07035), which need be neither of length 1 nor
-perpendicular: the matrix is made of them by Gram and Schmidt, the first column leading.
+Each value of a pose has a name, the same in actions and proprioception: ``ee.x``, ``ee.y``, ``ee.z`` are the position
+in metres, ``ee.rRC`` is row R and column C of the rotation matrix that maps the end effector's axes into the frame of
+the poses. Of the matrix the first two columns are there (six values, "6D"; Zhou et al., arXiv 1812.07035), which need
+be neither of length 1 nor perpendicular: the matrix is made of them by Gram and Schmidt, the first column leading.
 
 Orientations are quaternions (..., 4) in ROS's order x, y, z, w. Ways between them are rotation vectors (..., 3) in rad,
 in the frame of the poses, no longer than pi.
@@ -15,14 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-POSITION = ("x", "y", "z")
-COLUMNS = ("r00", "r10", "r20", "r01", "r11", "r21")
+POSITION = ("ee.x", "ee.y", "ee.z")
+COLUMNS = ("ee.r00", "ee.r10", "ee.r20", "ee.r01", "ee.r11", "ee.r21")
 POSE_VALUES = (*POSITION, *COLUMNS)
 UNUSED = "unused"  # what begins the name of a value that commands nothing, such as those of a second arm
 NO_ROTATION = 1e-3  # below it a column's length, or what of the second is perpendicular to the first, says nothing
-# of proprioception, beside ee.qx .. ee.qw: the same columns, and the turn as a rotation vector
-STATE_COLUMNS = tuple(f"ee.{name}" for name in COLUMNS)
-STATE_TURN = ("ee.rx", "ee.ry", "ee.rz")
+STATE_TURN = ("ee.rx", "ee.ry", "ee.rz")  # of proprioception alone: the orientation as a rotation vector
 
 Values = NDArray[np.float64]
 
@@ -53,7 +51,7 @@ def pose_values(position: Values, orientation: Values) -> dict[str, float]:
 def state_values(orientation: Values) -> dict[str, float]:
     """Return an orientation (4,) by the other names that proprioception has for it."""
     columns = matrices(orientation)[:, :2].T.ravel()
-    return dict(zip((*STATE_COLUMNS, *STATE_TURN), map(float, (*columns, *vectors(orientation))), strict=True))
+    return dict(zip((*COLUMNS, *STATE_TURN), map(float, (*columns, *vectors(orientation))), strict=True))
 
 
 def orientation_of(values: Mapping[str, float]) -> Values:

@@ -119,12 +119,12 @@ def test_a_policy_of_absolute_poses_is_read_as_it_was_written(tmp_path: Path) ->
 
 POSE_WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no frame": ({"frame": ""}, "action.frame is empty; a pose is one in a frame"),
-    "a part too few": ({"names": ("unused.2", *end_effector_poses().names[1:])}, "action.names has no r00; a pose"),
+    "a part too few": ({"names": ("unused.2", *end_effector_poses().names[1:])}, "action.names has no ee.r00; a pose"),
     "another name": ({"names": (*end_effector_poses().names[:9], "hand"), "gripper": ""}, "action.names[9] is 'hand',"),
-    "millimetres": ({"units": ("1",) * 6 + ("mm",) * 3 + ("1",)}, "action.units[6] of x is 'mm', expected m"),
+    "millimetres": ({"units": ("1",) * 6 + ("mm",) * 3 + ("1",)}, "action.units[6] of ee.x is 'mm', expected m"),
     "a gripper in metres": ({"units": ("1",) * 6 + ("m",) * 4}, "action.units[9] of jaw is 'm', expected 1, percent"),
-    "far away": ({"scale": (1.0,) * 6 + (50.0,) * 3 + (0.5,)}, "come to 50.1 m of the position of x; at most 10"),
-    "no rotation": ({"scale": (9.0,) * 6 + (0.2,) * 3 + (0.5,)}, "column of the rotation matrix, from -1 to 1, of r00"),
+    "far away": ({"scale": (1.0,) * 6 + (50.0,) * 3 + (0.5,)}, "come to 50.1 m of the position of ee.x; at most 10"),
+    "no rotation": ({"scale": (9.0,) * 6 + (0.2,) * 3 + (0.5,)}, "of the rotation matrix, from -1 to 1, of ee.r00"),
     "ranges": ({"low": (0.0,) * 10}, "action.low is of joints alone"),
     "rotation": ({"has_rotation": True}, "action.has_rotation is of end_effector_delta alone"),
 }

@@ -201,7 +201,7 @@ def test_a_chunk_with_no_rotation_in_it_is_refused_and_the_one_before_stays(colu
     arm = commander()
     offer(arm, [action_at(SPEC, (0.1, 0.0, 0.0))] * 2)
     wrong = action_at(SPEC, (0.2, 0.0, 0.0))
-    wrong[[SPEC.names.index(name) for name in ("r00", "r10", "r20")]] = column
+    wrong[[SPEC.names.index(name) for name in ("ee.r00", "ee.r10", "ee.r20")]] = column
     with pytest.raises(NonFiniteActionError, match="NaN or infinity" if math.isnan(column) else "too short, or parall"):
         offer(arm, [action_at(SPEC, (0.1, 0.0, 0.0)), wrong])
     arm.measured = pose((0.0,) * 3)

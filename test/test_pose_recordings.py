@@ -14,7 +14,7 @@ from dysl_vla_ros.calibration.tuning import deviations
 from dysl_vla_ros.control.input_judge import OPENING, InputJudge
 from dysl_vla_ros.control.plausibility import POSE
 from dysl_vla_ros.interfaces import ActionSpec, PolicyDescription, ProprioceptionSpec
-from dysl_vla_ros.poses import STATE_COLUMNS, STATE_TURN, poses
+from dysl_vla_ros.poses import COLUMNS, STATE_TURN, poses
 from dysl_vla_ros.recordings.history import FrameKey, History, read_history
 from dysl_vla_ros.recordings.topics import Served, proprioception_roles
 from dysl_vla_ros.records.deviation import measures, normalised_distance
@@ -62,7 +62,7 @@ def test_recorded_poses_are_taken_by_name_in_the_policys_units(tmp_path: Path, w
     ("spec", "changes", "told"),
     [
         (joint_positions(), {}, "of the kind 'end_effector_pose', this policy's are joint_position"),
-        (end_effector_poses(), {}, "unused.1, this policy's of r00, r10"),
+        (end_effector_poses(), {}, "unused.1, this policy's of ee.r00, ee.r10"),
         (SPEC, {"time_step": 0.1}, "other units or another time step"),
     ],
 )
@@ -105,7 +105,7 @@ def test_speed_is_that_of_the_targets_and_a_gripper_that_closes_opens_less() -> 
 
 
 def test_proprioception_has_the_orientation_by_every_name_and_unused_values_are_zero() -> None:
-    names = ("ee.x", *STATE_COLUMNS, "unused.1", *STATE_TURN, "gripper.opening")
+    names = ("ee.x", *COLUMNS, "unused.1", *STATE_TURN, "gripper.opening")
     spec = ProprioceptionSpec(names, ("m",) + ("1",) * 7 + ("rad",) * 3 + ("closing",))
     assert proprioception_roles(names).keys() == {POSE, OPENING}
     judge = InputJudge.of(dataclasses.replace(described(SPEC), proprioception=spec), (POSE, OPENING), (), {"image": ""})

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from dysl_vla_ros.poses import (
     COLUMNS,
     POSE_VALUES,
-    STATE_COLUMNS,
     STATE_TURN,
     are_rotations,
     is_unused,
@@ -79,13 +78,13 @@ def test_columns_that_say_no_rotation_are_told(columns: list[float]) -> None:
 def test_values_are_found_by_their_names_in_any_order() -> None:
     orientation = of_vectors(np.array([0.0, 0.0, math.pi / 2]))
     values = pose_values(np.array([1.0, 2.0, 3.0]), orientation)
-    assert values["r10"] == pytest.approx(1.0) and values["r01"] == pytest.approx(-1.0), "x turns to y, y to -x"
+    assert values["ee.r10"] == pytest.approx(1.0) and values["ee.r01"] == pytest.approx(-1.0), "x turns to y, y to -x"
     names = (*POSE_VALUES[::-1], "unused.arm")
     position, found = poses(np.array([values.get(name, 9.0) for name in names]), names)
     assert position.tolist() == [1.0, 2.0, 3.0]
     np.testing.assert_allclose(found, orientation, atol=1e-12)
     state = state_values(-orientation)
-    assert [state[name] for name in STATE_COLUMNS] == pytest.approx([0, 1, 0, -1, 0, 0])
+    assert [state[name] for name in COLUMNS] == pytest.approx([0, 1, 0, -1, 0, 0])
     assert [state[name] for name in STATE_TURN] == pytest.approx([0, 0, math.pi / 2])
 
 

@@ -17,12 +17,12 @@ from dysl_vla_ros.control.pairing import Heard, Pairing, Verdict, within
 from dysl_vla_ros.control.plausibility import POSE, PlausibleValues
 from dysl_vla_ros.interfaces import GRIPPER_OPENING, PolicyDescription, ProprioceptionSpec
 from dysl_vla_ros.joint_units import METRES, RADIANS, UnitScale
-from dysl_vla_ros.poses import STATE_COLUMNS, STATE_TURN, is_unused, orientation_of, state_values
+from dysl_vla_ros.poses import COLUMNS, STATE_TURN, is_unused, orientation_of, state_values
 from dysl_vla_ros.readings import seconds
 from dysl_vla_ros.settings import SafetySettings
 
 OPENING, JOINTS = "gripper_state", "joint_states"
-OTHER_TURNS = frozenset((*STATE_COLUMNS, *STATE_TURN))  # made of the quaternion that messages carry
+OTHER_TURNS = frozenset((*COLUMNS, *STATE_TURN))  # made of the quaternion that messages carry
 
 
 class InputJudge:

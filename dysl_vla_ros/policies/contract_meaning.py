@@ -5,13 +5,14 @@ guessed, and no camera is ever replaced by a black picture.
 """
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dysl_vla_ros.errors import ContractError
 from dysl_vla_ros.interfaces import (
     END_EFFECTOR_DELTA,
+    END_EFFECTOR_POSE,
     GRIPPER_OPENING,
     ActionSpec,
     PolicyDescription,
@@ -19,12 +20,15 @@ from dysl_vla_ros.interfaces import (
 )
 from dysl_vla_ros.joint_units import ENDS, GRIPPER_UNITS, JOINT_UNITS, range_faults
 from dysl_vla_ros.policies.action_statistics import action_faults
+from dysl_vla_ros.poses import COLUMNS, POSITION, STATE_TURN, is_unused
 from dysl_vla_ros.robot_contract import RobotContract, draft
 
 OPEN = "..."  # what is to be filled in
-OPEN_KIND = "... # joint_position, joint_velocity or end_effector_delta"
+OPEN_KIND = "... # joint_position, joint_velocity, end_effector_delta or end_effector_pose"
 OPEN_GRIPPER = "... # the one of these names that is the gripper's opening; no line where none is"
-POSE = ("ee.x", "ee.y", "ee.z", "ee.qx", "ee.qy", "ee.qz", "ee.qw")
+# value of proprioception of the end effector -> its unit
+POSE = dict.fromkeys(POSITION, "m") | dict.fromkeys(STATE_TURN, "rad")
+POSE |= dict.fromkeys(("ee.qx", "ee.qy", "ee.qz", "ee.qw", *COLUMNS), "1")
 
 
 class Features(Protocol):
@@ -48,6 +52,15 @@ class Features(Protocol):
     @property
     def action_size(self) -> int:
         """Values of an action."""
+        ...
+
+    @property
+    def implied(self) -> Mapping[str, Any]:
+        """What the files say of the actions' meaning, as fields of a contract; drafts have it filled in."""
+        ...
+
+    def contradictions(self, action: ActionSpec) -> list[str]:
+        """Return where what the user says of the actions is not what the files say."""
         ...
 
     def where(self, part: str) -> str:
@@ -84,6 +97,8 @@ def meaning_of(folder: Features, said: RobotContract, horizon: int) -> Meaning:
 def contract_draft(folder: Features, said: RobotContract | None = None, horizon: int = 1) -> str:
     """Return the block of a parameter file that says everything, with ``...`` for what is missing."""
     said = said or RobotContract()
+    implied = {name: value for name, value in folder.implied.items() if not getattr(said, name)}
+    said = dataclasses.replace(said, **implied)
     action, state = action_of(folder, said, horizon), proprioception_of(folder, said)
     spec = dataclasses.replace(
         action,
@@ -106,7 +121,7 @@ def proprioception_of(folder: Features, said: RobotContract) -> ProprioceptionSp
         of_action = tuple(known.get(name, 0.0 if name == GRIPPER_OPENING else None) for name in said.state_names)
         ranged = any(unit in ENDS for unit in said.state_units)
         ends.append(own or (() if not ranged or None in of_action else of_action))
-    return ProprioceptionSpec(said.state_names, said.state_units, "base", *ends)  # type: ignore[arg-type]
+    return ProprioceptionSpec(said.state_names, said.state_units, _frame(said), *ends)  # type: ignore[arg-type]
 
 
 def action_of(folder: Features, said: RobotContract, horizon: int) -> ActionSpec:
@@ -120,7 +135,13 @@ def action_of(folder: Features, said: RobotContract, horizon: int) -> ActionSpec
     if delta and not said.action_names:  # of such an action everything follows from its size
         meaning = {}
     has_rotation = delta and folder.action_size == 7
-    return ActionSpec(horizon, said.time_step, has_rotation, center, scale, kind=said.action_kind, **meaning)
+    frame = said.action_frame if said.action_kind == END_EFFECTOR_POSE else _frame(said)
+    return ActionSpec(horizon, said.time_step, has_rotation, center, scale, frame, kind=said.action_kind, **meaning)
+
+
+def _frame(said: RobotContract) -> str:
+    """Return the frame of the end effector's pose and motion."""
+    return said.action_frame or "base"
 
 
 def _camera_faults(folder: Features, said: RobotContract) -> list[str]:
@@ -148,7 +169,9 @@ def _state_faults(folder: Features, said: RobotContract, spec: ProprioceptionSpe
         if name == GRIPPER_OPENING:
             known = GRIPPER_UNITS
         elif name in POSE:
-            known = ("m",) if name in POSE[:3] else ("1",)
+            known = (POSE[name],)
+        elif is_unused(name):
+            known = ("1",)
         if unit not in known:
             faults.append(f"robot.state.units has {unit!r:.40} for {name}, expected {', '.join(known)}")
     gripper = spec.names.index(GRIPPER_OPENING) if GRIPPER_OPENING in spec.names else None
@@ -171,7 +194,9 @@ def _action_faults(folder: Features, said: RobotContract, spec: ActionSpec) -> l
     else:
         faults += _size_fault("robot.action.names", said.action_names, folder.action_size, where)
         faults += _size_fault("robot.action.units", said.action_units, folder.action_size, where)
-    return faults or action_faults(spec, "robot.action")
+    if said.action_kind == END_EFFECTOR_POSE and not said.action_frame:
+        faults.append("robot.action.frame is not said, and no file of the checkpoint says which frame its poses are in")
+    return faults or folder.contradictions(spec) or action_faults(spec, "robot.action")
 
 
 def _size_fault(name: str, said: Sequence[str], wanted: int, where: str) -> list[str]:

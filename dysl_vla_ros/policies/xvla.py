@@ -10,16 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.policies.interface import CommonPolicy
 from dysl_vla_ros.policies.lerobot import florence_keys
-from dysl_vla_ros.policies.lerobot.folder import CONFIG, LeRobotFolder
+from dysl_vla_ros.policies.lerobot.folder import LeRobotFolder
 from dysl_vla_ros.policies.lerobot.policy import LeRobotContext, LeRobotPolicy
 from dysl_vla_ros.policies.module_view import view
 from dysl_vla_ros.skipping.stack import StackResult
 from dysl_vla_ros.skipping.streams import Bridge, Stream, follow
 
-POSES, FOLLOWER = ("ee6d", "agibot_ee6d"), "later_steps"  # action spaces, the library's default first; a stream
+FOLLOWER = "later_steps"  # a stream
 
 
 class XVla(LeRobotPolicy):
@@ -42,12 +41,7 @@ class XVla(LeRobotPolicy):
 
     @classmethod
     def changes(cls, folder: LeRobotFolder, dtype: torch.dtype | None, tokenizer: str) -> dict[str, Any]:
-        """The library casts the weights itself. Absolute poses are refused: they have no meaning here."""
-        if (mode := str(folder.config.get("action_mode", POSES[0])).lower()) in POSES:
-            raise CheckpointError(
-                f"{folder.path / CONFIG}: action_mode is {mode!r}, absolute poses of the end effector, and no kind of "
-                "action here says that; train with action_mode 'auto', on joints or differences of the end effector"
-            )
+        """The library casts the weights itself."""
         return {"dtype": str(dtype).removeprefix("torch.")} if dtype else {}
 
     @classmethod

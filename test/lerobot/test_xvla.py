@@ -8,16 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_xvla_ee6d
 import torch
-from families import load, observation
+from families import PARTITION, ROBOT, library_actions, load, modules, observation, plans
 from lerobot.policies.xvla.modeling_xvla import _remap_vendored_florence_state_dict
 from safetensors.torch import load_file, save_file
 
-from dysl_vla_ros.errors import CheckpointError, ObservationError
+from dysl_vla_ros.errors import CheckpointError, ContractError, ObservationError
 from dysl_vla_ros.policies.lerobot.explanation import explain
+from dysl_vla_ros.poses import POSE_VALUES, are_rotations
+from dysl_vla_ros.runtime.noise import FRESH, noise_seed
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import FULL_DEPTH
-from dysl_vla_ros.skipping.stack import full_result
+from dysl_vla_ros.skipping.depth_rules import FixedPlan, FullDepth
+from dysl_vla_ros.skipping.stack import SkippableStack, full_result
 from dysl_vla_ros.skipping.streams import no_bridge
 
 VLM = "model.vlm."
@@ -71,12 +75,103 @@ def test_weights_under_the_published_names_are_the_same_policy(copied: Any, writ
         load(folder)
 
 
+ARM = POSE_VALUES
+OTHER = tuple(f"unused.{place}" for place in range(1, 11))
+POSES = replace(
+    ROBOT,
+    state_names=("ee.x", "ee.y", "ee.z", "ee.r00", "ee.rx", "unused.1"),
+    state_units=("m", "m", "m", "1", "rad", "1"),
+    action_kind="end_effector_pose",
+    action_names=(*ARM, "jaw", *OTHER),
+    action_units=("m",) * 3 + ("1",) * 6 + ("closing",) + ("1",) * 10,
+    action_gripper="jaw",
+    action_frame="base_link",
+    action_low=(),
+    action_high=(),
+)
+
+
+@pytest.fixture(scope="module")
+def ee6d(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a checkpoint of absolute poses."""
+    folder = tmp_path_factory.mktemp("ee6d")
+    tiny_xvla_ee6d.write_hub(folder / "hub")
+    tiny_xvla_ee6d.write(folder / "checkpoint", folder / "hub")
+    return folder / "checkpoint"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_absolute_poses_are_what_select_action_plays_and_are_verified_bit_for_bit(ee6d: Path, dtype: Any) -> None:
+    policy = load(ee6d, POSES, dtype)
+    assert policy.action.kind == POSES.action_kind and policy.action.frame == policy.proprioception.frame == "base_link"
+    for number in range(2):
+        runtime = Runtime(policy, None)
+        chunk = runtime.step(observation(number), np.zeros((0, 20)), FULL_DEPTH).chunk.actions
+        assert np.array_equal(chunk, library_actions(policy, observation(number), noise_seed(FRESH, 0, 0) % 2**63))
+        assert chunk.shape == (8, 20) and are_rotations(chunk, policy.action.names).all()
+        assert np.ptp(chunk[:, :9], axis=0).min() > 0.0 and 0.0 < chunk[:, 9].min() <= chunk[:, 9].max() < 1.0
+    stack, own = SkippableStack(policy.layers), modules(policy)
+    with torch.inference_mode():
+        noise = policy.noise([5])
+        hidden, context = policy.prepare([observation(4)], noise)
+        full, _ = policy.decode(stack.run(hidden, context, FullDepth()), context, None, noise, no_bridge)
+        for positions in plans():
+            hidden, context = policy.prepare([observation(4)], noise)
+            result = stack.run(hidden, context, FixedPlan(PARTITION, own, positions))
+            skipped, _ = policy.decode(result, context, None, noise, own.bridge)
+            if result.resume_point is not None:
+                assert not torch.equal(skipped, full)
+                result = stack.resume(result.resume_point, context)
+                skipped, _ = policy.decode(result, context, None, noise, own.bridge)
+            assert torch.equal(skipped, full)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"action_kind": "joint_position"}, "robot.action.kind is joint_position, but .*'ee6d', absolute poses"),
+        ({"action_names": (*OTHER, "jaw", *ARM)}, "robot.action.names is unused.1.*twice ee.x, ee.y, .*the gripper"),
+        ({"action_names": (*ARM[::-1], "jaw", *OTHER)}, "robot.action.names is ee.r21.*twice ee.x, ee.y, ee.z, ee.r00"),
+        ({"action_frame": ""}, "robot.action.frame is not said, and no file of the checkpoint says which"),
+        ({"action_names": ()}, "robot.action.names is not said"),
+        ({"action_units": ("m",) * 3 + ("rad",) * 6 + ("1",) * 11}, r"units\[3\] of ee.r00 is 'rad', expected 1"),
+        ({"state_units": ("m", "m", "m", "1", "deg", "1")}, "robot.state.units has 'deg' for ee.rx, expected rad"),
+    ],
+)
+def test_poses_of_another_meaning_are_refused_by_the_entry(changed: dict[str, Any], told: str, ee6d: Path) -> None:
+    with pytest.raises(ContractError, match=told) as refused:
+        load(ee6d, replace(POSES, **changed))
+    assert "frame: " in refused.value.draft or "action_kind" in changed
+
+
+def test_either_arm_may_be_the_one_that_is_commanded(ee6d: Path) -> None:
+    second = replace(POSES, action_names=(*OTHER, *ARM, "jaw"), action_units=("1",) * 10 + POSES.action_units[:10])
+    assert load(ee6d, second).action.used_indices == tuple(range(10, 20))
+
+
+def test_what_the_files_say_of_poses_is_drafted(ee6d: Path) -> None:
+    block = explain(ee6d)["contract"]
+    assert "kind: end_effector_pose" in block and "frame: ..." in block and "gripper: gripper" in block
+    assert 'names: ["ee.x", "ee.y", "ee.z", "ee.r00", "ee.r10", "ee.r20", "ee.r01"' in block
+    assert '"ee.r21", "gripper", "unused.1", ' in block
+    assert 'units: ["m", "m", "m", "1", "1", "1", "1", "1", "1", "...", "1"' in block and "joint:" not in block
+
+
 @pytest.mark.parametrize("mode", ["ee6d", "AGIBOT_ee6d", None])
-def test_absolute_poses_are_refused(mode: str | None, copied: Any) -> None:
+def test_absolute_poses_are_never_taken_for_joints(mode: str | None, copied: Any) -> None:
     folder = copied("xvla")
     edit(folder, action_mode=mode) if mode else edit_out(folder, "action_mode")
-    with pytest.raises(CheckpointError, match=rf"action_mode is '{(mode or 'ee6d').lower()}', absolute poses"):
+    with pytest.raises(ContractError, match=rf"action_mode is '{(mode or 'ee6d').lower()}', absolute poses"):
         load(folder)
+    with pytest.raises(ContractError, match="the feature action has 6 values, but .* which gives 20"):
+        load(folder, replace(ROBOT, action_kind="end_effector_pose", action_frame="base"))
+
+
+def test_joints_are_never_taken_for_poses(copied: Any) -> None:
+    folder = copied("xvla")
+    edit(folder, action_mode="franka_joint7")
+    with pytest.raises(ContractError, match=r"action_mode is 'franka_joint7', positions of joints"):
+        load(folder, replace(ROBOT, action_kind="end_effector_pose", action_frame="base"))
 
 
 def edit_out(folder: Path, name: str) -> None:

@@ -14,7 +14,7 @@ from tiny_pi0 import CAMERAS, LAYERS, LETTERS, write_hub
 from transformers import PreTrainedTokenizerFast
 
 __all__ = ["FLOW_STEPS", "write", "write_hub"]
-STATE, ACTION, HORIZON, FLOW_STEPS = 6, 6, 8, 3
+STATE, ACTION, POSES, HORIZON, FLOW_STEPS = 6, 6, 20, 8, 3
 FLORENCE = {
     "vision_config": {
         "depths": [1, 1], "patch_size": [7, 3], "patch_stride": [4, 2], "patch_padding": [3, 1],
@@ -30,19 +30,22 @@ FLORENCE = {
 }  # fmt: skip
 
 
-def write(folder: Path, hub: Path, **changed: Any) -> XVLAPolicy:
-    """Write a checkpoint as ``lerobot-train`` does, and return the policy that was saved."""
+def write(folder: Path, hub: Path, poses: bool = False, **changed: Any) -> XVLAPolicy:
+    """Write a checkpoint of joints or of absolute poses as ``lerobot-train`` does, and return the policy."""
+    actions = POSES if poses else ACTION
     config = XVLAConfig(
         chunk_size=HORIZON, n_action_steps=HORIZON, num_denoising_steps=FLOW_STEPS, device="cpu",
         florence_config=FLORENCE, tokenizer_name=str(hub), tokenizer_max_length=32, resize_imgs_with_padding=(32, 32),
         hidden_size=32, depth=LAYERS, num_heads=4, num_domains=3, len_soft_prompts=2, dim_time=8, max_len_seq=128,
-        action_mode="auto", max_action_dim=10, max_state_dim=8,
+        action_mode="ee6d" if poses else "auto", max_action_dim=10, max_state_dim=POSES if poses else 8,
         input_features={
             "observation.state": PolicyFeature(FeatureType.STATE, (STATE,)),
             **{name: PolicyFeature(FeatureType.VISUAL, shape) for name, shape in CAMERAS.items()},
         },
-        output_features={"action": PolicyFeature(FeatureType.ACTION, (ACTION,))},
-        normalization_mapping={"VISUAL": "IDENTITY", "STATE": "MEAN_STD", "ACTION": "MEAN_STD"},
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (actions,))},
+        normalization_mapping={
+            "VISUAL": "IDENTITY", "STATE": "MEAN_STD", "ACTION": "IDENTITY" if poses else "MEAN_STD"
+        },
         **changed,
     )  # fmt: skip
     torch.manual_seed(7)
@@ -50,9 +53,10 @@ def write(folder: Path, hub: Path, **changed: Any) -> XVLAPolicy:
     for parameter in policy.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)  # norms are not all ones, biases not zero
     policy.save_pretrained(folder)
-    spread = torch.linspace(20.0, 40.0, ACTION)
-    statistics = {name: {"mean": torch.linspace(-10.0, 10.0, ACTION), "std": spread} for name in (
-        "observation.state", "action")}  # fmt: skip
+    statistics = {
+        name: {"mean": torch.linspace(-10.0, 10.0, size), "std": torch.linspace(20.0, 40.0, size)}
+        for name, size in (("observation.state", STATE), ("action", actions))
+    }
     tokenizer = PreTrainedTokenizerFast.from_pretrained(hub)
     tokenizers.AutoTokenizer, own = SimpleNamespace(from_pretrained=lambda name: tokenizer), tokenizers.AutoTokenizer
     try:

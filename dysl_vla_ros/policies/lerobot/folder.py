@@ -13,8 +13,10 @@ import numpy as np
 
 from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.files import sha256
+from dysl_vla_ros.interfaces import ActionSpec
 from dysl_vla_ros.json_files import build_from
 from dysl_vla_ros.policies.checkpoint import MEND, looks_like, needed_object
+from dysl_vla_ros.policies.lerobot import action_spaces
 from dysl_vla_ros.policies.weights_header import Shapes, read_shapes
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -84,6 +86,15 @@ class LeRobotFolder:
         """Return which file says it, and under which key, of ``cameras``, ``state`` or ``action``."""
         key = {"state": f": {STATE}", "action": f": {ACTION}"}.get(part, "")
         return f"{self.path / CONFIG}{key}"
+
+    @property
+    def implied(self) -> Mapping[str, Any]:
+        """What the files say of the actions' meaning, as fields of a contract."""
+        return action_spaces.implied(self.config)
+
+    def contradictions(self, action: ActionSpec) -> list[str]:
+        """Return where what the user says of the actions is not what the files say."""
+        return action_spaces.contradictions(self.config, str(self.path / CONFIG), action)
 
     def center_and_scale(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return what ``normalised = (action - center) / scale`` is made with."""

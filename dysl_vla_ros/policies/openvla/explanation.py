@@ -5,12 +5,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from dysl_vla_ros.interfaces import END_EFFECTOR_DELTA
 from dysl_vla_ros.policies.contract_meaning import contract_draft
 from dysl_vla_ros.policies.openvla.files import OpenVlaFolder, read_folder
 from dysl_vla_ros.policies.openvla.meaning import CAMERAS, Features
 from dysl_vla_ros.policies.openvla.statistics import BOUNDS, STATISTICS, choose_statistics
-from dysl_vla_ros.robot_contract import RobotContract
 
 PARTS = {  # beginning of a key in the big model's files -> part
     "vision_backbone.featurizer.": "vision (DINOv2)",
@@ -95,6 +93,5 @@ def _draft(folder: OpenVlaFolder) -> str:
     key, action, _ = choose_statistics(
         folder.statistics, folder.path / STATISTICS, folder.sizes, next(iter(folder.statistics)), next(iter(BOUNDS))
     )
-    said = RobotContract(action_kind=END_EFFECTOR_DELTA if folder.dimensions in (4, 7) else "")
-    block = contract_draft(Features(folder, CAMERAS[1], key, action), said)
+    block = contract_draft(Features(folder, CAMERAS[1], key, action))
     return block.replace("    robot:\n", "    model:\n      horizon: ...\n      bounds: ...\n    robot:\n", 1)

@@ -1,10 +1,11 @@
 """What goes in and out of an OpenVLA-OFT policy: its files say sizes and statistics, the user says all else."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dysl_vla_ros.errors import ContractError
-from dysl_vla_ros.interfaces import ActionSpec, ProprioceptionSpec
+from dysl_vla_ros.interfaces import END_EFFECTOR_DELTA, ActionSpec, ProprioceptionSpec
 from dysl_vla_ros.policies import contract_meaning
 from dysl_vla_ros.policies.openvla.files import OpenVlaFolder
 from dysl_vla_ros.policies.openvla.statistics import BOUNDS, STATISTICS, Statistics, choose_statistics
@@ -55,6 +56,15 @@ class Features:
         if part == "cameras":
             return f"a model of {len(self.cameras)} pictures"
         return f"{self.folder.projector}: fc1.weight" if part == "state" else f"{self.folder.head}: model.fc2.weight"
+
+    @property
+    def implied(self) -> Mapping[str, Any]:
+        """What the files say of the actions' meaning, as fields of a contract: by their number."""
+        return {"action_kind": END_EFFECTOR_DELTA} if self.action_size in (4, 7) else {}
+
+    def contradictions(self, action: ActionSpec) -> list[str]:
+        """Return where what the user says of the actions is not what the files say: these say nothing for certain."""
+        return []
 
     def center_and_scale(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return what ``normalised = (action - center) / scale`` is made with."""
