@@ -4,7 +4,7 @@ policy. Whoever needs more of it adds a field of the name that ``model`` setting
 
 from dataclasses import dataclass, field, fields
 
-from dysl_vla_ros.errors import CheckpointError
+from dysl_vla_ros.errors import CheckpointError, ContractError
 from dysl_vla_ros.robot_contract import RobotContract
 from dysl_vla_ros.settings import ModelSettings
 
@@ -36,6 +36,15 @@ class PolicyOptions:
                 f"{where}: its weights have the SHA-256 {found}, model.sha256 says {self.sha256}; get the weights that "
                 "are meant, or correct the setting"
             )
+
+    def require_own_units(self, where: str) -> None:
+        """Refuse another size of units where the files themselves say that actions are in metres and radians.
+
+        Raises:
+            ContractError: ``robot.action.unit_size`` is said.
+        """
+        if self.robot.action_unit_size:
+            raise ContractError(f"{where}: its actions are in m and rad; leave robot.action.unit_size empty")
 
     @classmethod
     def of(cls, model: ModelSettings, robot: RobotContract) -> "PolicyOptions":

@@ -44,6 +44,7 @@ class RobotContract:
     action_kind: str = ""
     action_names: tuple[str, ...] = ()
     action_units: tuple[str, ...] = ()
+    action_unit_size: tuple[float, ...] = ()  # m or rad that 1.0 of each value of a motion is; (): as they are
     action_frame: str = ""  # of absolute poses
     action_gripper: str = ""  # the one of action_names that is the gripper's opening
     action_low: tuple[float, ...] = ()
@@ -71,6 +72,10 @@ ENTRIES: dict[str, tuple[str, str, Any, str]] = {
     "robot.action.units": (
         TEXTS, "action_units", [],
         "a unit for each: rad, m, deg, percent, range_100; 1 of a pose's columns; 1, percent or closing of a gripper"
+    ),
+    "robot.action.unit_size": (
+        NUMBERS, "action_unit_size", [],
+        "m or rad over one action that 1.0 of each value of an end_effector_delta is, without the gripper; empty: 1"
     ),
     "robot.action.frame": (TEXT, "action_frame", "", "frame that absolute poses, and ee_pose, are in"),
     "robot.action.gripper": (TEXT, "action_gripper", "", "the one of these names that is the gripper's opening"),
@@ -117,6 +122,8 @@ def entry_fault(name: str, value: Any) -> str:
     numbers = value if kind == NUMBERS else (value,) if kind == NUMBER else ()
     if not all(map(math.isfinite, numbers)):
         return f"{name} must be finite, not {value!r:.80}"
+    if name == "robot.action.unit_size" and not all(it > 0.0 for it in value):
+        return f"{name} must be above 0 throughout, not {value!r:.80}"
     if kind == NUMBER and (value < 0.0 or value == 0.0 != ENTRIES[name][2]):
         return f"{name} must be above 0, not {value:g}"
     if name == "robot.action.message" and value not in MESSAGES:
@@ -170,6 +177,8 @@ def draft(description: PolicyDescription, contract: RobotContract | None = None)
     lines += [f"        gripper: {spec.gripper}"] if spec.gripper and spec.kind != END_EFFECTOR_DELTA else []
     if spec.kind == END_EFFECTOR_POSE:
         lines += [f"        frame: {spec.frame or '...'}"]
+    if said.action_unit_size:
+        lines += [f"        unit_size: [{', '.join(map(_number, said.action_unit_size))}]"]
     lines += [f"        time_step: {_number(spec.time_step) if spec.time_step else '...'}"]
     if spec.moves_joints:
         lines += [f"        message: {said.message}"]

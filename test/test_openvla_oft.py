@@ -232,6 +232,32 @@ def test_actions_are_taken_apart_by_the_statistics(policy: OpenVlaOftPolicy) -> 
     assert low[6] == -1.0 and high[6] == 1.0, "what the mask leaves out goes through as it is"
 
 
+def test_a_unit_of_the_actions_may_be_said_to_be_another_size(
+    policy: OpenVlaOftPolicy, checkpoint: Path, tmp_path: Path
+) -> None:
+    """LIBERO's are shares of what its controller takes as 1: 0.05 m, 0.5 rad. Its statistics alone are too fast."""
+    libero = tmp_path / "libero"
+    libero.mkdir()
+    linked(checkpoint, libero)
+    own = json.loads((checkpoint / "dataset_statistics.json").read_text())
+    for values in own.values():
+        values["action"]["q01"], values["action"]["q99"] = [-0.9] * 6 + [0.0], [0.9] * 6 + [1.0]
+    (libero / "dataset_statistics.json").unlink()
+    (libero / "dataset_statistics.json").write_text(json.dumps(own))
+    with pytest.raises(ContractError, match="m/s of x within time_step"):
+        load_policy(libero, options=said())
+    sizes = (0.05,) * 3 + (0.5,) * 3
+    robot = replace(said().robot, action_unit_size=sizes)
+    scaled = load_policy(libero, options=said(robot=robot))
+    high = scaled.actions(torch.ones(1, 1, DIMENSIONS), None)[0, 0]
+    np.testing.assert_allclose(high, [0.045] * 3 + [0.45] * 3 + [1.0], rtol=1e-5)
+    np.testing.assert_allclose(scaled.action.normalise(high), [1.0] * DIMENSIONS, rtol=1e-5)
+    assert scaled.base_hash != policy.base_hash
+    for wrong, told in (((0.05,), "has 1 values, expected 6"), ((0.05,) * 7, "has 7 values, expected 6")):
+        with pytest.raises(ContractError, match=f"robot.action.unit_size {told}"):
+            load_policy(checkpoint, options=said(robot=replace(robot, action_unit_size=wrong)))
+
+
 def test_other_bounds_are_other_actions(checkpoint: Path) -> None:
     policy = load_policy(checkpoint, options=said(bounds="min_max"))
     own = statistics()["action"]

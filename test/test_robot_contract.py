@@ -14,7 +14,9 @@ from dysl_vla_ros.control.contract import contract_faults
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.interfaces import ActionSpec, PolicyDescription, ProprioceptionSpec
 from dysl_vla_ros.params_file import read_params_file
+from dysl_vla_ros.policy_options import PolicyOptions
 from dysl_vla_ros.robot_contract import ENTRIES, JointLimits, RobotContract, contract_of, draft, entry_fault
+from dysl_vla_ros.runtime.step import Runtime
 from joint_arm import joint_positions, joint_velocities
 from pose_arm import end_effector_poses
 from tiny_checkpoint import make_tiny_checkpoint, tiny_config
@@ -84,6 +86,17 @@ def test_any_values_are_a_contract_or_are_refused_each_by_its_name(values: dict[
     with pytest.raises(SettingError) as caught:
         contract_of(values)
     assert all(name in str(caught.value) for name in wrong)
+
+
+def test_a_checkpoint_of_metres_and_radians_takes_no_other_size_of_units(tmp_path: Path) -> None:
+    folder = make_tiny_checkpoint(tmp_path)
+    robot = contract_of({"robot.action.unit_size": [0.05] * 3})
+    with pytest.raises(SettingError, match="its actions are in m and rad; leave robot.action.unit_size empty"):
+        Runtime.load(str(folder), "", options=PolicyOptions(robot))
+    assert entry_fault("robot.action.unit_size", [0.05, 0.0]) == (
+        "robot.action.unit_size must be above 0 throughout, not [0.05, 0.0]"
+    )
+    assert "unit_size: [0.05, 0.05, 0.05]" in draft(description(tiny_config().action), robot)
 
 
 def test_a_parameter_file_of_the_node_serves_commands_as_well(tmp_path: Path) -> None:

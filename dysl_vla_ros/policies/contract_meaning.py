@@ -79,6 +79,7 @@ class Meaning:
     cameras: tuple[str, ...]
     proprioception: ProprioceptionSpec
     action: ActionSpec
+    unit_sizes: tuple[float, ...] = ()  # (A,) that the library's actions are multiplied with; (): not at all
 
 
 def meaning_of(folder: Features, said: RobotContract, horizon: int) -> Meaning:
@@ -91,7 +92,8 @@ def meaning_of(folder: Features, said: RobotContract, horizon: int) -> Meaning:
     faults = [*_camera_faults(folder, said), *_state_faults(folder, said, state), *_action_faults(folder, said, action)]
     if faults:
         raise ContractError(f"{'; '.join(faults)}", contract_draft(folder, said, horizon))
-    return Meaning(tuple(folder.cameras), state, action)
+    sizes = unit_sizes(said, folder.action_size) if said.action_unit_size else ()
+    return Meaning(tuple(folder.cameras), state, action, sizes)
 
 
 def contract_draft(folder: Features, said: RobotContract | None = None, horizon: int = 1) -> str:
@@ -124,9 +126,18 @@ def proprioception_of(folder: Features, said: RobotContract) -> ProprioceptionSp
     return ProprioceptionSpec(said.state_names, said.state_units, _frame(said), *ends)  # type: ignore[arg-type]
 
 
+def unit_sizes(said: RobotContract, count: int) -> tuple[float, ...]:
+    """Return what 1.0 of each value (A,) of an action is, in the units of its meaning: 1 where nothing else is said."""
+    motion = said.action_unit_size
+    return (*motion, 1.0) if motion and len(motion) == count - 1 else (1.0,) * count
+
+
 def action_of(folder: Features, said: RobotContract, horizon: int) -> ActionSpec:
     """Return the action's meaning as far as it is said."""
-    center, scale = folder.center_and_scale()
+    sizes = unit_sizes(said, folder.action_size)
+    center, scale = (
+        tuple(size * value for size, value in zip(sizes, values, strict=True)) for values in folder.center_and_scale()
+    )
     delta = said.action_kind == END_EFFECTOR_DELTA
     meaning: dict[str, Any] = {
         "names": said.action_names, "units": said.action_units, "gripper": said.action_gripper, "low": said.action_low,
@@ -181,6 +192,14 @@ def _state_faults(folder: Features, said: RobotContract, spec: ProprioceptionSpe
 def _action_faults(folder: Features, said: RobotContract, spec: ActionSpec) -> list[str]:
     where = folder.where("action")
     faults = []
+    motion = folder.action_size - 1
+    if said.action_unit_size and said.action_kind != END_EFFECTOR_DELTA:
+        faults.append(f"robot.action.unit_size is of {END_EFFECTOR_DELTA} alone")
+    elif said.action_unit_size and len(said.action_unit_size) != motion:
+        faults.append(
+            f"robot.action.unit_size has {len(said.action_unit_size)} values, expected {motion}: of the motion, "
+            "without the gripper"
+        )
     if not said.action_kind:
         faults.append("robot.action.kind is not said, and no file of the checkpoint says it")
     if not said.time_step:

@@ -50,6 +50,8 @@ def load_policy(
         raise CheckpointError(
             f"{checkpoint / CONFIG}: unknown {layout} {name!r:.80}; this version knows {', '.join(known)}"
         )
+    if layout == OURS:
+        options.require_own_units(str(checkpoint))
     module, _, attribute = known[name].partition(":")
     family: type[_Family] = getattr(importlib.import_module(module), attribute)
     policy = family.load(checkpoint, device, dtype, options)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_xvla
 import tiny_xvla_ee6d
 import torch
 from families import PARTITION, ROBOT, library_actions, load, modules, observation, plans
@@ -155,6 +156,24 @@ def test_what_the_files_say_of_poses_is_drafted(ee6d: Path) -> None:
     assert 'names: ["ee.x", "ee.y", "ee.z", "ee.r00", "ee.r10", "ee.r20", "ee.r01"' in block
     assert '"ee.r21", "gripper", "unused.1", ' in block
     assert 'units: ["m", "m", "m", "1", "1", "1", "1", "1", "1", "...", "1"' in block and "joint:" not in block
+
+
+def test_differences_may_be_in_units_of_the_controller_that_they_were_trained_for(tmp_path: Path) -> None:
+    tiny_xvla.write_hub(tmp_path / "hub")
+    tiny_xvla.write(tmp_path / "checkpoint", tmp_path / "hub", actions=7)
+    plain = replace(
+        ROBOT, action_kind="end_effector_delta", action_names=(), action_units=(), action_gripper="",
+        state_units=("deg",) * 5 + ("percent",), action_low=(), action_high=(),
+    )  # fmt: skip
+    with pytest.raises(ContractError, match="no arm moves faster"):
+        load(tmp_path / "checkpoint", plain)
+    sizes = (0.05,) * 3 + (0.5,) * 3
+    policy = load(tmp_path / "checkpoint", replace(plain, action_unit_size=sizes))
+    chunk = Runtime(policy, None).step(observation(), np.zeros((0, 7)), FULL_DEPTH).chunk.actions
+    theirs = library_actions(policy, observation(), noise_seed(FRESH, 0, 0) % 2**63)
+    assert np.array_equal(chunk, theirs * np.float32([*sizes, 1.0])) and policy.action.scale == (*sizes, 1.0)
+    with pytest.raises(ContractError, match="robot.action.unit_size is of end_effector_delta alone"):
+        load(tmp_path / "checkpoint", replace(plain, action_unit_size=sizes, action_kind="joint_position"))
 
 
 @pytest.mark.parametrize("mode", ["ee6d", "AGIBOT_ee6d", None])

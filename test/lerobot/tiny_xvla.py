@@ -30,9 +30,9 @@ FLORENCE = {
 }  # fmt: skip
 
 
-def write(folder: Path, hub: Path, poses: bool = False, **changed: Any) -> XVLAPolicy:
-    """Write a checkpoint of joints or of absolute poses as ``lerobot-train`` does, and return the policy."""
-    actions = POSES if poses else ACTION
+def write(folder: Path, hub: Path, actions: int = ACTION, **changed: Any) -> XVLAPolicy:
+    """Write a checkpoint of so many actions as ``lerobot-train`` does, and return the policy; POSES: absolute ones."""
+    poses, normalised = actions == POSES, actions == ACTION
     config = XVLAConfig(
         chunk_size=HORIZON, n_action_steps=HORIZON, num_denoising_steps=FLOW_STEPS, device="cpu",
         florence_config=FLORENCE, tokenizer_name=str(hub), tokenizer_max_length=32, resize_imgs_with_padding=(32, 32),
@@ -44,7 +44,7 @@ def write(folder: Path, hub: Path, poses: bool = False, **changed: Any) -> XVLAP
         },
         output_features={"action": PolicyFeature(FeatureType.ACTION, (actions,))},
         normalization_mapping={
-            "VISUAL": "IDENTITY", "STATE": "MEAN_STD", "ACTION": "IDENTITY" if poses else "MEAN_STD"
+            "VISUAL": "IDENTITY", "STATE": "MEAN_STD", "ACTION": "MEAN_STD" if normalised else "IDENTITY"
         },
         **changed,
     )  # fmt: skip

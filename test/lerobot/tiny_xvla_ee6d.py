@@ -5,4 +5,4 @@ from functools import partial
 import tiny_xvla
 
 __all__ = ["write", "write_hub"]
-write_hub, write = tiny_xvla.write_hub, partial(tiny_xvla.write, poses=True)
+write_hub, write = tiny_xvla.write_hub, partial(tiny_xvla.write, actions=tiny_xvla.POSES)

@@ -58,6 +58,7 @@ def load_onnx(
     read_checkpoint(checkpoint)
     files = read_reference(checkpoint)
     options.require_weights(files.weights_hash, str(checkpoint))
+    options.require_own_units(str(checkpoint))
     folder = dysl_beside(checkpoint, adapters)
     dysl = read_dysl(folder, files.weights_hash, files.config.layers) if folder else None
     own = folder_of(checkpoint, adapters, export)

@@ -72,6 +72,7 @@ class LeRobotPolicy(CommonPolicy):
         self.flow = policy.model
         self.preprocessor, self.postprocessor = processors
         self.cameras, self.proprioception, self.action = meaning.cameras, meaning.proprioception, meaning.action
+        self._unit_sizes = meaning.unit_sizes
         self.instructions = ()
         self.device = next(policy.parameters()).device
         self.weights_hash = folder.hashes[WEIGHTS]
@@ -294,7 +295,7 @@ class LeRobotPolicy(CommonPolicy):
 
             self._relative({TransitionKey.OBSERVATION: {STATE: context.state}})
         values: FloatArray = self.postprocessor(normalised).float().cpu().numpy()
-        return values
+        return values * np.array(self._unit_sizes, np.float32) if self._unit_sizes else values
 
     def parts(self) -> Mapping[str, Sequence[Tensor]]:
         """Return the weights by part, each once; ``other`` is what no part has."""
@@ -376,5 +377,6 @@ def _base_hash(policy: LeRobotPolicy, tokenizer: str) -> str:
             "action": [spec.kind, spec.names, spec.units, spec.gripper, spec.low, spec.high, spec.time_step],
             "state": [state.names, state.units, state.low, state.high],
             ACTION: policy.folder.action_size,
+            **({"unit_sizes": policy._unit_sizes} if policy._unit_sizes else {}),
         }
     )
