@@ -135,6 +135,9 @@ def test_a_policy_velocity_goes_out_in_radians_a_second() -> None:
     ((_, command),) = play(arm, spec, [[(0.5, 90.0, -0.25, 1.0)]], (0.0, 0.0, 0.0))
     np.testing.assert_allclose(command.velocities, [0.5, math.pi / 2.0, -0.25])
     assert command.gripper == 1.0
+    closing = dataclasses.replace(spec, units=(*spec.units[:-1], "closing"))
+    ((_, command),) = play(commander(closing, WIDE), closing, [[(0.0, 0.0, 0.0, 0.75)]], (0.0, 0.0, 0.0))
+    assert command.gripper == 0.25
 
 
 def test_a_far_target_is_reached_and_not_overshot() -> None:

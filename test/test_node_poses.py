@@ -1,6 +1,8 @@
 """An arm that takes absolute poses, over real DDS: it starts where it is measured, a stop holds, then it is silent."""
 
 import math
+import re
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,8 +10,10 @@ import numpy as np
 import pytest
 
 from dysl_vla_ros.poses import of_vectors, turn
+from harness import install_prefix
 from pose_arm import FRAME, end_effector_poses
 from vla_rig import LIMIT, NODE, Rig, gentle, running_rig, wait_steadily
+from warm_program import run
 
 pytestmark = pytest.mark.ros
 
@@ -60,6 +64,20 @@ def test_poses_in_another_frame_than_the_checkpoints_are_refused(arm: Rig) -> No
     arm.wait_for_error("worker", "robot.action.frame is another, but the checkpoint has base")
     assert f"frame: {FRAME}" in arm.node.output, "the log has the block"
     assert arm.set(robot__action__frame=FRAME) == (True, "")
+
+
+@pytest.mark.slow
+def test_the_doctor_sees_who_obeys_and_that_the_pose_is_measured(arm: Rig) -> None:
+    arm.bring_to("inactive")
+    for silent, line in (
+        (set(), rf"OK +poses +commanded on {COMMAND}, heard by /\S+; measured on /ee_pose"),
+        ({"ee_pose"}, "FAIL +poses +/ee_pose: no message was heard in"),
+    ):
+        arm.robot.silent |= silent
+        command = [str(install_prefix() / "bin" / "dysl_vla"), "doctor"]
+        done = run(command, LIMIT, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=install_prefix())
+        assert re.search(line, done.stdout), done.stdout
+    arm.robot.silent.clear()
 
 
 def test_an_arm_starts_where_it_is_measured_and_holds_when_it_stops(arm: Rig) -> None:

@@ -1,6 +1,7 @@
 """Bags of an arm that takes absolute poses: taken by their names, replayed with figures in millimetres and degrees."""
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from dysl_vla_ros.bags.reader import BagReader
 from dysl_vla_ros.calibration.tuning import deviations
+from dysl_vla_ros.commands.main import main
 from dysl_vla_ros.control.input_judge import OPENING, InputJudge
 from dysl_vla_ros.control.plausibility import POSE
 from dysl_vla_ros.interfaces import ActionSpec, PolicyDescription, ProprioceptionSpec
@@ -19,11 +21,20 @@ from dysl_vla_ros.recordings.history import FrameKey, History, read_history
 from dysl_vla_ros.recordings.topics import Served, proprioception_roles
 from dysl_vla_ros.records.deviation import measures, normalised_distance
 from dysl_vla_ros.records.phases import openings, speed_and_gripper
+from dysl_vla_ros.replay.policies import OwnPolicy
+from dysl_vla_ros.replay.results import phase_of, summarise
+from dysl_vla_ros.replay.run import FULL
+from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import SafetySettings
 from joint_arm import joint_positions
 from pose_arm import action_at, end_effector_poses
 from recorded_bag import BEGIN, BagWriter
+from test_replay_apart import EVERY_LAYER, WHEREVER_IT_MAY, replayed
+from tiny_bag import write_tiny_bag
+from tiny_checkpoint import INSTRUCTION, make_tiny_checkpoint, make_tiny_dysl
 
+pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
+SHORT = ("--observations", "40", "--hidden-steps", "6", "--action-steps", "6", "--joint-steps", "6", "--no-compile")
 SPEC = end_effector_poses(unused=2)
 ACTION = action_at(SPEC, (0.1, 0.5, 0.2), (0.3, -0.2, 0.9), closing=0.25)
 
@@ -72,6 +83,46 @@ def test_poses_of_another_meaning_are_not_compared_and_it_is_said_why(
     chunk = np.tile(ACTION, (8, 1))
     found = history_of(tmp_path / "bag", lambda it: it.pose_chunk(BEGIN, SPEC, chunk, **changes), spec)
     assert not found.source and told in found.note
+
+
+def test_a_policy_of_poses_is_replayed_and_recorded_poses_are_compared_with_both_sides(tmp_path: Path) -> None:
+    checkpoint = make_tiny_checkpoint(tmp_path / "base", action=SPEC)
+    make_tiny_dysl(checkpoint / "dysl", checkpoint, offset=9.0)
+    policy = OwnPolicy(Runtime.load(str(checkpoint), ""), str(checkpoint))
+    first = replayed(write_tiny_bag(tmp_path / "bag", 3), policy, EVERY_LAYER, WHEREVER_IT_MAY)
+    played = dict(zip(first.moments["stamp"].tolist(), first.track(FULL).columns["action"], strict=True))
+
+    def answer(writer: BagWriter, stamp: int) -> tuple[str, Any]:
+        return "/dysl_vla/pose_action_chunk", writer.pose_chunk(stamp, SPEC, np.tile(played[stamp], (8, 1)))
+
+    again = replayed(write_tiny_bag(tmp_path / "again", 3, answer=answer), policy, EVERY_LAYER, WHEREVER_IT_MAY)
+    found = summarise(again, phase_of(again))
+    full, skipping = (found["recorded"][side]["all"] for side in ("full", "skipping"))
+    assert full["moments"] == len(played) == 6 and full["position_mm"]["max"] == 0.0
+    assert full["rotation_degrees"]["max"] < 1e-5 and full["gripper"]["max"] == 0.0
+    for name in ("position_mm", "rotation_degrees"):
+        assert skipping[name]["max"] == pytest.approx(found["deviation"]["all"][name]["max"]) != 0.0
+
+
+@pytest.mark.slow
+def test_a_policy_of_poses_is_distilled_calibrated_and_tuned_on_a_bag(tmp_path: Path) -> None:
+    bag = write_tiny_bag(tmp_path / "bag", ticks=8, episodes=(INSTRUCTION, "open the drawer") * 2)
+    checkpoint = make_tiny_checkpoint(tmp_path / "base", action=SPEC)
+    assert main(["calibrate", str(checkpoint), str(bag), "--observations", "40", "--static", "spread"]) == 0
+    assert main(["distill", str(checkpoint), str(bag), *SHORT]) == 0
+    assert Runtime.load(str(checkpoint), "").description.calibrated
+    words = ["tune", str(bag), "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out"), "--trials", "12"]
+    assert main([*words, "--max-deviation", "1000"]) == 0
+    found = json.loads((tmp_path / "out" / "tune.json").read_text())
+    tried = [trial["figures"] for trial in found["trials"]]
+    assert found["target"]["unit"] == "mm" and {"position", "rotation", "gripper"} <= tried[0].keys()
+    assert all(figures["deviation"] >= figures["position"] for figures in tried)
+
+
+def test_what_plays_in_the_simulator_refuses_absolute_poses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = make_tiny_checkpoint(tmp_path / "base", action=SPEC)
+    assert main(["evaluate", str(checkpoint)]) == 2
+    assert "of the kind end_effector_pose, and the simulator's arm takes a twist" in capsys.readouterr().err
 
 
 def test_poses_lie_apart_in_millimetres_degrees_and_opening() -> None:
