@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-ABSENT = ("torch", "transformers", "safetensors", "onnx")
+ABSENT = ("torch", "transformers", "safetensors", "accelerate", "optuna", "onnx")
 PRELUDE = f"""
 import runpy, sys
 
