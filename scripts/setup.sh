@@ -35,7 +35,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   run_logged apt-install env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
 fi
 
-step "Setting up (2 of 2): $(basename "$venv") with $distro_name, ONNX Runtime and the simulator, from wheels (SIZE; minutes at first) ..."
+step "Setting up (2 of 2): $(basename "$venv") with $distro_name, ONNX Runtime and the simulator, from wheels (1.1 GB; minutes at first) ..."
 forget_other_ros
 if [ "$("$venv/bin/python3" -c 'import sys; print("%d.%d" % sys.version_info[:2], sys.prefix)' 2>/dev/null)" != "$version $venv" ]; then
   rm -rf "$venv" "build$suffix" "install$suffix" # made by another Python, or this folder was moved

@@ -5,7 +5,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/steps.bash"
 cd "$root"
 
-step "Setting up torch: PyTorch, training, export and tests into $(basename "$venv"), from wheels (SIZE) ..."
+step "Setting up torch: PyTorch, training, export and tests into $(basename "$venv"), from wheels (1.8 GB more) ..."
 forget_other_ros
 run_logged pip-training "$venv/bin/python3" -m pip install --disable-pip-version-check --progress-bar off \
   --constraint requirements/constraints.txt --requirement "requirements/ros-$distro.txt" \

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dysl_vla_ros.engines.engine import ONNX
+from dysl_vla_ros.engines import ONNX
 from dysl_vla_ros.engines.onnx.exported import FOLDER, METADATA, base_of, dysl_of, read_export, require_of
 from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.policies.reference_config import read_reference

@@ -12,8 +12,8 @@ from dysl_vla_ros.commands.main import VERBS, main
 from dysl_vla_ros.comparison.compare import ComparisonSettings, compare
 from dysl_vla_ros.comparison.methods.registry import METHODS, read_word
 from dysl_vla_ros.comparison.plan import Entry, entries_named
+from dysl_vla_ros.engines import ONNX, TORCH
 from dysl_vla_ros.engines.choice import EngineChoice
-from dysl_vla_ros.engines.engine import ONNX, TORCH
 from dysl_vla_ros.engines.onnx.exporting.export import export_checkpoint
 from dysl_vla_ros.errors import DataError, DyslVlaError, SettingError
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
@@ -115,7 +115,7 @@ def run_without_torch(folder: Path, *words: object) -> subprocess.CompletedProce
 def test_evaluate_on_onnx_runtime_needs_no_torch_and_says_the_runtime(checkpoint: Path, tmp_path: Path) -> None:
     words = ["evaluate", checkpoint, "--tasks", "reach", "--seeds", "1", "--max-ticks", "6", "--jobs", "1"]
     done = run_without_torch(tmp_path, *words, *ON_ONNX, "--json", tmp_path / "onnx.json")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 and "computed by onnx" in " ".join(done.stdout.split()), done.stderr + done.stdout
     assert main([*map(str, words), "--json", str(tmp_path / "torch.json")]) == 0
     ours, theirs = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("torch", "onnx"))
     assert (ours.pop("runtime"), theirs.pop("runtime")) == (TORCH, ONNX)

@@ -10,7 +10,7 @@ from dysl_vla_ros.commands.runtime_option import (
     require_installed,
     require_runtime,
 )
-from dysl_vla_ros.engines.engine import ONNX
+from dysl_vla_ros.engines import ONNX
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.simulation.tasks import EVALUATION_SEED, TASK_CHOICES, tasks_named
 

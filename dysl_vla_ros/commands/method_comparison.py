@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from dysl_vla_ros.commands.runtime_option import require_runtime
 from dysl_vla_ros.comparison.constant_floors import read_floors
 from dysl_vla_ros.comparison.methods.registry import METHODS, option_of, other_checkpoints, read_word
+from dysl_vla_ros.engines import ONNX, TORCH
 from dysl_vla_ros.engines.choice import EngineChoice
-from dysl_vla_ros.engines.engine import ONNX, TORCH
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.policies.checkpoint import read_config
 

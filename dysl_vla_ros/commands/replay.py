@@ -13,7 +13,7 @@ from dysl_vla_ros.commands.argument_checks import (
 )
 from dysl_vla_ros.commands.data_options import add_recording_arguments, recording_choice
 from dysl_vla_ros.commands.runtime_option import add_runtime_arguments, engine_choice, require_runtime
-from dysl_vla_ros.engines.engine import ONNX
+from dysl_vla_ros.engines import ONNX
 from dysl_vla_ros.errors import SettingError
 
 CRITERIA_FAILED = 1

@@ -5,8 +5,8 @@ import importlib.util
 from pathlib import Path
 
 from dysl_vla_ros.commands import INSTALL_TORCH
+from dysl_vla_ros.engines import ONNX, RUNTIMES, TORCH
 from dysl_vla_ros.engines.choice import EngineChoice
-from dysl_vla_ros.engines.engine import ONNX, RUNTIMES, TORCH
 from dysl_vla_ros.engines.onnx.exported import METADATA, folder_of
 from dysl_vla_ros.errors import CheckpointError, DataError
 from dysl_vla_ros.params_file import read_params_file

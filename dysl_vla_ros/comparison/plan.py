@@ -15,7 +15,7 @@ from dysl_vla_ros import __version__
 from dysl_vla_ros.comparison.floor_records import RESULT
 from dysl_vla_ros.comparison.methods.method import Library, MethodOptions, require_usable
 from dysl_vla_ros.comparison.methods.registry import AUTO, method_named, other_checkpoints, read_word
-from dysl_vla_ros.engines.engine import ONNX, TORCH
+from dysl_vla_ros.engines import ONNX, TORCH
 from dysl_vla_ros.engines.onnx.exported import METADATA, folder_of
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings

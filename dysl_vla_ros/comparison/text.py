@@ -8,12 +8,12 @@ from rich.table import Table
 
 from dysl_vla_ros.comparison.methods.registry import method_named
 from dysl_vla_ros.comparison.plan import Entry
-from dysl_vla_ros.engines.engine import TORCH
+from dysl_vla_ros.engines import TORCH
 
 DEPTH = ("method", "success", "95%", "less full", "95%", "inferences", "layers", "varies by", "verified")
 COST = ("method", "stack ms", "p50", "p99", "speed-up", "step ms", "p50", "p99", "trained", "steps", "s")
 PAIRED = ("method", "tasks", "success", "on torch", "less torch", "95%", "ended apart", "same layers", "faster")
-NARROWEST = 110  # characters, where the output is no terminal that says its own width
+NARROWEST = 120  # characters, where the output is no terminal that says its own width
 
 
 def print_comparison(table: Mapping[str, Any], console: Console | None = None) -> None:

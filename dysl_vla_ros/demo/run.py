@@ -10,7 +10,7 @@ from dysl_vla_ros import __version__, stop_signals
 from dysl_vla_ros.bags.folder import require_new
 from dysl_vla_ros.demo.session import DemoOptions, DemoSession, planned
 from dysl_vla_ros.demo.table import LiveTable, PlainLines, View, closing_lines
-from dysl_vla_ros.engines.engine import ONNX
+from dysl_vla_ros.engines import ONNX
 from dysl_vla_ros.errors import BagError, CheckpointError, DyslVlaError
 from dysl_vla_ros.files import require_writable
 from dysl_vla_ros.records.summary import summarise, write_summary

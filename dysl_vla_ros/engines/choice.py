@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dysl_vla_ros.engines.engine import ONNX, RUNTIMES, TORCH
+from dysl_vla_ros.engines import ONNX, RUNTIMES, TORCH
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.settings import ModelSettings
 

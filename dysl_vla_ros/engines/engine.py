@@ -9,9 +9,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from dysl_vla_ros.interfaces import ActionSpec, FloatArray, Observation, ProprioceptionSpec
 
-TORCH, ONNX = "torch", "onnx"  # values of model.runtime
-RUNTIMES = (TORCH, ONNX)
-
 
 @runtime_checkable
 class Engine(Protocol):

@@ -19,8 +19,8 @@ import numpy as np
 
 from dysl_vla_ros.control.chunk_time import actions_begun
 from dysl_vla_ros.control.commander import Command, Commander
+from dysl_vla_ros.engines import TORCH
 from dysl_vla_ros.engines.choice import EngineChoice
-from dysl_vla_ros.engines.engine import TORCH
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.evaluation.conditions import Plain, condition_named
 from dysl_vla_ros.evaluation.real_time import RealTime, cost_name, phase, whole_steps

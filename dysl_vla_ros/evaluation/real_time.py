@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dysl_vla_ros.engines.engine import TORCH
+from dysl_vla_ros.engines import TORCH
 from dysl_vla_ros.evaluation.slow_down import require_slow_down
 from dysl_vla_ros.interfaces import SkipTrace
 from dysl_vla_ros.runtime.cost_model import CostModel

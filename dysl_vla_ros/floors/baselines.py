@@ -8,7 +8,7 @@ from typing import Any
 
 from dysl_vla_ros.comparison.floor_records import of_set
 from dysl_vla_ros.comparison.methods.registry import METHODS, method_named
-from dysl_vla_ros.engines.engine import TORCH
+from dysl_vla_ros.engines import TORCH
 from dysl_vla_ros.errors import DataError
 
 REMEDY = "name a table.json that `dysl_vla evaluate --methods` of this release wrote"

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from dysl_vla_ros.engines import ONNX
 from dysl_vla_ros.engines.choice import EngineChoice
-from dysl_vla_ros.engines.engine import ONNX
 from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.job_worker.apart import Apart, require_params
 from dysl_vla_ros.job_worker.opening import opened_worker

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dysl_vla_ros.engines.engine import ONNX
+from dysl_vla_ros.engines import ONNX
 from dysl_vla_ros.policy_options import AS_THE_FILES_SAY, PolicyOptions
 
 if TYPE_CHECKING:

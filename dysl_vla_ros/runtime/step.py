@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from dysl_vla_ros.engines.engine import ONNX, TORCH, StepPolicy
+from dysl_vla_ros.engines import ONNX, TORCH
+from dysl_vla_ros.engines.engine import StepPolicy
 from dysl_vla_ros.errors import CheckpointError, NonFiniteActionError, ObservationError
 from dysl_vla_ros.interfaces import (
     ActionChunk,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dysl_vla_ros.engines.engine import TORCH
+from dysl_vla_ros.engines import TORCH
 from dysl_vla_ros.interfaces import FloatArray, Observation
 from dysl_vla_ros.runs.full_depth import FullDepthRun
 from dysl_vla_ros.skipping.stack import DepthRule, SkippableStack, StackContext

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dysl_vla_ros.comparison.constant_floors import read_floors
 from dysl_vla_ros.comparison.methods.registry import METHODS, method_named, option_of
-from dysl_vla_ros.engines.engine import ONNX, TORCH
+from dysl_vla_ros.engines import ONNX, TORCH
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.policies.checkpoint import total_training
 from dysl_vla_ros.runs.full_depth import FullDepthRun

@@ -4,7 +4,7 @@ import difflib
 import importlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from dysl_vla_ros.engines.engine import RUNTIMES
+from dysl_vla_ros.engines import RUNTIMES
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.settings import AUTOMATIC
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from dysl_vla_ros.doctor.examination import Examination
 from dysl_vla_ros.doctor.finding import Finding, fail, ok, warn
+from dysl_vla_ros.engines import ONNX, TORCH
 from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.files import sha256
 
@@ -68,12 +69,13 @@ def dysl_folder(examination: Examination) -> Iterator[Finding]:
 
 def export(examination: Examination) -> Iterator[Finding]:
     """Check what `dysl_vla export` wrote: it must be of these files. Where none is and torch computes, say nothing."""
-    from dysl_vla_ros.engines.engine import ONNX, TORCH
-    from dysl_vla_ros.engines.onnx.exported import METADATA, base_of, dysl_of, folder_of, read_export, require_of
-    from dysl_vla_ros.policies.exportable import family_of, why_not
-    from dysl_vla_ros.policies.reference_config import read_reference
-    from dysl_vla_ros.runtime.folder import dysl_beside, read_dysl
-
+    try:
+        from dysl_vla_ros.engines.onnx.exported import METADATA, base_of, dysl_of, folder_of, read_export, require_of
+        from dysl_vla_ros.policies.exportable import family_of, why_not
+        from dysl_vla_ros.policies.reference_config import read_reference
+        from dysl_vla_ros.runtime.folder import dysl_beside, read_dysl
+    except ImportError:
+        return  # numpy is missing, which has a line of its own
     checkpoint = examination.checkpoint
     node = examination.graph.node if examination.graph else None
     told = str(node.parameter("model.runtime", TORCH)) if node else TORCH

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dysl_vla_ros.doctor.examination import Examination
 from dysl_vla_ros.doctor.finding import Finding, fail, ok, warn
-from dysl_vla_ros.engines.engine import ONNX, TORCH
+from dysl_vla_ros.engines import ONNX, TORCH
 from dysl_vla_ros.errors import CheckpointError
 
 INSTALL_TORCH = "requirements/torch.txt (`make setup-training` in the package's folder)"

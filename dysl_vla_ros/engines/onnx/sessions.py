@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from dysl_vla_ros.engines.engine import ONNX
+from dysl_vla_ros.engines import ONNX
 from dysl_vla_ros.engines.onnx.exported import AGAIN
 from dysl_vla_ros.errors import CheckpointError, SettingError
 from dysl_vla_ros.interfaces import FloatArray

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dysl_vla_ros.engines.engine import TORCH
+from dysl_vla_ros.engines import TORCH
 from dysl_vla_ros.interfaces import FloatArray
 
 
