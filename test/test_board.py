@@ -21,7 +21,7 @@ from dysl_vla_ros.policies.reference import ReferenceNetwork
 from dysl_vla_ros.policies.reference_config import LAYOUTS, ReferenceConfig
 from dysl_vla_ros.policies.registry import load_policy
 from dysl_vla_ros.simulation import board
-from dysl_vla_ros.simulation.board import CHAINS, DISC_COLOURS, MOST_HOPS, Chain, board_layout, kind_of, relaid
+from dysl_vla_ros.simulation.board import CHAINS, DISC_COLOURS, DISCS, MOST_HOPS, Chain, board_layout, kind_of, relaid
 from dysl_vla_ros.simulation.demonstrations import record_task, save_arrays
 from dysl_vla_ros.simulation.experts import Expert
 from dysl_vla_ros.simulation.scene import Scene
@@ -39,6 +39,7 @@ from dysl_vla_ros.simulation.tasks import (
 )
 from dysl_vla_ros.training.behaviour_cloning import train
 from dysl_vla_ros.training.board_lessons import (
+    QUESTIONS,
     BoardBatches,
     BoardHeads,
     asked_at_once,
@@ -48,6 +49,7 @@ from dysl_vla_ros.training.board_lessons import (
     lesson_at,
     lesson_loss,
     patch_weights,
+    soft_start,
 )
 from dysl_vla_ros.training.dataset import load_episodes
 from dysl_vla_ros.training.keeper import STATE, Keeper
@@ -354,6 +356,39 @@ def test_a_lesson_asks_most_for_chains_that_go_on_from_its_hop(batches):
     assert 0.8 < (long == 4).float().mean() < 1.0 and (long == 0).any()
     plain, same = batches.drawn(3, (0, 7)), batches.drawn(3, (0, 7), hops=0)
     assert torch.equal(plain.words, same.words) and torch.equal(plain.actions, same.actions)
+
+
+def test_a_place_is_asked_for_only_where_the_pointer_names_the_disc_and_never_in_lessons(batches):
+    torch.manual_seed(0)
+    network, heads, scene_head = ReferenceNetwork(CONFIG), BoardHeads(CONFIG.width), torch.nn.Linear(CONFIG.width, 6)
+    batch, random = batches.drawn(2, (0, 9)), np.random.default_rng(0)
+    with torch.no_grad():
+        state = network.norm(asked_at_once(network, batch, layers_for(0))[-1])
+        query = state[:, network.words_at :].unflatten(1, (QUESTIONS, -1))[:, :, -1]
+        pointed = heads.points(state[:, : batch.discs.shape[-1]], query).softmax(-1)
+        named = torch.einsum("bqn,bdn->bqd", pointed, batch.discs).argmax(-1)
+    for shift, asked in ((0, True), (1, False)):
+        heads.zero_grad()
+        own = replace(batch, way=((named + shift) % DISCS)[..., None].expand_as(batch.way))
+        lesson_loss(network, heads, own, nullcontext, 0).backward()
+        assert not heads.place.weight.grad.any()
+        board_loss(network, heads, scene_head, own, nullcontext, random)[0].backward()
+        assert bool(heads.place.weight.grad.any()) is asked
+
+
+def test_the_rate_rises_anew_where_a_lesson_reaches_further_layers():
+    given = np.array([soft_start(step, 1000) for step in range(2000)])
+    assert given[0] < 0.05 and (given[900:1000] == 1.0).all() and (given[1100:] == 1.0).all()
+    lessons = [lesson_at(step, 1000) for step in range(2000)]
+    further = [step for step in range(1, 2000) if lessons[step] != lessons[step - 1]]
+    assert np.flatnonzero(np.diff(given) < 0).tolist() == [step - 1 for step in further]
+    assert all(soft_start(step, 0) == 1.0 for step in range(3)), "without lessons all is reached from the start"
+
+
+def test_where_no_chain_is_long_enough_a_lesson_asks_for_those_there_are(recorded):
+    short = [task_named(name) for name in RECORDED if task_named(name).chain.hops < MOST_HOPS]
+    batches = BoardBatches(recorded, short, CONFIG, torch.device("cpu"), quiet=True)
+    assert (batches.drawn(8, (0, 8), hops=MOST_HOPS).hops < MOST_HOPS).all()
 
 
 def test_lessons_that_were_interrupted_go_on_to_the_same_bits(recorded, tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from dysl_vla_ros.policies.action_statistics import action_faults
 from dysl_vla_ros.policies.reference_config import LAYOUTS, ReferenceConfig
 from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, Task
 from dysl_vla_ros.training.batches import Batches, BatchesAhead
-from dysl_vla_ros.training.board_lessons import BoardBatches, lesson_at
+from dysl_vla_ros.training.board_lessons import BoardBatches, lesson_at, soft_start
 from dysl_vla_ros.training.dataset import Episodes, load_episodes
 from dysl_vla_ros.training.keeper import STATE, Keeper, claim
 from dysl_vla_ros.training.options import TrainingSettings
@@ -156,7 +156,8 @@ def train(data: Path, output: Path, tasks: list[Task], settings: TrainingSetting
                     loss = loss + asked
             accelerator.backward(loss)
             average_gradients(state.parameters, accelerator)
-            state.update(learning_rate(state.step, settings))
+            soft = soft_start(state.step, settings.board_lessons) if boards else 1.0
+            state.update(soft * learning_rate(state.step, settings))
             if keeper:
                 progress.update()
                 progress.set_postfix(l1=f"{keeper.after_step(float(error), accelerator.autocast):.4f}", refresh=False)
