@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dysl_vla_ros.commands.main import VERBS, main
+from dysl_vla_ros.commands.runtime_option import engine_choice
 from dysl_vla_ros.comparison.compare import ComparisonSettings, compare
 from dysl_vla_ros.comparison.methods.registry import METHODS, read_word
 from dysl_vla_ros.comparison.plan import Entry, entries_named
@@ -88,6 +89,15 @@ def test_a_word_says_method_actions_and_runtime() -> None:
         read_word("dysl:cuda")
     with pytest.raises(SettingError, match="the runtime is 'tensorrt', expected torch or onnx"):
         EngineChoice("tensorrt")
+
+
+def test_what_is_typed_comes_before_the_parameter_file_and_takes_nothing_of_the_other_runtime(tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text(params_text({"model.runtime": ONNX, "model.export": "somewhere"}, ""))
+    assert engine_choice("", "", params) == EngineChoice(ONNX, "somewhere")
+    assert engine_choice(ONNX, "elsewhere", params) == EngineChoice(ONNX, "elsewhere")
+    assert engine_choice(TORCH, "", params) == EngineChoice(TORCH)
+    assert engine_choice("", "") == EngineChoice(TORCH) and engine_choice("", "", default=ONNX) == EngineChoice(ONNX)
 
 
 def test_a_run_is_not_gone_on_with_by_another_runtime(

@@ -40,7 +40,8 @@ def engine_choice(runtime: str, export: str, params: Path | None = None, default
         SettingError: the runtime is none, or the parameter file cannot be read.
     """
     said = EngineChoice.of(read_params_file(params).groups[ModelSettings.group]) if params else EngineChoice(default)
-    return EngineChoice(runtime or said.runtime, export or said.export)
+    chosen = runtime or said.runtime
+    return EngineChoice(chosen, export or (said.export if chosen == said.runtime else ""))
 
 
 def require_runtime(engine: EngineChoice, checkpoint: Path, adapters: str = "") -> None:
