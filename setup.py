@@ -35,7 +35,7 @@ setup(
     data_files=[
         pair for folder in ("config", "checkpoints/reference", "requirements", "msg") for pair in files_below(folder)
     ],
-    install_requires=lines("requirements/runtime.txt"),
+    install_requires=lines("requirements/runtime.txt") + lines("requirements/torch.txt"),
     extras_require={"simulation": lines("requirements/simulation.txt"), "onnx": lines("requirements/onnx.txt")},
     entry_points={"console_scripts": [program for program, _, place in programs if place == "bin"]},
 )

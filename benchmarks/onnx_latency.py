@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from step_latency import ENGINE_GOAL, SEED, engine_cost, figure, quartiles
 
-from dysl_vla_ros.engines.engine import ONNX, TORCH
+from dysl_vla_ros.engines import ONNX, TORCH
 from dysl_vla_ros.engines.onnx.exporting.export import export_checkpoint
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, play_episode
 from dysl_vla_ros.files import write_json

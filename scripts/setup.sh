@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes what the build needs, once: Debian packages and .venv, or .venv-jazzy where DISTRO=jazzy. Usage: scripts/setup.sh
-# [PYTHON]   (`make setup` calls it)
+# Makes what the build and the demo need, once: Debian packages and .venv, or .venv-jazzy where DISTRO=jazzy; without
+# torch, which scripts/setup_training.sh adds. Usage: scripts/setup.sh [PYTHON]   (`make setup` calls it)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/steps.bash"
 cd "$root"
@@ -35,7 +35,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   run_logged apt-install env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
 fi
 
-step "Setting up (2 of 2): $(basename "$venv") with $distro_name, PyTorch and the simulator, from wheels (1.5 GB; minutes at first) ..."
+step "Setting up (2 of 2): $(basename "$venv") with $distro_name, ONNX Runtime and the simulator, from wheels (1.1 GB; minutes at first) ..."
 forget_other_ros
 if [ "$("$venv/bin/python3" -c 'import sys; print("%d.%d" % sys.version_info[:2], sys.prefix)' 2>/dev/null)" != "$version $venv" ]; then
   rm -rf "$venv" "build$suffix" "install$suffix" # made by another Python, or this folder was moved
@@ -43,7 +43,7 @@ if [ "$("$venv/bin/python3" -c 'import sys; print("%d.%d" % sys.version_info[:2]
 fi
 run_logged pip "$venv/bin/python3" -m pip install --disable-pip-version-check --progress-bar off \
   --constraint requirements/constraints.txt --requirement "requirements/ros-$distro.txt" \
-  --requirement requirements/runtime.txt --requirement requirements/onnx.txt --requirement requirements/simulation.txt \
-  --requirement requirements/development.txt
+  --requirement requirements/runtime.txt --requirement requirements/onnx.txt --requirement requirements/simulation.txt
 run_logged mend-wheels "$venv/bin/python3" scripts/mend_wheels.py
+[ "$version" != 3.10 ] || step "Python 3.10 has no ONNX Runtime: the demo runs by \`make demo RUNTIME=torch\`"
 touch "$venv/COLCON_IGNORE" "$venv/.complete"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from dysl_vla_ros.engines.engine import ONNX
+from dysl_vla_ros.engines import ONNX
 from dysl_vla_ros.engines.onnx.exported import METADATA
 from dysl_vla_ros.engines.onnx.exporting.export import export_checkpoint
 from dysl_vla_ros.files import sha256

@@ -253,7 +253,7 @@ def test_a_number_out_of_range_is_refused_by_name(m: int) -> None:
 
 
 def test_a_table_has_a_row_of_its_own_for_it_beside_full_depth_at_one_action() -> None:
-    assert read_word("dysl@auto") == ("dysl", AUTOMATIC)
+    assert read_word("dysl@auto") == ("dysl", AUTOMATIC, None)
     entries = entries_named(
         ["full", "dysl", "dysl@auto", "static@auto", "dysl@4"], RuntimeSettings().actions_per_inference
     )

@@ -267,7 +267,7 @@ def test_one_method_says_its_condition_in_the_summary_and_the_table(checkpoint, 
 
 def test_two_tasks_that_are_told_the_same_have_a_row_each(play, capsys):
     record, *_ = play()
-    summary = summarise([record, replace(record, task="push-green")], condition="other_instruction")
+    summary = summarise([record, replace(record, task="push-green")], condition="other_instruction", runtime="torch")
     assert [row["task"] for row in summary["tasks"]] == ["push-red", "push-green"]
     print_table(summary, Console(width=140))
     assert f"push-green: {TASK.instruction}" in capsys.readouterr().out

@@ -20,6 +20,7 @@ from dysl_vla_ros.demo import processes
 from dysl_vla_ros.demo.processes import NodeEnded, NodeProcess
 from dysl_vla_ros.demo.table import LiveTable, episode_line
 from dysl_vla_ros.demo.video import PICTURE_HEIGHT, STRIP_HEIGHT, WIDTH, frames, write_video
+from dysl_vla_ros.engines.onnx.exporting.export import export_checkpoint
 from harness import ProcessId, descendants, install_prefix, is_alive, wait_until
 from recorded_episodes import episode
 from tiny_checkpoint import make_tiny_checkpoint, make_tiny_dysl
@@ -32,6 +33,7 @@ NODES = 3  # simulated robot, policy's node, policy worker
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
     make_tiny_dysl(folder / "dysl", folder)
+    export_checkpoint(folder)  # the demo computes with ONNX Runtime
     return folder
 
 
@@ -102,7 +104,7 @@ def test_a_demo_ends_by_itself_and_writes_report_video_and_summary(tmp_path, che
         assert running.wait(150.0) == 0, running.output
         running.assert_nothing_left()
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["complete"]
+    assert summary["complete"] and summary["runtime"] == "onnx"
     assert [task["instruction"] for task in summary["tasks"]] == ["reach the red marker", "open the door"]
     for task in summary["tasks"]:
         assert task["episodes"] == 2
@@ -164,7 +166,7 @@ def test_a_checkpoint_that_is_refused_ends_the_demo_with_the_nodes_own_reason(tm
     weights = bytearray((broken / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (broken / "model.safetensors").write_bytes(weights)
-    with demo(tmp_path, "--checkpoint", broken, "--tasks", "reach") as running:
+    with demo(tmp_path, "--checkpoint", broken, "--tasks", "reach", "--runtime", "torch") as running:
         assert running.wait(90.0) == 2, running.output
     lines = [line for line in running.output.splitlines() if "error:" in line]
     assert len(lines) == 1

@@ -26,7 +26,9 @@ from dysl_vla_ros.doctor.requirements import read
 from dysl_vla_ros.doctor.senders import Senders
 from dysl_vla_ros.transport import BEFORE_KILTED, CHOICES_OF_THE_USER, VARIABLE, VARIABLE_BEFORE_KILTED
 from harness import RosPeer, install_prefix
+from onnx_exports import make_exported
 from tiny_checkpoint import make_tiny_checkpoint, make_tiny_dysl
+from torchless_worker import torchless_python
 from warm_program import run
 
 CONFIG = Path(__file__).parents[1] / "config"
@@ -206,9 +208,41 @@ def test_ranges_are_compared_as_numbers(tmp_path, version, fits):
 
 
 def test_every_line_of_the_requirements_is_read():
-    path = Path(__file__).parents[1] / "requirements" / "runtime.txt"
-    wanted = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
-    assert len(read(path)) == len(wanted) > 10
+    for name, least in (("runtime", 10), ("torch", 6)):
+        path = Path(__file__).parents[1] / "requirements" / f"{name}.txt"
+        wanted = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+        assert len(read(path)) == len(wanted) > least
+
+
+def doctor_without_torch(folder, *arguments):
+    """Run the command in a Python without torch; return its exit code and its findings."""
+    line = [torchless_python(folder), "-m", "dysl_vla_ros.commands.main", "doctor", *map(str, arguments)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=LIMIT, cwd=install_prefix(), check=False)
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said and "the check itself failed" not in said, said
+    return done.returncode, findings_in(done.stdout)
+
+
+def test_without_torch_the_doctor_says_what_computes_and_what_it_would_need(checkpoint, tmp_path):
+    shipped = Path(__file__).parents[1] / "checkpoints" / "reference"
+    _, found = doctor_without_torch(tmp_path, "--checkpoint", shipped)
+    assert one(found, "torch")[0] == "OK" and "model.runtime: onnx" in one(found, "torch")[2]
+    assert one(found, "export")[0] == "OK" and "of this checkpoint, fp32" in one(found, "export")[2]
+    assert one(found, "checkpoint")[0] == one(found, "adapters")[0] == one(found, "onnxruntime")[0] == "OK"
+    assert not [it for it in found if it[1] == "packages" and it[0] != "OK"], "nothing of torch is missed"
+
+    code, found = doctor_without_torch(tmp_path, "--checkpoint", checkpoint)
+    level, _, text, fix = one(found, "export")
+    assert code == 1 and level == "FAIL" and "export.json is missing" in text and "dysl_vla export" in fix
+    assert one(found, "adapters")[0] == "OK", "what the files say is compared all the same"
+
+
+def test_an_export_of_other_weights_is_found(tmp_path):
+    folder = make_exported(tmp_path / "own")
+    assert one(doctor("--checkpoint", folder)[1], "export")[0] == "OK"
+    make_tiny_dysl(folder / "dysl", folder, offset=1.0)
+    level, _, text, fix = one(doctor("--checkpoint", folder)[1], "export")
+    assert level == "WARN" and "it was exported with DySL folder" in text and "dysl_vla export" in fix
 
 
 def test_a_package_of_the_worker_may_be_missing_where_the_worker_has_its_own_python(monkeypatch, tmp_path):

@@ -65,6 +65,14 @@ def drawn(state, now, width=100, encoding="utf-8"):
     return target.buffer.getvalue().decode(encoding)
 
 
+def test_how_many_actions_are_played_is_shown_and_a_report_from_before_it_was_said_is_read():
+    state, now = running_state()
+    assert "of the chunk" not in drawn(state, now) + plain_line(state, now, ASCII)
+    for number, words in ((1, "1 action of the chunk"), (4, "4 actions of the chunk")):
+        state.hear_report(report(actions_to_play=number), now)
+        assert words in drawn(state, now) and words in plain_line(state, now, ASCII)
+
+
 # -- drawing -----------------------------------------------------------------------------------------------------------
 
 

@@ -104,6 +104,7 @@ def test_behind_a_steady_delay_chunks_are_joined_within_the_bound(rig, faulty, m
     assert rig.set(control__actions_per_inference=m)[0]
     wait_for_inferences(rig, 2)
     begun, begun_reports = rig.heard(ACTION), rig.heard(REPORT)
+    assert {report.actions_to_play for report in wait_for_inferences(rig, 1)} == {m}
 
     def joined() -> list[Any]:
         """Commands that began a chunk behind one already played in part; a late machine may start others afresh."""

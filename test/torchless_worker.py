@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-ABSENT = ("torch", "transformers", "safetensors", "onnx")
+ABSENT = ("torch", "transformers", "safetensors", "accelerate", "optuna", "simplejpeg", "onnx")
 PRELUDE = f"""
-import runpy, sys
+import importlib.metadata, importlib.util, runpy, sys
 
 
 class Absent:
@@ -14,7 +14,25 @@ class Absent:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 
+def absent(name):
+    return name.partition(".")[0] in {ABSENT}
+
+
 sys.meta_path.insert(0, Absent())
+find_spec, version = importlib.util.find_spec, importlib.metadata.version
+
+
+def found(name, package=None):
+    return None if absent(name) else find_spec(name, package)
+
+
+def known(name):
+    if absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+    return version(name)
+
+
+importlib.util.find_spec, importlib.metadata.version = found, known
 assert sys.argv[1] == "-m", sys.argv
 module = sys.argv[2]
 sys.argv[:3] = [module]

@@ -9,11 +9,9 @@ decoded anew with the memory of its own replay. Everything else, guidance includ
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from dysl_vla_ros.interfaces import ActionSpec, FloatArray
 from dysl_vla_ros.runs.full_depth import FullDepthRun
@@ -25,6 +23,9 @@ from dysl_vla_ros.skipping.depth_rules import FullDepth
 from dysl_vla_ros.skipping.guidance import PriorPostGuidance
 from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.stack import Skip, SkippableStack, StackContext, StackResult
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Way = tuple[int, ...]
 """Per block so far: the dynamic layer from which the rest was skipped; the block's end: nothing was."""
@@ -47,7 +48,7 @@ class _Moment:
 
     run: int
     number: int  # of the inference in its run
-    seen: tuple[Tensor, StackContext] | None = None  # what vision made of it; None: it is looked at anew
+    seen: "tuple[Tensor, StackContext] | None" = None  # what vision made of it; None: it is looked at anew
     probabilities: dict[tuple[Way, int], float] = field(default_factory=dict)  # (way before the block, layer)
     actions: dict[Way, FloatArray] = field(default_factory=dict)  # at a way's end, (H, A); without a memory
     results: dict[Way, StackResult] = field(default_factory=dict)  # of a way; with a memory
@@ -94,7 +95,7 @@ class RememberedPasses:
         self.runs, self.policy, self.computed = tuple(runs), runtime.policy, 0
         self.dysl: DyslFolder = runtime.dysl
         self._remembers = self.policy.initial_state() is not None
-        self._stack = SkippableStack(self.policy.layers)
+        self._stack = SkippableStack(self.policy.layers, self.policy.run_lengths)
         assert prepared or not self._remembers, "what is decoded later needs its context"
         self._moments = [
             [_Moment(index, number) for number in range(len(run.chunks))] for index, run in enumerate(self.runs)
@@ -192,7 +193,7 @@ class RememberedPasses:
         way = tuple(end for _, end in self.partition.blocks)
         if way not in moment.results:
             self.computed += 1
-            with torch.inference_mode():
+            with self.policy.engine.computing():
                 moment.results[way] = self._stack.run(*self._seen(moment), FullDepth())
         return self._at_end(moment, way, state)
 
@@ -201,18 +202,18 @@ class RememberedPasses:
             return moment.actions[way], state
         return self._decoded(moment, self._seen(moment)[1], moment.results[way], state)
 
-    def _seen(self, moment: _Moment) -> tuple[Tensor, StackContext]:
+    def _seen(self, moment: _Moment) -> "tuple[Tensor, StackContext]":
         """Return what vision makes of an observation."""
         if moment.seen is not None:
             return moment.seen
-        with torch.inference_mode():
+        with self.policy.engine.computing():
             seen = self.runs[moment.run].observations[moment.number]
             return self.policy.prepare([seen], self._noise(moment.number))
 
     def _decoded(
         self, moment: _Moment, context: StackContext, result: StackResult, state: Any
     ) -> tuple[FloatArray, Any]:
-        with torch.inference_mode():
+        with self.policy.engine.computing():
             noise = self._noise(moment.number)
             normalised, state = self.policy.decode(result, context, state, noise, self.dysl.modules.bridge)
             return self.policy.actions(normalised, context)[0], state
@@ -228,7 +229,7 @@ class RememberedPasses:
         self.computed += 1
         rule = _RememberingRule(self.dysl, threshold, points, moment.probabilities)
         hidden, context = self._seen(moment)
-        with torch.inference_mode():
+        with self.policy.engine.computing():
             result = self._stack.run(hidden, context, rule)
         way = rule.finished_way()
         if self._remembers:
@@ -259,7 +260,7 @@ class _RememberingRule:
         self._dysl, self._threshold, self._points, self._heard = dysl, threshold, points, heard
         self._way: Way = ()
 
-    def skip(self, layer: int, hidden: Tensor, context: Any) -> Skip | None:
+    def skip(self, layer: int, hidden: "Tensor", context: Any) -> Skip | None:
         """Ask the layer's controller; skip where the block allows it."""
         partition, modules = self._dysl.partition, self._dysl.modules
         block = partition.block_at(layer)

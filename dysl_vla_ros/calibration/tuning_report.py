@@ -15,11 +15,12 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from dysl_vla_ros.calibration.tuning import Figures, Target, Trial, Tuning, front
+from dysl_vla_ros.engines.choice import EngineChoice
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import written_together
 from dysl_vla_ros.params_file import params_text
 from dysl_vla_ros.runtime.cost_model import CostModel
-from dysl_vla_ros.settings import GuidanceSettings, RuntimeSettings, SkippingSettings
+from dysl_vla_ros.settings import GuidanceSettings, ModelSettings, RuntimeSettings, SkippingSettings
 
 PARAMS, RESULT, PLOT, PAGE = "tuned.yaml", "tune.json", "tune.svg", "tune.html"
 PARTS = {"translation": "translation, mm", "rotation": "rotation, degrees", "gripper": "gripper, opening"}
@@ -56,8 +57,24 @@ def parameters(settings: RuntimeSettings) -> dict[str, Any]:
     }
 
 
+def engine_parameters(engine: EngineChoice) -> dict[str, Any]:
+    """Return the parameters that say what computes, by their ROS names; of torch none."""
+    if engine == EngineChoice():
+        return {}
+    said = {"runtime": engine.runtime} | ({"export": engine.export} if engine.export else {})
+    return {f"{ModelSettings.group}.{name}": value for name, value in said.items()}
+
+
 def write_results(
-    folder: Path, tuning: Tuning, target: Target, cost: CostModel, *, command: str, data: Sequence[str], seed: int
+    folder: Path,
+    tuning: Tuning,
+    target: Target,
+    cost: CostModel,
+    engine: EngineChoice,
+    *,
+    command: str,
+    data: Sequence[str],
+    seed: int,
 ) -> None:
     """Write the four files, all of them or none.
 
@@ -66,6 +83,7 @@ def write_results(
         tuning: what was found.
         target: what was wanted.
         cost: this machine's.
+        engine: what computed, and is to compute: on the other one milliseconds are others.
         command: that was given.
         data: where the runs came from, with how much, a line each.
         seed: of the search.
@@ -81,10 +99,12 @@ def write_results(
         "ros2 launch dysl_vla_ros dysl_vla.launch.py checkpoint:=FOLDER params_file:=" + PARAMS,
     ]
     plot = pareto_plot(tuning, target)
+    chosen = engine_parameters(engine) | parameters(tuning.choice.settings)
     result = {
         "command": command,
         "data": list(data),
         "seed": seed,
+        "runtime": engine.runtime,
         "target": dataclasses.asdict(target),
         "met": tuning.met,
         "cost": dataclasses.asdict(cost),
@@ -94,7 +114,7 @@ def write_results(
         "trials": [_plain(trial) for trial in tuning.trials],
     }
     with written_together() as files:
-        files.add_text(folder / PARAMS, params_text(parameters(tuning.choice.settings), "\n".join(comment)))
+        files.add_text(folder / PARAMS, params_text(chosen, "\n".join(comment)))
         files.add_text(folder / PLOT, plot)
         files.add_text(folder / PAGE, _page(tuning, target, plot, comment))
         files.add_json(folder / RESULT, result)

@@ -4,6 +4,13 @@ import argparse
 from pathlib import Path
 
 from dysl_vla_ros.commands.argument_checks import require_policy, require_simulated
+from dysl_vla_ros.commands.runtime_option import (
+    add_runtime_arguments,
+    engine_choice,
+    require_installed,
+    require_runtime,
+)
+from dysl_vla_ros.engines import ONNX
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.simulation.tasks import EVALUATION_SEED, TASK_CHOICES, tasks_named
 
@@ -18,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, help="folder of the policy (default: the one that is shipped)")
     parser.add_argument("--seed", type=int, default=EVALUATION_SEED, help="scene of each task's first episode")
     parser.add_argument("--full-depth", action="store_true", help="run every layer, for comparison")
+    add_runtime_arguments(parser, default=ONNX)
     parser.add_argument("--max-ticks", type=int, default=200, help="control ticks (50 ms) of an episode")
 
 
@@ -35,9 +43,13 @@ def check(arguments: argparse.Namespace) -> None:
     if faults:
         raise SettingError("; ".join(faults))
     tasks_named(arguments.tasks)
-    if arguments.checkpoint is not None:
+    engine = engine_choice(arguments.runtime, arguments.export, default=ONNX)
+    if arguments.checkpoint is None:
+        require_installed(engine.runtime)
+    else:
         require_policy(arguments.checkpoint)
         require_simulated(arguments.checkpoint)
+        require_runtime(engine, arguments.checkpoint)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -54,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
             checkpoint=arguments.checkpoint or share_folder() / "checkpoints" / "reference",
             output=arguments.out,
             full_depth=arguments.full_depth,
+            engine=engine_choice(arguments.runtime, arguments.export, default=ONNX),
             max_ticks=arguments.max_ticks,
             record=arguments.record,
         ),

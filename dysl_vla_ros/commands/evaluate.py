@@ -14,6 +14,7 @@ from dysl_vla_ros.commands.argument_checks import (
     require_simulated,
 )
 from dysl_vla_ros.commands.calibrate import add_device_argument
+from dysl_vla_ros.commands.runtime_option import add_runtime_arguments, engine_choice, require_runtime
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.conditions import CONDITION_CHOICES, condition_named
 from dysl_vla_ros.evaluation.slow_down import SLOW_DOWNS, require_slow_down
@@ -41,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--first-seed", type=int, default=EVALUATION_SEED, help="of the scenes")
     parser.add_argument("--full-depth", action="store_true", help="run every layer")
     parser.add_argument(
-        "--params", type=Path, help="parameter file, as for params_file:=; skipping, guidance and m of it are used"
+        "--params",
+        type=Path,
+        help="parameter file, as for params_file:=; skipping, guidance, m and runtime of it are used",
     )
     parser.add_argument("--threshold", type=float, help="of the controllers (default: of --params, else 0.5)")
     parser.add_argument(
@@ -69,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes of one thread each")
     parser.add_argument("--json", type=Path, help="also write the summary to this file (not with --methods)")
     add_device_argument(parser)
+    add_runtime_arguments(parser)
     method_comparison.add_arguments(parser)
 
 
@@ -82,6 +86,11 @@ def check(arguments: argparse.Namespace) -> None:
     method_comparison.check(arguments)
     require_policy(arguments.checkpoint, arguments.adapters)
     require_simulated(arguments.checkpoint)
+    engine = engine_choice(arguments.runtime, arguments.export, arguments.params)
+    if not arguments.methods:
+        require_runtime(engine, arguments.checkpoint, arguments.adapters)
+    else:
+        method_comparison.require_runtimes(arguments.methods, engine, arguments.checkpoint, arguments.adapters)
     runtime_settings(arguments.params, arguments.threshold, arguments.actions_per_inference, arguments.full_depth)
     control_settings(arguments.max_linear_seam)
     condition = condition_named(arguments.condition)
@@ -111,6 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
         condition=arguments.condition,
         deployed=read_params_file(arguments.params).control if arguments.params else None,
         device=arguments.device,
+        engine=engine_choice(arguments.runtime, arguments.export, arguments.params),
         chunk=arguments.chunk[0] if arguments.chunk and len(arguments.chunk) == 1 else 0,
     )
     if arguments.methods:

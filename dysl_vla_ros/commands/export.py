@@ -59,7 +59,7 @@ def check(arguments: argparse.Namespace) -> None:
     if missing:
         raise DataError(
             f"export needs {' and '.join(missing)}, which this Python lacks: pip install 'dysl_vla_ros[onnx]', or the "
-            "lines of requirements/onnx.txt"
+            "lines of requirements/torch.txt and requirements/onnx.txt"
         )
 
 

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from dysl_vla_ros import __version__
+from dysl_vla_ros.commands import INSTALL_TORCH
 from dysl_vla_ros.errors import DyslVlaError
 from dysl_vla_ros.files import DISK_FAULTS, FREE_SPACE
 from dysl_vla_ros.ros_environment import environment_fault
@@ -33,31 +34,45 @@ class Verb(NamedTuple):
 
     module: str
     help: str
-    needs: str = ""  # a module of ROS or of requirements/simulation.txt without which the verb cannot run
+    needs: str = ""  # a module of ROS or of requirements/{simulation,torch}.txt without which the verb cannot run
 
 
 # In the order in which somebody who starts from nothing would use them.
 VERBS = {
     "demo": Verb("dysl_vla_ros.commands.demo", "watch the shipped policy move a simulated arm through ROS 2", "rclpy"),
     "demonstrations": Verb("dysl_vla_ros.commands.demonstrations", "record scripted experts in simulation", "mujoco"),
-    "train": Verb("dysl_vla_ros.commands.train", "train the reference policy on demonstrations, at full depth"),
-    "calibrate": Verb("dysl_vla_ros.commands.calibrate", "choose static layers and guidance thresholds"),
-    "floors": Verb("dysl_vla_ros.commands.floors", "say what is lost where every block is skipped, for many choices"),
-    "distill": Verb("dysl_vla_ros.commands.distill", "train adapters and controllers that skip the other layers"),
+    "train": Verb(
+        "dysl_vla_ros.commands.train", "train the reference policy on demonstrations, at full depth", "torch"
+    ),
+    "calibrate": Verb("dysl_vla_ros.commands.calibrate", "choose static layers and guidance thresholds", "torch"),
+    "floors": Verb(
+        "dysl_vla_ros.commands.floors", "say what is lost where every block is skipped, for many choices", "torch"
+    ),
+    "distill": Verb(
+        "dysl_vla_ros.commands.distill", "train adapters and controllers that skip the other layers", "torch"
+    ),
     "tune": Verb("dysl_vla_ros.commands.tune", "find thresholds and guidance for a machine, on recordings"),
     "evaluate": Verb("dysl_vla_ros.commands.evaluate", "measure success, depth and time in simulation", "mujoco"),
     "replay": Verb("dysl_vla_ros.commands.replay", "prove on a recording what skipping costs and saves"),
     "monitor": Verb("dysl_vla_ros.commands.monitor", "watch a running node live: layers, latency, stops", "rclpy"),
     "doctor": Verb("dysl_vla_ros.commands.doctor", "check machine, transport, cameras, clocks and files, with the fix"),
-    "export": Verb("dysl_vla_ros.commands.export", "write a checkpoint as graphs for ONNX Runtime"),
-    "convert": Verb("dysl_vla_ros.commands.convert", "make safetensors of the pickles in an OpenVLA-OFT folder, once"),
-    "inspect": Verb("dysl_vla_ros.commands.inspect", "say what a checkpoint is, and how long a step takes here"),
+    "export": Verb("dysl_vla_ros.commands.export", "write a checkpoint as graphs for ONNX Runtime", "torch"),
+    "convert": Verb(
+        "dysl_vla_ros.commands.convert", "make safetensors of the pickles in an OpenVLA-OFT folder, once", "torch"
+    ),
+    "inspect": Verb(
+        "dysl_vla_ros.commands.inspect", "say what a checkpoint is, and how long a step takes here", "torch"
+    ),
 }
 
 FIXES = {
     "rclpy": "source the setup.bash of your ROS 2 and of this package, or run `make demo` in its folder",
+    "torch": INSTALL_TORCH,
     "mujoco": "it comes with pip install 'dysl_vla_ros[simulation]', or `make setup` in the package's folder",
 }
+
+# Packages of requirements/torch.txt, by their modules: what a verb meets that it needs for some arguments alone.
+OF_TORCH = ("torch", "transformers", "safetensors", "accelerate", "optuna", "simplejpeg", "onnx")
 
 DESCRIPTION = """\
 Vision-language-action policies that skip layers when the moment allows it (DySL-VLA), for ROS 2."""
@@ -138,6 +153,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except DyslVlaError as error:
         _say(f"dysl_vla {chosen}: error: {error}")
+        return EXIT_USER_ERROR
+    except ModuleNotFoundError as error:
+        if error.name not in OF_TORCH:
+            raise
+        _say(f"dysl_vla {chosen}: error: {error.name} is not installed here; {INSTALL_TORCH}")
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         _say(f"dysl_vla {chosen}: interrupted")

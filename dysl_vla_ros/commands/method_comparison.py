@@ -1,11 +1,15 @@
 """``dysl_vla evaluate --methods``: thin over :func:`dysl_vla_ros.comparison.compare.compare`."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dysl_vla_ros.commands.runtime_option import require_runtime
 from dysl_vla_ros.comparison.constant_floors import read_floors
 from dysl_vla_ros.comparison.methods.registry import METHODS, option_of, other_checkpoints, read_word
+from dysl_vla_ros.engines import ONNX, TORCH
+from dysl_vla_ros.engines.choice import EngineChoice
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.policies.checkpoint import read_config
 
@@ -24,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--methods",
         nargs="+",
         metavar="METHOD",
-        help=f"of {', '.join(METHODS)}; dysl@4: at 4 actions an inference, dysl@auto: at as many as each says",
+        help=f"of {', '.join(METHODS)}; dysl@4: at 4 actions an inference, dysl@auto: at as many as each says, "
+        "dysl:onnx, dysl@4:onnx: on ONNX Runtime, whatever --runtime says; beside dysl the two are paired",
     )
     add(
         "--out",
@@ -102,10 +107,28 @@ def check(arguments: argparse.Namespace) -> None:
             raise DataError(f"--{name.replace('_', '-')} must be {low:g} or more, not {value:g}")
 
 
+def require_runtimes(methods: Sequence[str], engine: EngineChoice, checkpoint: Path, adapters: str) -> None:
+    """Refuse runtimes that cannot play.
+
+    Args:
+        methods: as they were typed.
+        engine: of those that name none.
+        checkpoint: folder of the base.
+        adapters: DySL folder; "": the checkpoint's own.
+
+    Raises:
+        DataError, CheckpointError: see :func:`~dysl_vla_ros.commands.runtime_option.require_runtime`.
+    """
+    runtimes = dict.fromkeys(read_word(word).runtime or engine.runtime for word in methods)
+    for runtime in runtimes:
+        export = "" if runtime == TORCH and ONNX in runtimes else engine.export  # it is of the others
+        require_runtime(EngineChoice(runtime, export), checkpoint, adapters)
+
+
 def run(arguments: argparse.Namespace, evaluation: "EvaluationSettings") -> int:
     """Play, or go on; print the table and what was written."""
     from dysl_vla_ros.comparison.compare import ComparisonSettings, compare
-    from dysl_vla_ros.comparison.text import print_comparison, print_worth
+    from dysl_vla_ros.comparison.text import print_comparison, print_runtimes, print_worth
 
     settings = ComparisonSettings(
         methods=tuple(arguments.methods),
@@ -135,6 +158,7 @@ def run(arguments: argparse.Namespace, evaluation: "EvaluationSettings") -> int:
         return 0
     done = compare(arguments.checkpoint, settings, arguments.out or OUT, jobs=arguments.jobs)
     print_comparison(done.table)
+    print_runtimes(done.table)
     print_worth(done.results["worth"])
     print("written: " + ", ".join(map(str, done.written)))
     return 0

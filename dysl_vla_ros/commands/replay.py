@@ -12,6 +12,8 @@ from dysl_vla_ros.commands.argument_checks import (
     warn_of_idle_options,
 )
 from dysl_vla_ros.commands.data_options import add_recording_arguments, recording_choice
+from dysl_vla_ros.commands.runtime_option import add_runtime_arguments, engine_choice, require_runtime
+from dysl_vla_ros.engines import ONNX
 from dysl_vla_ros.errors import SettingError
 
 CRITERIA_FAILED = 1
@@ -27,13 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bag", type=Path, help="folder of `ros2 bag record`, or one .mcap or .db3 file")
     parser.add_argument("--checkpoint", type=Path, help="folder of the policy (default: the one that is shipped)")
     parser.add_argument("--adapters", default="", help="DySL folder (default: the checkpoint's own `dysl`)")
-    parser.add_argument("--params", type=Path, metavar="FILE", help="ROS parameter file: skipping, guidance, control")
+    parser.add_argument(
+        "--params", type=Path, metavar="FILE", help="ROS parameter file: skipping, guidance, control, model.runtime"
+    )
     parser.add_argument(
         "--python",
         default="",
         metavar="PATH",
         help="interpreter to compute another project's checkpoint in (default: model.python of --params)",
     )
+    add_runtime_arguments(parser)
     parser.add_argument("--every", type=int, default=1, metavar="N", help="use each n-th frame of the first camera")
     parser.add_argument(
         "--against", type=Path, metavar="OTHER", help="checkpoint, DySL folder, parameter file or replay.json"
@@ -72,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         ReplaySettings(
             adapters=arguments.adapters,
             parameters=arguments.params,
+            engine=engine_choice(arguments.runtime, arguments.export, arguments.params),
             python=arguments.python,
             against=arguments.against,
             remapped=recorded.remapped,
@@ -127,6 +133,9 @@ def check(arguments: argparse.Namespace) -> None:
     )
     if arguments.adapters:
         require_dysl(Path(arguments.adapters))
+    engine = engine_choice(arguments.runtime, arguments.export, arguments.params)
+    if not apart or engine.runtime == ONNX:
+        require_runtime(engine, arguments.checkpoint or shared("checkpoints/reference"), arguments.adapters)
     if arguments.against:
         require_there(arguments.against, "--against", "a checkpoint, DySL folder, parameter file or replay.json")
     require_writable(arguments.out, "name another folder with --out")

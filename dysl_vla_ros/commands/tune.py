@@ -11,6 +11,7 @@ from dysl_vla_ros.bags.folder import is_bag
 from dysl_vla_ros.commands.argument_checks import require_device, require_policy
 from dysl_vla_ros.commands.calibrate import add_device_argument
 from dysl_vla_ros.commands.data_options import add_recording_arguments, recording_choice
+from dysl_vla_ros.commands.runtime_option import add_runtime_arguments, engine_choice, require_runtime
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.jobs.settings import TuneSettings
 from dysl_vla_ros.params_file import read_params_file
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LIMIT",
         help="largest 95th percentile of the deviation from full depth: mm, of joints degrees, as replay has it",
     )
-    parser.add_argument("--params", type=Path, help="parameter file to start from (m and weights are kept)")
+    parser.add_argument("--params", type=Path, help="parameter file to start from (m, weights and runtime are kept)")
     parser.add_argument("--out", type=Path, default=Path("tuned"), help="folder for the parameter file and the plot")
     parser.add_argument("--force", action="store_true", help="write over an earlier result")
     parser.add_argument("--trials", type=int, default=160, help="settings to try")
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the search")
     parser.add_argument("--threads", type=int, default=1, help="compute threads, as model.threads will have them")
     add_device_argument(parser)
+    add_runtime_arguments(parser)
     add_recording_arguments(parser)
 
 
@@ -57,6 +59,9 @@ def check(arguments: argparse.Namespace) -> None:
     require_policy(arguments.checkpoint, arguments.adapters)
     if arguments.params:
         read_params_file(arguments.params)
+    require_runtime(
+        engine_choice(arguments.runtime, arguments.export, arguments.params), arguments.checkpoint, arguments.adapters
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -93,5 +98,7 @@ def settings_from(given: Mapping[str, Any]) -> TuneSettings:
         DataError: numbers that make no sense.
         BagError: ``--topic`` or ``--frame`` has another form.
     """
-    own = {field.name: given[field.name] for field in fields(TuneSettings) if field.name != "recordings"}
-    return TuneSettings(**own, recordings=recording_choice(given))
+    made = ("recordings", "engine")  # of several options each
+    own = {field.name: given[field.name] for field in fields(TuneSettings) if field.name not in made}
+    engine = engine_choice(given["runtime"], given["export"], given["params"])
+    return TuneSettings(**own, engine=engine, recordings=recording_choice(given))

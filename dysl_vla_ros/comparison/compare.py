@@ -12,17 +12,18 @@ from dysl_vla_ros.comparison.plots import write_pictures
 from dysl_vla_ros.comparison.results import results_of
 from dysl_vla_ros.comparison.run import play
 from dysl_vla_ros.comparison.table import table_of
-from dysl_vla_ros.engines.torch.devices import device_named
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
 from dysl_vla_ros.evaluation.evaluate import fitted
 from dysl_vla_ros.files import write_json
+from dysl_vla_ros.runtime.loading import require_device
 
 
 @dataclass(frozen=True)
 class ComparisonSettings:
     """What is compared, and how it is played."""
 
-    methods: tuple[str, ...]  # of ``methods/registry.py``; behind an @ the actions an inference, as in dysl@4
+    methods: tuple[str, ...]  # of ``methods/registry.py``; behind an @ the actions an inference, behind a colon what
+    # computes (default: ``evaluation.engine``), as in dysl@4:onnx
     evaluation: EvaluationSettings = EvaluationSettings()  # scenes; ``runtime``: what ``dysl`` runs under
     paper_adapters: str = ""  # DySL folder of ``dysl_paper``; "": that of ``dysl``
     checkpoints: Mapping[str, str] = field(default_factory=dict)  # by method: those that are another checkpoint
@@ -66,20 +67,25 @@ def compare(
         SettingError: the device is not there, or settings contradict what the policy gives.
         ObservationError: the policy knows no word of a task's instruction.
     """
-    device_named(settings.evaluation.device, "--device")
-    library, out = Library(settings.evaluation.device), Path(out)
-    evaluation = replace(settings.evaluation, checkpoint=str(checkpoint))
-    evaluation = fitted(evaluation, library.policy(str(checkpoint)))
+    evaluation, out = replace(settings.evaluation, checkpoint=str(checkpoint)), Path(out)
+    options = MethodOptions(
+        checkpoint=str(checkpoint),
+        adapters=evaluation.adapters,
+        settings=evaluation.runtime,
+        paper_adapters=settings.paper_adapters,
+        checkpoints=settings.checkpoints,
+        floors=settings.floors,
+        export=evaluation.engine.export,
+    )
+    entries = entries_named(settings.methods, evaluation.runtime.actions_per_inference, evaluation.engine.runtime)
+    engines = list(dict.fromkeys(entry.runtime for entry in entries))
+    for engine in engines:
+        require_device(evaluation.device, engine)
+    library = Library(evaluation.device, options.exports)
+    evaluation = fitted(evaluation, library.with_adapters(str(checkpoint), evaluation.adapters, engines[0]).policy)
     comparison = Comparison(
-        entries=entries_named(settings.methods, evaluation.runtime.actions_per_inference),
-        options=MethodOptions(
-            checkpoint=str(checkpoint),
-            adapters=evaluation.adapters,
-            settings=evaluation.runtime,
-            paper_adapters=settings.paper_adapters,
-            checkpoints=settings.checkpoints,
-            floors=settings.floors,
-        ),
+        entries=entries,
+        options=options,
         evaluation=evaluation,
         depth=settings.depth,
         calibration_seeds=settings.calibration_seeds,

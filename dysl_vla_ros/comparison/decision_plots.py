@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dysl_vla_ros.comparison.methods.registry import method_named
+from dysl_vla_ros.comparison.text import entry_of
 from dysl_vla_ros.files import write_atomically
 from dysl_vla_ros.records.phases import PHASES
 from dysl_vla_ros.reports.charts import BLOCK_COLOURS, FAINT, STYLE
@@ -26,6 +27,7 @@ def write_decision_pictures(folder: Path, results: Mapping[str, Any]) -> list[Pa
     rows = [row for row in results["methods"] if row["actions_per_inference"] == 1]
     varying = [row for row in rows if _varies(row)]
     guided = [row for row in rows if method_named(row["method"]).guided and row["allow_points"]]
+    varying, guided = ([{**row, "method": entry_of(row).name} for row in own] for own in (varying, guided))
     written = []
     for name, chosen, draw in (("phases.png", varying, _phases), ("allow_points.png", guided, _allow_points)):
         if chosen:

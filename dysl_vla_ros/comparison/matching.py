@@ -11,6 +11,7 @@ from dysl_vla_ros.comparison.methods.method import CalibrationScenes, Library, M
 from dysl_vla_ros.comparison.methods.registry import METHODS, method_named
 from dysl_vla_ros.comparison.plan import Comparison, Entry
 from dysl_vla_ros.comparison.run_folder import RunFolder
+from dysl_vla_ros.engines.choice import EngineChoice
 from dysl_vla_ros.evaluation.closed_loop import full_depth_runs
 from dysl_vla_ros.runs.full_depth import FullDepthRun
 from dysl_vla_ros.runtime.step import Runtime
@@ -79,13 +80,14 @@ class Matching:
             return comparison.depth
         if not any(entry.m == m and comparison.waits_for_depth(entry) for entry in entries):
             return None
-        dysl = Entry("dysl", m)
+        dysl = Entry("dysl", m, comparison.runtime)
         seeds = range(comparison.evaluation.first_seed, comparison.evaluation.first_seed + comparison.evaluation.seeds)
         played = [self._folder.read(dysl.label, task.name, s) for task in comparison.tasks[tasks] for s in seeds]
         return float(np.mean([call for episode in played if episode for call in episode.layer_calls]))
 
     def _runtime(self) -> Runtime:
-        return self._library.with_adapters(self._comparison.options.checkpoint, self._comparison.options.adapters)
+        options = self._comparison.options
+        return self._library.with_adapters(options.checkpoint, options.adapters, self._comparison.runtime)
 
     def _calibration_runs(self, tasks: str, m: int) -> list[FullDepthRun]:
         """Play full depth on scenes of their own; once for each group."""
@@ -104,6 +106,7 @@ class Matching:
                 condition="plain",  # methods are set up without knowing what they will meet
                 real_time=None,
                 chunk=0,
+                engine=EngineChoice(comparison.runtime, comparison.options.export),
             )
             LOG.info("setting methods up on full-depth runs, %d of each %s task ...", settings.seeds, tasks)
             self._runs[tasks, m], _ = full_depth_runs(settings, self._jobs)

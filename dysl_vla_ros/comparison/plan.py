@@ -15,6 +15,8 @@ from dysl_vla_ros import __version__
 from dysl_vla_ros.comparison.floor_records import RESULT
 from dysl_vla_ros.comparison.methods.method import Library, MethodOptions, require_usable
 from dysl_vla_ros.comparison.methods.registry import AUTO, method_named, other_checkpoints, read_word
+from dysl_vla_ros.engines import ONNX, TORCH
+from dysl_vla_ros.engines.onnx.exported import METADATA, folder_of
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings
 from dysl_vla_ros.files import sha256
@@ -28,20 +30,37 @@ CLOCK = "clock"
 
 
 class Entry(NamedTuple):
-    """One row of the table: a method at m actions an inference."""
+    """One row of the table: a method at m actions an inference on one runtime."""
 
     method: str
     m: int
+    runtime: str = TORCH
 
     @property
     def label(self) -> str:
-        """``dysl``, ``dysl@4`` for m = 4, or ``dysl@auto`` where m is automatic."""
-        return self.method if self.m == 1 else f"{self.method}@{AUTO if self.m == AUTOMATIC else self.m}"
+        """``dysl``, ``dysl@4`` for m = 4, ``dysl@auto`` where m is automatic, ``dysl:onnx`` on ONNX Runtime."""
+        at = "" if self.m == 1 else f"@{AUTO if self.m == AUTOMATIC else self.m}"
+        return self._on_runtime(f"{self.method}{at}")
+
+    @property
+    def name(self) -> str:
+        """The label without m."""
+        return self._on_runtime(self.method)
 
     @property
     def full(self) -> "Entry":
-        """Full depth at the same m, that it is compared with; where m is automatic at m = 1, which full depth plays."""
-        return Entry("full", actions_judged(self.m))
+        """Full depth at the same m on the same runtime, that it is compared with; where m is automatic at m = 1, which
+        full depth plays.
+        """
+        return Entry("full", actions_judged(self.m), self.runtime)
+
+    @property
+    def on_torch(self) -> "Entry":
+        """The same on torch."""
+        return self._replace(runtime=TORCH)
+
+    def _on_runtime(self, text: str) -> str:
+        return text if self.runtime == TORCH else f"{text}:{self.runtime}"
 
 
 class Job(NamedTuple):
@@ -77,6 +96,11 @@ class Comparison:
             found.setdefault(set_of(task), []).append(task)
         return found
 
+    @property
+    def runtime(self) -> str:
+        """What methods are set up on: one runtime for all entries, so that the same method is played on each."""
+        return TORCH if any(entry.runtime == TORCH for entry in self.entries) else ONNX
+
     def waits_for_depth(self, entry: Entry) -> bool:
         """Tell whether an entry can be set up only when the depth of ``dysl`` is known."""
         method = method_named(entry.method)
@@ -96,12 +120,12 @@ class Comparison:
             CheckpointError: a folder cannot be loaded.
         """
         for entry in self.entries:
-            require_usable(entry.method, library, self.options)
-        lacking = [e.label for e in self.stages[1] if Entry("dysl", e.m) not in self.entries]
+            require_usable(entry.method, library, self.options, entry.runtime)
+        lacking = [e.label for e in self.stages[1] if Entry("dysl", e.m, self.runtime) not in self.entries]
         if lacking:
             raise DataError(
                 f"{', '.join(lacking)} must know the depth to come to: name dysl with the same number of actions an "
-                "inference too, or a depth by --depth"
+                f"inference on {self.runtime} too, or a depth by --depth"
             )
 
     def identity(self) -> dict[str, Any]:
@@ -139,10 +163,18 @@ class Comparison:
                 for file in (WEIGHTS, CALIBRATION)
             },
             **({"floors": _hash(Path(options.floors) / RESULT)} if options.floors else {}),
+            **self._exports(),
             **({"real_time": evaluation.real_time.to_json()} if evaluation.real_time else {}),
             **({"chunk": evaluation.chunk} if evaluation.chunk else {}),
             **({} if evaluation.device == "cpu" else {"device": evaluation.device}),  # runs before there was one go on
         }  # fmt: skip
+
+    def _exports(self) -> dict[str, Any]:
+        """Return the hash of what says all of the export, where it is played; a run on torch alone knows of none."""
+        if all(entry.runtime == TORCH for entry in self.entries):
+            return {}
+        options = self.options
+        return {"export": _hash(folder_of(Path(options.checkpoint), options.adapters, options.export) / METADATA)}
 
     def jobs(self, stage: int) -> Iterator[Job]:
         """Yield the episodes of a stage (0 or 1), in order."""
@@ -154,27 +186,27 @@ class Comparison:
                 seed, first = self.evaluation.first_seed + number, number % len(entries)
                 for full in dict.fromkeys(entry.full for entry in entries):
                     if full not in entries:
-                        yield Job(full, task, seed, clock_label(stage, full.m))
+                        yield Job(full, task, seed, clock_label(stage, full))
                 for entry in (*entries[first:], *entries[:first]):
                     yield Job(entry, task, seed)
 
 
-def clock_label(stage: int, m: int) -> str:
-    """Return what a stage's clock is kept under."""
-    return Entry(f"{CLOCK}{stage + 1}", m).label
+def clock_label(stage: int, full: Entry) -> str:
+    """Return what a stage's clock is kept under; ``full``: full depth, as it plays it."""
+    return full._replace(method=f"{CLOCK}{stage + 1}").label
 
 
-def entries_named(words: Sequence[str], m: int = 1) -> tuple[Entry, ...]:
-    """Read methods as they are written on a command line: ``dysl`` at ``m``, ``dysl@4`` at four actions an inference,
-    ``dysl@auto`` at as many as each inference says.
+def entries_named(words: Sequence[str], m: int = 1, runtime: str = TORCH) -> tuple[Entry, ...]:
+    """Read methods as they are written on a command line: ``dysl`` at ``m`` on ``runtime``, ``dysl@4`` at four actions
+    an inference, ``dysl@auto`` at as many as each inference says, ``dysl:onnx`` on ONNX Runtime.
 
     Raises:
-        DataError: an unknown method, or no such number of actions.
+        DataError: an unknown method or runtime, or no such number of actions.
     """
     found: dict[Entry, None] = {}
     for word in words:
-        name, number = read_word(word)
-        found[Entry(name, m if number is None else number)] = None
+        name, number, on = read_word(word)
+        found[Entry(name, m if number is None else number, on or runtime)] = None
     return tuple(found)
 
 

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
+from dysl_vla_ros.comparison.text import entry_of
 from dysl_vla_ros.files import write_atomically
 from dysl_vla_ros.reports.charts import FAINT, STYLE
-from dysl_vla_ros.settings import actions_judged
 
 COLOURS = ("#1c2530", "#1f5fa8", "#8a4fb0", "#2a8f6d", "#d9730d", "#b0473d", "#7a6a1d", "#3d7f96", "#c2568f", "#8a94a0",
            "#5aa02c", "#6b4f3a")  # fmt: skip
@@ -29,7 +29,10 @@ def write_pictures(folder: Path, table: Mapping[str, Any]) -> list[Path]:
         "layers.png": ("layers_mean", "layer calls a step (mean, verification included)"),
     }
     places = stack_milliseconds(table["methods"])
-    rows = [{**row, "stack_ms": place} for row, place in zip(table["methods"], places, strict=True)]
+    rows = [
+        {**row, "stack_ms": place, "method": entry_of(row).name}
+        for row, place in zip(table["methods"], places, strict=True)
+    ]
     placed = {**table, "methods": rows}
     for name, (field, label) in pictures.items():
         write_atomically(folder / name, partial(_draw, placed, field, label))
@@ -43,10 +46,8 @@ def stack_milliseconds(rows: Sequence[Mapping[str, Any]]) -> list[float | None]:
     ``full`` in the table. A machine is not always as fast; full depth's mean over the speed-up puts all on one scale.
     Without ``full`` a row's own mean.
     """
-    full = {
-        (row["tasks"], row["actions_per_inference"]): row["stack_ms_mean"] for row in rows if row["method"] == "full"
-    }
-    clocks = [full.get((row["tasks"], actions_judged(row["actions_per_inference"]))) for row in rows]
+    full = {(row["tasks"], entry_of(row)): row["stack_ms_mean"] for row in rows if row["method"] == "full"}
+    clocks = [full.get((row["tasks"], entry_of(row).full)) for row in rows]
     return [
         clock / row["stack_speedup"] if clock and row["stack_speedup"] else row["stack_ms_mean"]
         for row, clock in zip(rows, clocks, strict=True)

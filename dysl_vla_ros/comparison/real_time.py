@@ -11,10 +11,11 @@ from dysl_vla_ros.comparison.compare import ComparisonSettings, compare
 from dysl_vla_ros.comparison.methods.method import Library
 from dysl_vla_ros.comparison.methods.registry import METHODS, read_word
 from dysl_vla_ros.comparison.real_time_plot import write_real_time_plot
+from dysl_vla_ros.engines.choice import EngineChoice
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.costs import full_depth_ms, measure_costs
 from dysl_vla_ros.evaluation.evaluate import fitted
-from dysl_vla_ros.evaluation.real_time import RealTime, cost_to_json
+from dysl_vla_ros.evaluation.real_time import RealTime, cost_name, cost_to_json
 from dysl_vla_ros.evaluation.slow_down import SLOW_DOWNS
 from dysl_vla_ros.files import require_writable, write_json
 from dysl_vla_ros.records.machine import commit, machine, versions
@@ -23,7 +24,7 @@ from dysl_vla_ros.runtime.cost_model import CostModel
 LOG = logging.getLogger(__name__)
 COSTS, CURVE = "costs.json", "real_time.json"
 FORMAT_VERSION = 1
-SHOWN = ("method", "tasks", "actions_per_inference", "episodes", "successes", "success_low", "success_high",
+SHOWN = ("method", "tasks", "actions_per_inference", "runtime", "episodes", "successes", "success_low", "success_high",
          "difference", "difference_low", "difference_high", "inferences_mean", "layers_mean")  # fmt: skip
 
 
@@ -94,22 +95,30 @@ def real_time_curve(
 
 
 def _costs(checkpoint: str | Path, settings: ComparisonSettings, out: Path) -> tuple[dict[str, CostModel], float]:
-    """Return the costs kept in ``out``, measured where they are not; and full depth's milliseconds."""
-    library = Library(settings.evaluation.device)
+    """Return the costs kept in ``out``, measured where they are not; and full depth's milliseconds.
+
+    Where methods are played on several runtimes, slow-downs are of full depth on the one named first.
+    """
     evaluation = replace(settings.evaluation, checkpoint=str(checkpoint))
-    evaluation = fitted(evaluation, library.policy(str(checkpoint)))
-    names = dict.fromkeys(read_word(word)[0] for word in settings.methods)
-    others = [settings.checkpoints[name] for name in names if METHODS[name].checkpoint and name in settings.checkpoints]
-    base = library.with_adapters(str(checkpoint), evaluation.adapters)
-    runtimes = [base, *(library.alone(folder) for folder in dict.fromkeys(others))]
-    hashes = [runtime.policy.weights_hash for runtime in runtimes]
+    words, adapters = [read_word(word) for word in settings.methods], evaluation.adapters
+    exports = {(str(checkpoint), adapters): evaluation.engine.export} if evaluation.engine.export else {}
+    library = Library(evaluation.device, exports)
+    runtimes, engines = [], list(dict.fromkeys(word.runtime or evaluation.engine.runtime for word in words))
+    for engine in engines:
+        names = dict.fromkeys(word.method for word in words if (word.runtime or evaluation.engine.runtime) == engine)
+        runtimes.append(library.with_adapters(str(checkpoint), adapters, engine))
+        others = (settings.checkpoints[own] for own in names if METHODS[own].checkpoint and own in settings.checkpoints)
+        runtimes += [library.alone(folder, engine) for folder in dict.fromkeys(others)]
+    evaluation = replace(evaluation, engine=EngineChoice(engines[0], evaluation.engine.export))
+    evaluation = fitted(evaluation, runtimes[0].policy)
+    hashes = [cost_name(runtime) for runtime in runtimes]
     kept = _kept(out / COSTS)
     if not kept.keys() >= set(hashes):
-        LOG.info("timing inferences of %d checkpoint%s ...", len(runtimes), "s" if len(runtimes) > 1 else "")
+        LOG.info("timing inferences of %d polic%s ...", len(runtimes), "ies" if len(runtimes) > 1 else "y")
         kept = measure_costs(runtimes, evaluation)
         write_json(out / COSTS, {name: cost_to_json(own) for name, own in kept.items()})
         kept = _kept(out / COSTS)  # rounded, as a run that goes on has them
-    return {name: kept[name] for name in hashes}, full_depth_ms(base, kept[hashes[0]])
+    return {name: kept[name] for name in hashes}, full_depth_ms(runtimes[0], kept[hashes[0]])
 
 
 def _kept(path: Path) -> dict[str, CostModel]:

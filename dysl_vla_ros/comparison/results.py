@@ -43,6 +43,7 @@ def results_of(played: Played) -> dict[str, Any]:
                     "method": entry.method,
                     "tasks": set_name,
                     "actions_per_inference": entry.m,
+                    "runtime": entry.runtime,
                     **decisions(own),
                     "by_task": [_task(task.name, of_tasks(own, [task])) for task in tasks],
                 }

@@ -48,7 +48,7 @@ def play(comparison: Comparison, out: Path, jobs: int, library: Library | None =
         CheckpointError: a folder cannot be loaded.
         ObservationError: the policy knows no word of a task's instruction.
     """
-    library = library or Library(comparison.evaluation.device)
+    library = library or library_of(comparison)
     comparison.check(library)
     folder = RunFolder(out)
     folder.claim(comparison.identity())
@@ -66,6 +66,11 @@ def play(comparison: Comparison, out: Path, jobs: int, library: Library | None =
             bar.set_postfix_str(f"{done.label} {done.task.name}")
         bar.close()
     return _read(comparison, folder, library, matched.groups)
+
+
+def library_of(comparison: Comparison) -> Library:
+    """Return what loads a comparison's folders."""
+    return Library(comparison.evaluation.device, comparison.options.exports)
 
 
 class _Player:
@@ -99,8 +104,8 @@ class _Player:
         key = (job.entry, tasks, task)
         if key not in self._prepared:
             matched = groups.get(group_name(tasks, job.entry.m), Matched())
-            made = prepare(job.entry.method, job.entry.m, self._library, self._comparison.options, matched, task)
-            self._prepared[key] = made
+            options, (name, m, runtime) = self._comparison.options, job.entry
+            self._prepared[key] = prepare(name, m, self._library, options, matched, task, runtime)
         return self._prepared[key]
 
     def _scene_of(self, job: Job) -> Scene:
@@ -145,7 +150,7 @@ def _begin(comparison: Comparison, out: Path) -> None:
     """Make this process's player; the process leaves Ctrl-C to its parent."""
     global _player
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _player = _Player(comparison, out, Library(comparison.evaluation.device))
+    _player = _Player(comparison, out, library_of(comparison))
 
 
 def _play_there(job: Job, groups: Groups) -> None:
@@ -166,9 +171,9 @@ def _read(comparison: Comparison, folder: RunFolder, library: Library, groups: G
         for entry in entries:
             full = entry.full
             episodes[entry] = kept[entry.label]
-            clocks[entry] = kept[full.label if full in entries else clock_label(stage, full.m)]
+            clocks[entry] = kept[full.label if full in entries else clock_label(stage, full)]
             for tasks in comparison.tasks:
                 matched = groups.get(group_name(tasks, entry.m), Matched())
-                made = prepare(entry.method, entry.m, library, comparison.options, matched)
+                made = prepare(entry.method, entry.m, library, comparison.options, matched, runtime=entry.runtime)
                 trained[entry, tasks] = made.trained
     return Played(comparison, {entry: episodes[entry] for entry in comparison.entries}, clocks, trained, groups)

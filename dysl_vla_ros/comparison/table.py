@@ -1,10 +1,10 @@
-"""``table.json``: one row a method and set of tasks.
+"""``table.json``: one row a method and set of tasks; what was played on two runtimes beside each other.
 
-A difference is to ``full`` on the same scenes at the same m (``Entry.full``), with Newcombe's paired interval
-(``intervals``). Inferences are those of an episode; layer calls and milliseconds are those of an inference. Layer
-calls and stack milliseconds count the verification's pass. The speed-up of the stack is the mean at full depth over the
-method's mean, both of this run and measured in turns. The oracle's milliseconds are null: what its look costs is not
-counted. What nobody knows is null.
+A difference is to ``full`` on the same scenes at the same m and on the same runtime (``Entry.full``), with Newcombe's
+paired interval (``intervals``). Inferences are those of an episode; layer calls and milliseconds are those of an
+inference. Layer calls and stack milliseconds count the verification's pass. The speed-up of the stack is the mean at
+full depth over the method's mean, both of this run and measured in turns. The oracle's milliseconds are null: what its
+look costs is not counted. What nobody knows is null.
 """
 
 from collections.abc import Sequence
@@ -23,10 +23,10 @@ from dysl_vla_ros.simulation.tasks import Task
 
 FORMAT_VERSION = 1
 FIELDS = (
-    "method", "tasks", "actions_per_inference", "episodes", "successes", "success_low", "success_high", "difference",
-    "difference_low", "difference_high", "inferences_mean", "layers_total", "layers_mean", "layers_std_within",
-    "verified_share", "stack_ms_p50", "stack_ms_mean", "stack_ms_p99", "step_ms_p50", "step_ms_mean", "step_ms_p99",
-    "stack_speedup", "trainable_parameters", "training_steps", "training_seconds",
+    "method", "tasks", "actions_per_inference", "runtime", "episodes", "successes", "success_low", "success_high",
+    "difference", "difference_low", "difference_high", "inferences_mean", "layers_total", "layers_mean",
+    "layers_std_within", "verified_share", "stack_ms_p50", "stack_ms_mean", "stack_ms_p99", "step_ms_p50",
+    "step_ms_mean", "step_ms_p99", "stack_speedup", "trainable_parameters", "training_steps", "training_seconds",
 )  # fmt: skip
 
 
@@ -52,6 +52,51 @@ def table_of(played: Played, checkpoint: str) -> dict[str, Any]:
             for name, tasks in played.comparison.tasks.items()
             for entry in played.episodes
         ],
+        "runtimes": paired_runtimes(played),
+    }
+
+
+def paired_runtimes(played: Played) -> list[dict[str, Any]]:
+    """Return how far apart both runtimes are on the same scenes, for each method that was played on both.
+
+    Returns:
+        One entry a method and set of tasks, and one over all sets (``tasks`` null) where there are several:
+        ``difference`` of success, the other runtime's less torch's, with its paired 95% interval; ``apart``, how many
+        episodes ended another way; ``same_layers_share``, of the episodes those with the same layer calls in every
+        inference; ``step_speedup``, torch's mean milliseconds of a step over the other's.
+    """
+    sets = list(played.comparison.tasks.items())
+    groups: list[tuple[str | None, Sequence[Task]]] = [*sets]
+    if len(sets) > 1:
+        groups.append((None, [task for _, tasks in sets for task in tasks]))
+    return [
+        _pair(entry, name, of_tasks(played.episodes[entry], tasks), of_tasks(played.episodes[entry.on_torch], tasks))
+        for entry in played.episodes if entry != entry.on_torch and entry.on_torch in played.episodes
+        for name, tasks in groups
+    ]  # fmt: skip
+
+
+def _pair(
+    entry: Entry, tasks: str | None, one: Sequence[EpisodeFigures], other: Sequence[EpisodeFigures]
+) -> dict[str, Any]:
+    assert [(a.task, a.seed) for a in one] == [(b.task, b.seed) for b in other], "the scenes are the same"
+    difference, low, high = paired_difference([own.success for own in one], [own.success for own in other])
+    steps = [[value for episode in side for value in episode.step_ms] for side in (other, one)]
+    timed = all(steps) and not method_named(entry.method).bound
+    return {
+        "method": entry.method,
+        "runtime": entry.runtime,
+        "tasks": tasks,
+        "actions_per_inference": entry.m,
+        "episodes": len(one),
+        "successes": sum(own.success for own in one),
+        "successes_torch": sum(own.success for own in other),
+        "difference": rounded(difference),
+        "difference_low": rounded(low),
+        "difference_high": rounded(high),
+        "apart": sum(a.success != b.success for a, b in zip(one, other, strict=True)),
+        "same_layers_share": mean([float(a.layer_calls == b.layer_calls) for a, b in zip(one, other, strict=True)]),
+        "step_speedup": rounded(float(np.mean(steps[0]) / np.mean(steps[1]))) if timed else None,
     }
 
 
@@ -82,6 +127,7 @@ def _row(played: Played, entry: Entry, set_name: str, tasks: Sequence[Task]) -> 
         "method": entry.method,
         "tasks": set_name,
         "actions_per_inference": entry.m,
+        "runtime": entry.runtime,
         "episodes": len(episodes),
         "successes": successes,
         "success_low": rounded(low),

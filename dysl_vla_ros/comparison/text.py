@@ -8,10 +8,12 @@ from rich.table import Table
 
 from dysl_vla_ros.comparison.methods.registry import method_named
 from dysl_vla_ros.comparison.plan import Entry
+from dysl_vla_ros.engines import TORCH
 
 DEPTH = ("method", "success", "95%", "less full", "95%", "inferences", "layers", "varies by", "verified")
 COST = ("method", "stack ms", "p50", "p99", "speed-up", "step ms", "p50", "p99", "trained", "steps", "s")
-NARROWEST = 110  # characters, where the output is no terminal that says its own width
+PAIRED = ("method", "tasks", "success", "on torch", "less torch", "95%", "ended apart", "same layers", "faster")
+NARROWEST = 120  # characters, where the output is no terminal that says its own width
 
 
 def print_comparison(table: Mapping[str, Any], console: Console | None = None) -> None:
@@ -36,6 +38,31 @@ def print_comparison(table: Mapping[str, Any], console: Console | None = None) -
     if bounds:
         what = "a bound; the passes that it looks with are counted neither in layers nor in time"
         console.print(f"{', '.join(bounds)}: {what}")
+
+
+def print_runtimes(table: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print what was played on torch and on another runtime beside each other, where anything was."""
+    if not table["runtimes"]:
+        return
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = max(NARROWEST, console.width)
+    shown = Table(title="the same scenes on both runtimes: success in %, less torch's", title_justify="left")
+    for column in PAIRED:
+        shown.add_column(column, justify="left" if column in ("method", "tasks") else "right", no_wrap=True)
+    for row in table["runtimes"]:
+        shown.add_row(
+            label_of(row),
+            row["tasks"] or "all",
+            f"{row['successes']}/{row['episodes']}",
+            f"{row['successes_torch']}/{row['episodes']}",
+            _points(row["difference"]),
+            _interval(row["difference_low"], row["difference_high"]),
+            str(row["apart"]),
+            f"{row['same_layers_share']:.0%}",
+            _number(row["step_speedup"], 2),
+        )
+    console.print(shown)
 
 
 def print_worth(worth: Mapping[str, Any], console: Console | None = None) -> None:
@@ -114,8 +141,13 @@ def _cost(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def label_of(row: Mapping[str, Any]) -> str:
-    """Return the name of a row's method, with its m where that is not 1."""
-    return Entry(row["method"], row["actions_per_inference"]).label
+    """Return the name of a row's method, with its m where that is not 1 and its runtime where that is not torch."""
+    return entry_of(row).label
+
+
+def entry_of(row: Mapping[str, Any]) -> Entry:
+    """Return which entry a row is of; tables of earlier releases know torch alone."""
+    return Entry(row["method"], row["actions_per_inference"], row.get("runtime", TORCH))
 
 
 def markdown(table: Mapping[str, Any]) -> str:

@@ -43,11 +43,12 @@ def worth_of(played: Played) -> dict[str, Any]:
 def _method(played: Played, entry: Entry, sets: Mapping[str, Sequence[Task]]) -> dict[str, Any]:
     full = entry.full
     timed = full in played.episodes and not method_named(entry.method).bound
-    constants = [each for name in CHOICES if (each := Entry(name, entry.m)) in played.episodes and each != entry]
+    constants = [each for name in CHOICES if (each := entry._replace(method=name)) in played.episodes and each != entry]
     own = _cells(played, entry, sets, _layers)
     return {
         "method": entry.method,
         "actions_per_inference": entry.m,
+        "runtime": entry.runtime,
         "layers_mean": rounded(_mean(own)),
         "stack_speedup": _speedup(played, entry, full, sets) if timed else None,
         "sets": {name: _set(played, entry, full, tasks, own[name]) for name, tasks in sets.items()},
@@ -126,10 +127,6 @@ def _resampled_mean(cells: Cells, begin: str) -> NDArray[np.float64]:
         return cell[random.integers(len(cell), size=(RESAMPLES, len(cell)))].mean(1)
 
     return np.mean(
-        [
-            np.mean([resampled(cell) for cell in own], axis=0)
-            for name, own in cells.items()
-            if name.startswith(begin)
-        ],
+        [np.mean([resampled(cell) for cell in own], axis=0) for name, own in cells.items() if name.startswith(begin)],
         axis=0,
     )

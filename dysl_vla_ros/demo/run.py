@@ -10,6 +10,7 @@ from dysl_vla_ros import __version__, stop_signals
 from dysl_vla_ros.bags.folder import require_new
 from dysl_vla_ros.demo.session import DemoOptions, DemoSession, planned
 from dysl_vla_ros.demo.table import LiveTable, PlainLines, View, closing_lines
+from dysl_vla_ros.engines import ONNX
 from dysl_vla_ros.errors import BagError, CheckpointError, DyslVlaError
 from dysl_vla_ros.files import require_writable
 from dysl_vla_ros.records.summary import summarise, write_summary
@@ -74,6 +75,7 @@ def _write(options: DemoOptions, records: Sequence[EpisodeRecord], complete: boo
         checkpoint=str(options.checkpoint),
         seed=options.seed,
         full_depth=options.full_depth,
+        runtime=options.engine.runtime,
         max_ticks=options.max_ticks,
         cpu_cores=os.cpu_count(),
     )
@@ -93,8 +95,10 @@ def _write(options: DemoOptions, records: Sequence[EpisodeRecord], complete: boo
 
 def _about(options: DemoOptions) -> str:
     depth = "full depth" if options.full_depth else "skipping as the DySL folder has it"
+    computed = "on ONNX Runtime" if options.engine.runtime == ONNX else f"on {options.engine.runtime}"
     episodes = f"{options.episodes} episode{'' if options.episodes == 1 else 's'}"
-    return f"dysl_vla demo: {episodes} a task from seed {options.seed}, checkpoint {options.checkpoint}, {depth}"
+    played = f"{episodes} a task from seed {options.seed}, checkpoint {options.checkpoint}"
+    return f"dysl_vla demo: {played}, {depth}, {computed}"
 
 
 def _require_usable(options: DemoOptions) -> None:

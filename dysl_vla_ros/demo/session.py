@@ -24,6 +24,7 @@ from std_msgs.msg import String
 
 from dysl_vla_ros.demo.processes import NodeEnded, NodeProcess, ros_environment, share_folder
 from dysl_vla_ros.demo.recorder import Recorder
+from dysl_vla_ros.engines.choice import EngineChoice
 from dysl_vla_ros.errors import DataError, DyslVlaError
 from dysl_vla_ros.records.trace import EpisodeRecord
 from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, Task
@@ -55,6 +56,7 @@ class DemoOptions:
     checkpoint: Path
     output: Path
     full_depth: bool = False
+    engine: EngineChoice = EngineChoice()  # what computes the policy
     max_ticks: int = 200  # control ticks of an episode
     record: Path | None = None  # folder of a bag of everything that a robot would record
 
@@ -97,6 +99,9 @@ class DemoSession:
         os.environ.update(environment)  # this process's own node must find the others
         policy_arguments = [word for path in parameters for word in ("--params-file", str(path))]
         policy_arguments += ["-p", f"model.checkpoint:={options.checkpoint.resolve()}"]
+        policy_arguments += ["-p", f"model.runtime:={options.engine.runtime}"]
+        if options.engine.export:
+            policy_arguments += ["-p", f"model.export:={Path(options.engine.export).resolve()}"]
         if options.full_depth:
             policy_arguments += ["-p", "skipping.rule:=full"]
         robot_arguments = ["-p", f"scene.rate:={PICTURE_RATE}", "-p", f"task:={options.tasks[0].name}"]

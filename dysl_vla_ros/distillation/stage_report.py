@@ -19,7 +19,7 @@ from dysl_vla_ros.distillation.initial_weights import InitialWeights
 from dysl_vla_ros.distillation.judging import Judge, Judgement, SeenTeacher
 from dysl_vla_ros.distillation.resume import Resume
 from dysl_vla_ros.distillation.settings import DistillationSettings
-from dysl_vla_ros.policies.interface import VlaPolicy, parameter_count
+from dysl_vla_ros.policies.interface import VlaPolicy
 from dysl_vla_ros.runtime.folder import save_dysl
 from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
@@ -175,7 +175,7 @@ def report(records: Sequence[Record], modules: nn.Module, policy: VlaPolicy, **m
         "training_steps": sum(record["steps"] for record in records),
         "training_seconds": round(sum(record["seconds"] for record in records), 3),
         "trainable_parameters": parameters_of(modules),
-        "policy_parameters": parameter_count(policy),
+        "policy_parameters": policy.weight_count,
         **more,
         "stages": list(records),
     }
@@ -210,7 +210,7 @@ def parameters_of(modules: nn.Module) -> int:
 
 def size_sentence(modules: nn.Module, policy: VlaPolicy) -> str:
     """Return how much is trained, with a warning where it is more than a tenth of the policy."""
-    own, whole = parameters_of(modules), parameter_count(policy)
+    own, whole = parameters_of(modules), policy.weight_count
     said = f"{own:,} parameters to train, {own / whole:.1%} of the policy's {whole:,}"
     if own <= LARGEST_SHARE * whole:
         return said

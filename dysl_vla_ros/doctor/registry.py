@@ -41,6 +41,7 @@ CHECKS: tuple[Check, ...] = (
     clocks.stamps,
     checkpoint.base,
     checkpoint.dysl_folder,
+    checkpoint.export,
     machine.execution_providers,
     machine.memory,
 )

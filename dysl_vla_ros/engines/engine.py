@@ -9,8 +9,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from dysl_vla_ros.interfaces import ActionSpec, FloatArray, Observation, ProprioceptionSpec
 
-TORCH, ONNX = "torch", "onnx"  # values of model.runtime
-
 
 @runtime_checkable
 class Engine(Protocol):
@@ -29,6 +27,10 @@ class Engine(Protocol):
         """Return the time in s on a steady clock, once the device has done what it was asked for."""
         ...
 
+    def numpy(self, values: Any) -> FloatArray:
+        """Return normalised actions as a policy decodes them, off the device, float32."""
+        ...
+
 
 @runtime_checkable
 class StepPolicy(Protocol):
@@ -44,6 +46,7 @@ class StepPolicy(Protocol):
     proprioception: ProprioceptionSpec
     action: ActionSpec
     instructions: tuple[str, ...]
+    weight_count: int  # values in the base's weights
     run_lengths: Sequence[int] | None  # of each layer, how many a call of it runs, itself included; None: itself alone
 
     @property

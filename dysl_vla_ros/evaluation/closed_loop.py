@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,9 +19,11 @@ import numpy as np
 
 from dysl_vla_ros.control.chunk_time import actions_begun
 from dysl_vla_ros.control.commander import Command, Commander
+from dysl_vla_ros.engines import TORCH
+from dysl_vla_ros.engines.choice import EngineChoice
 from dysl_vla_ros.errors import SettingError
 from dysl_vla_ros.evaluation.conditions import Plain, condition_named
-from dysl_vla_ros.evaluation.real_time import RealTime, phase, whole_steps
+from dysl_vla_ros.evaluation.real_time import RealTime, cost_name, phase, whole_steps
 from dysl_vla_ros.interfaces import Observation, StepResult
 from dysl_vla_ros.parent_process import process_pool
 from dysl_vla_ros.records.trace import EpisodeRecord, InferenceRecord
@@ -60,6 +61,7 @@ class EvaluationSettings:
     condition: str = "plain"  # a name in ``conditions.CONDITIONS``
     deployed: ControlSettings | None = None  # of the node that is to run it: what it would refuse is refused
     device: str = "cpu"  # where the policy computes: "cuda", "cuda:N"
+    engine: EngineChoice = EngineChoice()  # what computes it
 
     def __post_init__(self) -> None:
         """Refuse a delay or a condition that is none, and tasks that the condition cannot be had with."""
@@ -138,7 +140,7 @@ class _Play:
 
     def in_real_time(self, time: RealTime) -> None:
         """Play on while the policy computes: images, answers and control ticks come when they come."""
-        record, scene, weights = self.record, self._met.scene, self._runtime.policy.weights_hash
+        record, scene, computed_by = self.record, self._met.scene, cost_name(self._runtime)
         tick_phase, comes = phase(record.seed), 0
         lasted: list[float] = []  # s of each inference so far
         for step in itertools.count():
@@ -150,7 +152,7 @@ class _Play:
                 now = step * SIMULATION_STEP
                 typical = float(np.median(lasted or [0.0]))
                 result = self._look(now, actions_begun(typical, tick_phase * SIMULATION_STEP, CONTROL_PERIOD))
-                lasted.append(time.seconds(weights, result.trace))
+                lasted.append(time.seconds(computed_by, result.trace))
                 self._commander.latency = max(lasted)
                 comes = step + whole_steps(lasted[-1])
             if step % STEPS_PER_TICK == tick_phase:
@@ -241,8 +243,7 @@ def full_depth_runs(settings: EvaluationSettings, jobs: int = 2) -> tuple[list[F
         DataError: a task is held out.
     """
     require_learnable(settings.tasks)
-    # adapters have no part in it
-    base = Runtime.load_base(Path(settings.checkpoint), settings.device) if jobs == 1 else None
+    base = _load(settings, base=True) if jobs == 1 else None
     played = list(_in_parts(_record_part, settings, jobs, base))
     succeeded = [run for run, success in played if success]
     return succeeded or [run for run, _ in played], len(played) - len(succeeded)
@@ -255,7 +256,7 @@ def _in_parts(
     half = max(1, (settings.seeds + 1) // 2)
     parts = [(task, numbers[start : start + half]) for task in settings.tasks for start in range(0, len(numbers), half)]
     if jobs == 1:
-        runtime = runtime or Runtime.load(settings.checkpoint, settings.adapters, settings.device)
+        runtime = runtime or _load(settings)
         for task, seeds in parts:
             yield from play(settings, task, list(seeds), runtime)
         return
@@ -268,18 +269,32 @@ def _in_parts(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-@cache
-def _loaded(checkpoint: str, adapters: str | None, device: str) -> Runtime:
-    """Load a policy once in a process of the pool, which ends with it; ``adapters`` None: the base alone."""
-    if adapters is None:
-        return Runtime.load_base(Path(checkpoint), device)
-    return Runtime.load(checkpoint, adapters, device)
+def _load(settings: EvaluationSettings, base: bool = False) -> Runtime:
+    """Load what is played; ``base``: at full depth, in which adapters have no part.
+
+    On ONNX Runtime they are loaded all the same: an export is of both.
+    """
+    if base and settings.engine.runtime == TORCH:
+        return Runtime.load_base(Path(settings.checkpoint), settings.device)
+    engine, export = settings.engine.runtime, settings.engine.export
+    return Runtime.load(settings.checkpoint, settings.adapters, settings.device, engine=engine, export=export)
+
+
+_kept: dict[tuple[object, ...], Runtime] = {}  # of a process of the pool, which ends with it
+
+
+def _loaded(settings: EvaluationSettings, base: bool = False) -> Runtime:
+    """Load what is played once in a process of the pool."""
+    key = (settings.checkpoint, settings.adapters, settings.device, settings.engine, base)
+    if key not in _kept:
+        _kept[key] = _load(settings, base)
+    return _kept[key]
 
 
 def _play_part(
     settings: EvaluationSettings, task: Task, seeds: Sequence[int], runtime: Runtime | None = None
 ) -> list[EpisodeRecord]:
-    runtime = runtime or _loaded(settings.checkpoint, settings.adapters, settings.device)
+    runtime = runtime or _loaded(settings)
     with closing(Scene(task)) as scene:
         return [play_episode(runtime, scene, seed, settings) for seed in seeds]
 
@@ -287,7 +302,7 @@ def _play_part(
 def _record_part(
     settings: EvaluationSettings, task: Task, seeds: Sequence[int], runtime: Runtime | None = None
 ) -> list[tuple[FullDepthRun, bool]]:
-    runtime = runtime or _loaded(settings.checkpoint, None, settings.device)  # adapters have no part in it
+    runtime = runtime or _loaded(settings, base=True)
     full_depth = replace(settings, runtime=replace(settings.runtime, skipping=SkippingSettings(rule="full")))
     runs = []
     with closing(Scene(task)) as scene:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, full_depth_runs
+from dysl_vla_ros.evaluation.real_time import cost_name
 from dysl_vla_ros.runtime.cost_model import CostModel, measure_cost
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.simulation.seeds import CALIBRATION_SEEDS
@@ -11,7 +12,7 @@ from dysl_vla_ros.simulation.tasks import chosen_on
 
 
 def measure_costs(runtimes: Sequence[Runtime], settings: EvaluationSettings) -> dict[str, CostModel]:
-    """Return the cost of each runtime's inferences, by the hash of its weights.
+    """Return the cost of each runtime's inferences, by :func:`~dysl_vla_ros.evaluation.real_time.cost_name`.
 
     Args:
         runtimes: that are timed, one after the other: nothing else should run on the machine.
@@ -33,7 +34,7 @@ def measure_costs(runtimes: Sequence[Runtime], settings: EvaluationSettings) -> 
         jobs=1,
     )
     observations = [observation for run in runs for observation in run.observations]
-    return {runtime.policy.weights_hash: measure_cost(runtime, observations) for runtime in runtimes}
+    return {cost_name(runtime): measure_cost(runtime, observations) for runtime in runtimes}
 
 
 def full_depth_ms(runtime: Runtime, cost: CostModel) -> float:

@@ -3,21 +3,24 @@
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from dysl_vla_ros.control.chunk_time import require_actions, require_playable
-from dysl_vla_ros.engines.torch.devices import device_named
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.evaluation.closed_loop import EvaluationSettings, play_episodes
 from dysl_vla_ros.evaluation.conditions import Condition, condition_named
 from dysl_vla_ros.evaluation.costs import full_depth_ms, measure_costs
-from dysl_vla_ros.policies.interface import VlaPolicy
+from dysl_vla_ros.evaluation.real_time import cost_name
 from dysl_vla_ros.records.summary import summarise
 from dysl_vla_ros.records.trace import EpisodeRecord
+from dysl_vla_ros.runtime.loading import require_device
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.simulation.tasks import TASKS, Task, names_of
+
+if TYPE_CHECKING:
+    from dysl_vla_ros.policies.interface import VlaPolicy
 
 LOG = logging.getLogger(__name__)
 
@@ -41,26 +44,30 @@ def evaluate(checkpoint: str | Path, settings: EvaluationSettings | None = None,
     Args:
         checkpoint: folder of the base checkpoint.
         settings: how episodes are played (None: the defaults): ``tasks`` (none: all that the policy was trained on),
-            ``seeds`` scenes a task, what of the layers is skipped (``runtime``), at most ``max_ticks`` of 50 ms an
-            episode, ``delay`` in s or ``real_time`` (costs are measured first where it has none), the ``device`` that
-            the policy computes on, in every process.
+            ``seeds`` scenes a task, what of the layers is skipped (``runtime``), what computes (``engine``), at most
+            ``max_ticks`` of 50 ms an episode, ``delay`` in s or ``real_time`` (costs are measured first where it has
+            none), the ``device`` that the policy computes on, in every process.
         jobs: processes of one thread each, which import the calling program again (it must stand under ``if __name__ ==
             "__main__"``) and load the policy each; 1: in this one.
 
     Raises:
-        CheckpointError: the checkpoint or the DySL folder is missing, damaged, or they do not belong together.
+        CheckpointError: the checkpoint, the DySL folder or their export is missing, damaged, or they do not belong
+            together.
         DataError: no task is named, and the policy was trained on none.
         SettingError: the device is not there, the condition cannot be had with a task, or settings contradict what the
             policy gives.
         ObservationError: the policy knows no word of a task's instruction.
     """
     settings = settings or EvaluationSettings()
-    device_named(settings.device, "--device")
-    runtime = Runtime.load(str(checkpoint), settings.adapters, settings.device)
+    engine = settings.engine
+    require_device(settings.device, engine.runtime)
+    runtime = Runtime.load(
+        str(checkpoint), settings.adapters, settings.device, engine=engine.runtime, export=engine.export
+    )
     settings = fitted(replace(settings, checkpoint=str(checkpoint)), runtime.policy)
     if (time := settings.real_time) and not time.costs:
         costs = measure_costs([runtime], settings)
-        full_ms = full_depth_ms(runtime, costs[runtime.policy.weights_hash])
+        full_ms = full_depth_ms(runtime, costs[cost_name(runtime)])
         settings = replace(settings, real_time=replace(time, full_ms=full_ms, costs=costs))
     episodes: list[EpisodeRecord] = []
     with tqdm(total=len(settings.tasks) * settings.seeds, unit="episode") as bar:
@@ -69,14 +76,14 @@ def evaluate(checkpoint: str | Path, settings: EvaluationSettings | None = None,
             bar.update()
             bar.set_postfix(success=f"{sum(bool(own.success) for own in episodes) / len(episodes):.0%}")
     episodes.sort(key=lambda record: (list(TASKS).index(record.task), record.seed))
-    about: dict[str, Any] = {"delay": settings.delay, "condition": settings.condition}
+    about: dict[str, Any] = {"runtime": engine.runtime, "delay": settings.delay, "condition": settings.condition}
     about |= {"real_time": settings.real_time.to_json()} if settings.real_time else {}
     about |= {"chunk": settings.chunk} if settings.chunk else {}
     summary = summarise(episodes, checkpoint=Path(checkpoint).name, **about)
     return Evaluation(settings, tuple(episodes), summary)
 
 
-def fitted(settings: EvaluationSettings, policy: VlaPolicy) -> EvaluationSettings:
+def fitted(settings: EvaluationSettings, policy: "VlaPolicy") -> EvaluationSettings:
     """Fill in the tasks where none are named, and refuse what a node with this policy would refuse.
 
     Raises:
@@ -93,7 +100,7 @@ def fitted(settings: EvaluationSettings, policy: VlaPolicy) -> EvaluationSetting
     return settings
 
 
-def trained_tasks(policy: VlaPolicy, checkpoint: str) -> list[Task]:
+def trained_tasks(policy: "VlaPolicy", checkpoint: str) -> list[Task]:
     """Return the tasks that a policy was trained on, and log which are left out.
 
     Raises:

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from dysl_vla_ros.engines import TORCH
 from dysl_vla_ros.evaluation.slow_down import require_slow_down
 from dysl_vla_ros.interfaces import SkipTrace
 from dysl_vla_ros.runtime.cost_model import CostModel
+from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.simulation.scene import STEPS_PER_TICK
 from dysl_vla_ros.simulation.tasks import CONTROL_PERIOD, SIMULATION_STEP
 
@@ -26,16 +28,16 @@ class RealTime:
 
     slow_down: float  # control periods of an inference at full depth
     full_ms: float = 0.0  # milliseconds of an inference at full depth, of the policy that the slow-down is of
-    costs: Mapping[str, CostModel] = field(default_factory=dict)  # by ``VlaPolicy.weights_hash``; none: not measured
+    costs: Mapping[str, CostModel] = field(default_factory=dict)  # by :func:`cost_name`; none: not measured
 
     def __post_init__(self) -> None:
         """Refuse a slow-down that is none."""
         require_slow_down(self.slow_down)
 
-    def seconds(self, weights_hash: str, trace: SkipTrace) -> float:
-        """Return how long an inference lasts, s of virtual time."""
+    def seconds(self, name: str, trace: SkipTrace) -> float:
+        """Return how long an inference lasts, s of virtual time; ``name``: of what computes it, :func:`cost_name`."""
         calls, verified = np.array([trace.layer_calls], float), np.array([trace.verified], float)
-        milliseconds = float(self.costs[weights_hash].milliseconds(calls, verified)[0])
+        milliseconds = float(self.costs[name].milliseconds(calls, verified)[0])
         return self.slow_down * CONTROL_PERIOD * milliseconds / self.full_ms
 
     def to_json(self) -> dict[str, Any]:
@@ -45,6 +47,13 @@ class RealTime:
             "full_ms": round(self.full_ms, 4),
             "costs": {name: cost_to_json(own) for name, own in self.costs.items()},
         }
+
+
+def cost_name(runtime: Runtime) -> str:
+    """Return what a runtime's cost is kept under: the hash of its weights, and what computes, unless it is torch."""
+    policy = runtime.policy
+    on = policy.engine.name
+    return policy.weights_hash if on == TORCH else f"{policy.weights_hash}:{on}"
 
 
 def cost_to_json(cost: CostModel) -> dict[str, float]:

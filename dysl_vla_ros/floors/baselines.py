@@ -8,6 +8,7 @@ from typing import Any
 
 from dysl_vla_ros.comparison.floor_records import of_set
 from dysl_vla_ros.comparison.methods.registry import METHODS, method_named
+from dysl_vla_ros.engines import TORCH
 from dysl_vla_ros.errors import DataError
 
 REMEDY = "name a table.json that `dysl_vla evaluate --methods` of this release wrote"
@@ -105,5 +106,7 @@ def _point(row: Mapping[str, Any], suffix: str, number: int) -> Point:
     if not 0 <= successes <= episodes or not episodes or not float(row["layers_mean"]) > 0.0:
         raise ValueError(f"{row['method']} has {successes} of {episodes} episodes at {row['layers_mean']} layer calls")
     name = str(row["method"])
+    on = "" if row.get("runtime", TORCH) == TORCH else f":{row['runtime']}"
     bound = ", a bound" if name in METHODS and method_named(name).bound else ""  # its looks are not counted
-    return Point(name, name + bound + suffix, number, str(row["tasks"]), float(row["layers_mean"]), episodes, successes)
+    shown = name + on + bound + suffix
+    return Point(name, shown, number, str(row["tasks"]), float(row["layers_mean"]), episodes, successes)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from dysl_vla_ros.distillation.settings import DistillationSettings, ModuleSettings
+from dysl_vla_ros.engines.choice import EngineChoice
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.job_worker.apart import Apart
 from dysl_vla_ros.recordings.source import Choice
@@ -89,6 +90,7 @@ class TuneSettings:
     seed: int = 0  # of the search
     threads: int = 1  # compute threads, as model.threads will have them
     device: str = "cpu"  # as model.device will have it
+    engine: EngineChoice | None = None  # what computes; None: as model.runtime of ``params`` says, else torch
     recordings: Choice = field(default_factory=Choice)
 
     def __post_init__(self) -> None:

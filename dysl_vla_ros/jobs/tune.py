@@ -11,7 +11,7 @@ from dysl_vla_ros.calibration.tuning import Target, Tuning
 from dysl_vla_ros.calibration.tuning import tune as search
 from dysl_vla_ros.calibration.tuning_report import cost_sentence, require_new, write_results
 from dysl_vla_ros.control.chunk_time import require_playable
-from dysl_vla_ros.engines.torch.devices import device_named
+from dysl_vla_ros.engines.choice import EngineChoice
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.files import require_writable
 from dysl_vla_ros.jobs.learning_data import paths_of
@@ -22,8 +22,9 @@ from dysl_vla_ros.recordings.full_depth import full_depth_runs
 from dysl_vla_ros.records.deviation import measures
 from dysl_vla_ros.runs.full_depth import split_runs, thin_out
 from dysl_vla_ros.runtime.cost_model import CostModel, measure_cost
+from dysl_vla_ros.runtime.loading import require_device
 from dysl_vla_ros.runtime.step import Runtime
-from dysl_vla_ros.settings import RuntimeSettings, actions_judged
+from dysl_vla_ros.settings import ModelSettings, RuntimeSettings, actions_judged
 
 LOG = logging.getLogger(__name__)
 LONGEST = 10_000  # inferences read from the bags at most: their pictures are in memory for a moment
@@ -67,10 +68,13 @@ def tune(
         SettingError: the parameter file does not go with the policy, or the device is not there.
     """
     settings, folder, paths = settings or TuneSettings(), Path(out), paths_of(bags)
-    device_named(settings.device, "--device")
     given = read_params_file(settings.params) if settings.params else None
-    options = given.options if given else AS_THE_FILES_SAY
-    runtime = Runtime.load(str(checkpoint), str(adapters), settings.device, settings.threads, options=options)
+    engine = settings.engine or EngineChoice.of(given.groups[ModelSettings.group] if given else ModelSettings())
+    require_device(settings.device, engine.runtime)
+    runtime = Runtime.load(
+        str(checkpoint), str(adapters), settings.device, settings.threads,
+        options=given.options if given else AS_THE_FILES_SAY, engine=engine.runtime, export=engine.export,
+    )  # fmt: skip
     if runtime.dysl is None:
         raise DataError(f"{checkpoint} has no adapters, so nothing can be skipped; run `dysl_vla distill`")
     start = RuntimeSettings()
@@ -98,16 +102,20 @@ def tune(
     target = Target(settings.target_ms, settings.max_deviation, measures(runtime.policy.action)[0].unit)
     passes, judges = RememberedPasses(runtime, searched), RememberedPasses(runtime, held_out)
     tuning = search(passes, judges, before, target, cost, trials=settings.trials, seed=settings.seed)
-    command = _as_typed(checkpoint, paths, adapters, settings)
-    write_results(folder, tuning, target, cost, command=command, data=[data, *notes], seed=settings.seed)
+    command = _as_typed(checkpoint, paths, adapters, settings, engine)
+    write_results(folder, tuning, target, cost, engine, command=command, data=[data, *notes], seed=settings.seed)
     return Tuned(folder, tuning, target, cost, before)
 
 
-def _as_typed(checkpoint: AnyPath, bags: Sequence[Path], adapters: AnyPath, settings: TuneSettings) -> str:
+def _as_typed(
+    checkpoint: AnyPath, bags: Sequence[Path], adapters: AnyPath, settings: TuneSettings, engine: EngineChoice
+) -> str:
     """Return the command line that does this."""
     limit = ("--target-ms", settings.target_ms) if settings.target_ms else ("--max-deviation", settings.max_deviation)
     words = ["dysl_vla", "tune", *map(str, bags), "--checkpoint", str(checkpoint), limit[0], f"{limit[1]:g}"]
     words += ["--adapters", str(adapters)] if adapters else []
+    words += ["--runtime", engine.runtime] if engine != EngineChoice() else []
+    words += ["--export", engine.export] if engine.export else []
     words += ["--params", str(settings.params)] if settings.params else []
     return " ".join(filter(None, (shlex.join(words), settings.recordings.as_options())))
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from typing import Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -85,11 +86,18 @@ def plain_line(state: MonitorState, now: float, symbols: Symbols) -> str:
             parts = ", ".join(f"{part} {p50:.1f}" for part, (p50, _, _) in timings.items() if part != "total")
             pieces.append(f"{timings['total'][0]:.1f} ms ({parts})")
         pieces.append(f"C {report.continuity:.3f}{', verified' if report.verified else ''}")
+        pieces += [to_play] if (to_play := _to_play(report)) else []
         pieces.append(f"image {report.image_age_ms:.0f} ms old")
     pieces.append(f"stopped: {state.stop_now}" if state.stop_now else "no stop" if not state.last_stop else "playing")
     worst = [status for status in state.statuses if status.level > 0]
     pieces += [f"{LEVELS[status.level]} {status.name}: {status.message}" for status in worst] or ["diagnostics OK"]
     return f"{clock} {' | '.join(pieces)}"
+
+
+def _to_play(report: Any) -> str:
+    """Say how many actions of the chunk are played; "" in a recording from before the message had it."""
+    number = int(getattr(report, "actions_to_play", 0))
+    return f"{number} action{'' if number == 1 else 's'} of the chunk" if number else ""
 
 
 def _headline(state: MonitorState, now: float) -> Text:
@@ -101,7 +109,8 @@ def _headline(state: MonitorState, now: float) -> Text:
     if state.report is not None:
         report = state.report
         headline.append(f"  image age {report.image_age_ms:.0f} ms")
-        headline.append(f"\nepisode {state.episode}, inference {report.inference}", style="dim")
+        counted = [f"\nepisode {state.episode}", f"inference {report.inference}", *filter(None, [_to_play(report)])]
+        headline.append(", ".join(counted), style="dim")
     if state.gaps:
         headline.append(f"  fell silent {state.gaps} times", style="yellow")
     return headline

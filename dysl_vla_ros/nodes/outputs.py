@@ -214,6 +214,7 @@ class Outputs:
             verified=trace.verified,
             verify_reason=trace.verify_reason,
             budget_cut=trace.budget_cut,
+            actions_to_play=record.result.chunk.actions_to_play,
             convert_ms=float(record.convert_ms),
             transfer_ms=float(record.transfer_ms),
             vision_ms=float(timings.vision),

@@ -33,6 +33,7 @@ class VlaPolicy(Protocol):
     action: ActionSpec
     device: torch.device  # of weights and hidden states
     dtype: torch.dtype  # of hidden states
+    weight_count: int  # values in the weights
     run_lengths: Sequence[int] | None  # None: a call of a layer runs it alone, see engines.engine.StepPolicy
     streams: tuple[Stream, ...]  # the first one leads: decisions are made on its tokens; others follow its plan
     instructions: tuple[str, ...]  # examples it was trained on; () where nobody has noted them
@@ -145,6 +146,15 @@ class CommonPolicy:
         """torch, where the policy lies."""
         return TorchEngine(self.device)
 
+    @property
+    def weight_count(self) -> int:
+        """How many values the weights have."""
+        return sum(weight.numel() for weights in self.parts().values() for weight in weights)
+
+    def parts(self) -> Mapping[str, Sequence[Tensor]]:
+        """A family's own."""
+        raise NotImplementedError
+
     def sample(self) -> Observation:
         """Return grey images, zeros and the first instruction that is known, else a plain one."""
         return Observation.grey(self.cameras, self.image_size, self.proprioception, self.instructions)
@@ -165,9 +175,7 @@ class CommonPolicy:
         """Nothing is drawn."""
         return None
 
-    def halfway(
-        self, result: StackResult, context: Any, state: Any, noise: Any, moment: float, bridge: Bridge
-    ) -> Any:
+    def halfway(self, result: StackResult, context: Any, state: Any, noise: Any, moment: float, bridge: Bridge) -> Any:
         """Decoding is one step."""
         return None
 
@@ -175,17 +183,10 @@ class CommonPolicy:
         """Compare the actions."""
         return self.decode(result, context, state, noise, bridge)[0]
 
-    def decode(
-        self, result: StackResult, context: Any, state: Any, noise: Any, bridge: Bridge
-    ) -> tuple[Tensor, Any]:
+    def decode(self, result: StackResult, context: Any, state: Any, noise: Any, bridge: Bridge) -> tuple[Tensor, Any]:
         """A family's own."""
         raise NotImplementedError
 
     def actions(self, normalised: Tensor, context: StackContext) -> FloatArray:
         """Return (B, H, A): centre and scale of the action statistics."""
         return self.action.denormalise(normalised.float().cpu().numpy())
-
-
-def parameter_count(policy: VlaPolicy) -> int:
-    """Return how many weights a policy has."""
-    return sum(weight.numel() for weights in policy.parts().values() for weight in weights)

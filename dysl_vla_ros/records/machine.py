@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dysl_vla_ros import __version__
 
-PACKAGES = ("torch", "transformers", "numpy", "mujoco", "metaworld")
+PACKAGES = ("torch", "onnxruntime", "transformers", "numpy", "mujoco", "metaworld")
 
 
 def processor() -> str:

@@ -9,9 +9,9 @@ COLUMNS = ("instruction", "success", "ticks", "layers", "varies by", "verified",
 
 
 def print_table(summary: dict[str, Any], console: Console | None = None) -> None:
-    """Print one row a task and instruction, and one over all; ``summary`` says its ``condition``."""
+    """Print one row a task and instruction, and one over all; ``summary`` says ``condition`` and ``runtime``."""
     condition = summary["condition"]
-    title = f"condition {condition}; layers: mean of layer calls, verification included, of those there are"
+    title = f"condition {condition}, computed by {summary['runtime']}; layers: mean of layer calls, with verification"
     table = Table(*COLUMNS, title=title)
     for row in summary["tasks"]:
         said = row["instruction"] if condition == "plain" else f"{row['task']}: {row['instruction']}"

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import rosbags
-import torch
 from tqdm import tqdm
 
 import dysl_vla_ros
 from dysl_vla_ros.bags.reader import BagReader
 from dysl_vla_ros.control.chunk_time import require_playable
+from dysl_vla_ros.engines.choice import EngineChoice
 from dysl_vla_ros.errors import BagError
 from dysl_vla_ros.files import require_writable, sha256
 from dysl_vla_ros.interfaces import PolicyDescription, StepResult
@@ -31,7 +31,7 @@ from dysl_vla_ros.recordings.source import (
     reading_notes,
     require_moments,
 )
-from dysl_vla_ros.records.machine import processor
+from dysl_vla_ros.records.machine import processor, versions
 from dysl_vla_ros.replay import against as others
 from dysl_vla_ros.replay.parameters import ReplayParameters, read_parameters
 from dysl_vla_ros.replay.policies import PolicySource
@@ -51,6 +51,7 @@ class ReplaySettings:
 
     adapters: str = ""  # DySL folder; "": the checkpoint's own
     parameters: Path | None = None  # ROS parameter file: skipping, guidance, control; None: the node's defaults
+    engine: EngineChoice | None = None  # what computes; None: as ``model.runtime`` of ``parameters`` says, else torch
     python: str = ""  # another project's checkpoint: interpreter to compute in; "": model.python of ``parameters``
     against: Path | None = None  # checkpoint, DySL folder, parameter file or replay.json to compare with
     remapped: Mapping[str, str] = field(default_factory=dict)  # input -> topic that serves it
@@ -107,7 +108,8 @@ def replay(bag: str | Path, checkpoint: str | Path, settings: ReplaySettings | N
     parameters = read_parameters(settings.parameters) if settings.parameters else ReplayParameters()
     with contextlib.ExitStack() as parts:
         apart = Apart(settings.parameters, settings.python)
-        policies = PolicySource(parts, parameters.options, apart, settings.threads, settings.output)
+        engine = settings.engine or parameters.engine
+        policies = PolicySource(parts, parameters.options, apart, settings.threads, settings.output, engine)
         policy = policies.open(str(checkpoint), settings.adapters)
         sides = [Side(FULL, policy.side(), parameters.full_depth), Side(SKIPPING, policy.side(), parameters.runtime)]
         description = sides[1].description
@@ -151,7 +153,8 @@ def _replay_bag(
         require_moments(len(done.moments), source.moments, bag)
         entries = {
             "bag": _bag_entry(bag, settings.corrections, reader, source, choice),
-            "policy": _policy_entry(checkpoint, settings.adapters, description),
+            "policy": _policy_entry(checkpoint, settings.adapters, description)
+            | {"runtime": (settings.engine or parameters.engine).runtime},
         }
     outcome = _conclude(settings, parameters, description, compared, source, reader, entries, done)
     if settings.strict and outcome.damage:
@@ -294,7 +297,7 @@ def _versions() -> dict[str, str]:
     return {
         "dysl_vla_ros": dysl_vla_ros.__version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        **{name: own for name, own in versions().items() if name in ("torch", "onnxruntime")},
         "numpy": np.__version__,
         "rosbags": getattr(rosbags, "__version__", "unknown"),
     }

@@ -1,15 +1,16 @@
 """Settings from a ROS parameter file, the very file that ``params_file:=`` gives to the node. No ROS is needed.
 
 What concerns a replay is taken over (``skipping``, ``guidance``, ``control.actions_per_inference``, the ages of
-``safety`` that end an episode, and of ``model`` and ``robot`` what the checkpoint's files do not say); the rest is
-checked and otherwise of no effect. Unknown names are refused: in the node they are a warning, here the figures would be
-those of other settings than the file was meant to set.
+``safety`` that end an episode, of ``model`` what computes, of ``model`` and ``robot`` what the checkpoint's files do
+not say); the rest is checked and otherwise of no effect. Unknown names are refused: in the node they are a warning,
+here the figures would be those of other settings than the file was meant to set.
 """
 
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from dysl_vla_ros.engines.choice import EngineChoice
 from dysl_vla_ros.params_file import read_params_file
 from dysl_vla_ros.policy_options import AS_THE_FILES_SAY, PolicyOptions
 from dysl_vla_ros.settings import ControlSettings, GuidanceSettings, RuntimeSettings, SafetySettings
@@ -25,6 +26,7 @@ class ReplayParameters:
     control: ControlSettings = ControlSettings()
     safety: SafetySettings = SafetySettings()
     options: PolicyOptions = AS_THE_FILES_SAY  # what the checkpoint's files do not say
+    engine: EngineChoice = EngineChoice()  # what computes
 
     @property
     def runtime(self) -> RuntimeSettings:
@@ -46,4 +48,4 @@ def read_parameters(path: Path) -> ReplayParameters:
     """
     read = read_params_file(path)
     own = {name: read.groups[name] for name in ("skipping", "guidance", "control", "safety")}
-    return ReplayParameters(**own, options=read.options)
+    return ReplayParameters(**own, options=read.options, engine=EngineChoice.of(read.groups["model"]))

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from dysl_vla_ros.engines.engine import ONNX, TORCH, StepPolicy
+from dysl_vla_ros.engines import ONNX, TORCH
+from dysl_vla_ros.engines.engine import StepPolicy
 from dysl_vla_ros.errors import CheckpointError, NonFiniteActionError, ObservationError
 from dysl_vla_ros.interfaces import (
     ActionChunk,
@@ -25,7 +26,7 @@ from dysl_vla_ros.interfaces import (
 )
 from dysl_vla_ros.policies.identity import model_hash
 from dysl_vla_ros.policy_options import AS_THE_FILES_SAY, PolicyOptions
-from dysl_vla_ros.runtime.budget import BudgetedRule, StepCosts
+from dysl_vla_ros.runtime.budget import HEAD, BudgetedRule, StepCosts
 from dysl_vla_ros.runtime.folder import DyslFolder, dysl_beside, load_dysl
 from dysl_vla_ros.runtime.latency import Stopwatch
 from dysl_vla_ros.runtime.loading import torch_policy
@@ -276,7 +277,7 @@ class Runtime:
     def _run(self, hidden: "Tensor", context: StackContext, rule: DepthRule) -> StackResult:
         result = self._stack.run(hidden, context, rule)
         if isinstance(rule, BudgetedRule):
-            rule.ended(len(self.policy.layers))
+            rule.ended()
         return result
 
     def _budgeted(self, rule: DepthRule, deadline: float | None) -> BudgetedRule | None:
@@ -290,7 +291,7 @@ class Runtime:
         """Learn from an inference; return whether the budget has cut it."""
         if budgeted is None:
             return False
-        self._costs.note("head", head_ms / 1e3)
+        self._costs.note(HEAD, head_ms / 1e3)
         self._costs.update()
         return budgeted.cut
 
@@ -298,8 +299,8 @@ class Runtime:
         """Return whether a verification from here on would end in time."""
         if deadline is None:
             return True
-        layers = len(self.policy.layers) - point.layer
-        return self.policy.engine.now() + layers * self._costs["layer"] + self._costs["head"] <= deadline
+        weight = sum(self._costs.weights(len(self.policy.layers))[point.layer :]) + self._costs.weight(HEAD)
+        return self.policy.engine.now() + self._costs.seconds(weight) <= deadline
 
     def warm_up(self) -> None:
         """Run every path a few times on a grey image: the first real step is no slower, and costs are known.
@@ -313,8 +314,9 @@ class Runtime:
         observation = policy.sample()
         try:
             with policy.engine.computing():
-                for _ in range(WARM_UP_ROUNDS):
-                    self._costs = StepCosts()  # those of the last round count, when nothing is cold any more
+                for number in range(WARM_UP_ROUNDS):
+                    if number < 2:
+                        self._costs = StepCosts()  # those of the first round do not count: everything is cold
                     watch = Stopwatch(policy.engine)
                     noise = policy.noise([0])
                     hidden, context = policy.prepare([observation], noise)
@@ -323,7 +325,6 @@ class Runtime:
                     if self.dysl:
                         shortest = self._warm_up_skipping(self.dysl, hidden, context, noise)
                     self._floor_ms = vision + shortest
-            self._costs.update()
         except NonFiniteActionError as error:
             raise CheckpointError(f"warm-up: {error}; the weights cannot serve, get or train others") from error
 
@@ -333,7 +334,8 @@ class Runtime:
         result = self._run(hidden, context, budgeted or rule)
         watch.lap()
         self._decode(result, context, noise)
-        self._costs.note("head", watch.lap() / 1e3)
+        self._costs.note(HEAD, watch.lap() / 1e3)
+        self._costs.update()
         return result, watch.total()
 
     def _warm_up_skipping(self, dysl: DyslFolder, hidden: "Tensor", context: StackContext, noise: Any) -> float:

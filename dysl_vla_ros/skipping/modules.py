@@ -5,7 +5,7 @@ works token by token cannot do). Padding tokens are left out of every pooling: w
 token's output and no controller.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -205,6 +205,10 @@ class DyslModules(StreamModules):
         assert isinstance(follower, StreamModules)
         kind = follower.adapter(layer).up.weight.dtype  # in training float32, whatever the policy computes in
         return follower.adapted(layer, hidden.to(kind), None).to(hidden.dtype)
+
+    def weight_sizes(self) -> Mapping[str, int]:
+        """Return how many values each trained weight has, by its name."""
+        return {name: weight.numel() for name, weight in self.named_parameters()}
 
     def controller(self, layer: int) -> SkipController:
         """Return the controller in front of ``layer``."""

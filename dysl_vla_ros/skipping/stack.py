@@ -4,7 +4,7 @@ The stack holds references to the family's own layers and changes none of them. 
 place, so that the one kept in a :class:`ResumePoint` stays what it was.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -68,6 +68,10 @@ class SkipModules(Protocol):
 
     def adapted(self, layer: int, hidden: Any, token_mask: Any) -> Any:
         """Return what enters the layer behind the block where ``layer`` and the rest of it are skipped."""
+        ...
+
+    def weight_sizes(self) -> Mapping[str, int]:
+        """Return how many values each trained weight has, by its name in ``adapters.safetensors``."""
         ...
 
     def bridge(self, stream: str, layer: int, hidden: Any) -> Any:

@@ -38,7 +38,7 @@ def _prepare(name: str, given: MethodInputs) -> Prepared:
 def _floor(given: MethodInputs, floor: str) -> Prepared:
     if floor == FULL_DEPTH:
         full = replace(given.settings, skipping=replace(given.settings.skipping, rule="full"))
-        return Prepared(given.library.alone(given.options.checkpoint), full, Trained(0, 0, 0.0))
+        return Prepared(given.alone(given.options.checkpoint), full, Trained(0, 0, 0.0))
     return at_floor(given, str(Path(given.options.floors) / floor))
 
 

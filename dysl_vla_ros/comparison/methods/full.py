@@ -6,7 +6,7 @@ from dysl_vla_ros.comparison.methods.method import Method, MethodInputs, Prepare
 
 
 def _prepare(given: MethodInputs) -> Prepared:
-    runtime = given.library.with_adapters(given.options.checkpoint, given.options.adapters)
+    runtime = given.library.with_adapters(given.options.checkpoint, given.options.adapters, given.engine)
     full = replace(given.settings, skipping=replace(given.settings.skipping, rule="full"))
     return Prepared(runtime, full, Trained(0, 0, 0.0))
 

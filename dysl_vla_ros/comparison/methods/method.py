@@ -9,13 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from dysl_vla_ros.comparison.constant_floors import read_floors
 from dysl_vla_ros.comparison.methods.registry import METHODS, method_named, option_of
+from dysl_vla_ros.engines import ONNX, TORCH
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.policies.checkpoint import total_training
-from dysl_vla_ros.policies.interface import VlaPolicy
 from dysl_vla_ros.runs.full_depth import FullDepthRun
 from dysl_vla_ros.runtime.folder import DyslFolder
 from dysl_vla_ros.runtime.step import Runtime
@@ -23,6 +21,7 @@ from dysl_vla_ros.settings import RuntimeSettings
 
 if TYPE_CHECKING:
     from dysl_vla_ros.comparison.plan import Comparison
+    from dysl_vla_ros.policies.interface import VlaPolicy
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,12 @@ class MethodOptions:
     paper_adapters: str = ""  # a DySL folder trained as the paper says; "": that of ``dysl``
     checkpoints: Mapping[str, str] = field(default_factory=dict)  # by method: those that are another checkpoint
     floors: str = ""  # folder that ``dysl_vla floors --evaluate`` wrote; "": no method is chosen among floors
+    export: str = ""  # of ONNX Runtime: of ``checkpoint`` with ``adapters``; "": where it is written by default
+
+    @property
+    def exports(self) -> Mapping[tuple[str, str], str]:
+        """Folders of exports that do not lie where they are written by default, by checkpoint and DySL folder."""
+        return {(self.checkpoint, self.adapters): self.export} if self.export else {}
 
 
 @dataclass(frozen=True)
@@ -66,37 +71,45 @@ class Prepared:
 
 
 class Library:
-    """Loads each folder once, on ``device``; methods share weights and have a runtime of their own."""
+    """Loads each folder once for each runtime, on ``device``; methods share weights and have a runtime of their own."""
 
-    def __init__(self, device: str = "cpu") -> None:
-        self._device = device
-        self._bases: dict[str, Runtime] = {}
-        self._runtimes: dict[tuple[str, str], Runtime] = {}
+    def __init__(self, device: str = "cpu", exports: Mapping[tuple[str, str], str] | None = None) -> None:
+        """Load onto ``device``; ``exports``: see :attr:`MethodOptions.exports`."""
+        self._device, self._exports = device, dict(exports or {})
+        self._bases: dict[str, Runtime] = {}  # on torch
+        self._runtimes: dict[tuple[str, str, str], Runtime] = {}
 
-    def policy(self, checkpoint: str) -> VlaPolicy:
+    def policy(self, checkpoint: str, engine: str = TORCH) -> "VlaPolicy":
         """Return a base checkpoint's policy.
 
         Raises:
-            CheckpointError: it is missing or damaged.
+            CheckpointError: it is missing or damaged, or was not exported.
             SettingError: the device is not there.
         """
+        if engine == ONNX:  # graphs are those of a base and one DySL folder; any of them has the base's layers
+            loaded = (own.policy for (base, _, on), own in self._runtimes.items() if (base, on) == (checkpoint, engine))
+            return next(loaded, None) or self.with_adapters(checkpoint, "", engine).policy
         if checkpoint not in self._bases:
             self._bases[checkpoint] = Runtime.load_base(Path(checkpoint), self._device)
             self._bases[checkpoint].warm_up()
         return self._bases[checkpoint].policy
 
-    def with_adapters(self, checkpoint: str, adapters: str) -> Runtime:
+    def with_adapters(self, checkpoint: str, adapters: str, engine: str = TORCH) -> Runtime:
         """Return a new runtime of a checkpoint with a DySL folder, as :meth:`Runtime.load` finds it."""
-        key = (checkpoint, adapters)
+        key = (checkpoint, adapters, engine)
         if key not in self._runtimes:
-            self._runtimes[key] = Runtime.beside(self.policy(checkpoint), checkpoint, adapters)
+            if engine == ONNX:
+                export = self._exports.get((checkpoint, adapters), "")
+                self._runtimes[key] = Runtime.load(checkpoint, adapters, self._device, engine=engine, export=export)
+            else:
+                self._runtimes[key] = Runtime.beside(self.policy(checkpoint), checkpoint, adapters)
             self._runtimes[key].warm_up()
         kept = self._runtimes[key]
         return Runtime(kept.policy, kept.dysl)
 
-    def alone(self, checkpoint: str) -> Runtime:
+    def alone(self, checkpoint: str, engine: str = TORCH) -> Runtime:
         """Return a new runtime of a checkpoint that runs every layer, whatever lies beside it."""
-        return Runtime(self.policy(checkpoint), None)
+        return Runtime(self.policy(checkpoint, engine), None)
 
 
 @dataclass(frozen=True)
@@ -117,7 +130,7 @@ class CalibrationScenes:
 
     def loaded(self, adapters: str | None = None) -> tuple[Runtime, DyslFolder]:
         """See :func:`loaded`."""
-        return loaded(self.library, self.options, adapters)
+        return loaded(self.library, self.options, adapters, self.comparison.runtime)
 
 
 @dataclass(frozen=True)
@@ -129,10 +142,15 @@ class MethodInputs:
     settings: RuntimeSettings  # those of ``dysl``, with the rule ``dysl`` and the m that is played
     values: Mapping[str, Any]  # what was set, by the names in ``Method.sets``
     task: str = ""  # of the episodes, where the method is prepared for one (``Method.by_task``)
+    engine: str = TORCH  # what computes it
 
     def loaded(self, adapters: str | None = None) -> tuple[Runtime, DyslFolder]:
         """See :func:`loaded`."""
-        return loaded(self.library, self.options, adapters)
+        return loaded(self.library, self.options, adapters, self.engine)
+
+    def alone(self, checkpoint: str) -> Runtime:
+        """See :meth:`Library.alone`."""
+        return self.library.alone(checkpoint, self.engine)
 
 
 Prepare = Callable[[MethodInputs], Prepared]
@@ -157,9 +175,15 @@ class Method:
 
 
 def prepare(
-    name: str, m: int, library: Library, options: MethodOptions, matched: Matched, task: str = ""
+    name: str,
+    m: int,
+    library: Library,
+    options: MethodOptions,
+    matched: Matched,
+    task: str = "",
+    runtime: str = TORCH,
 ) -> Prepared:
-    """Load a method for m actions an inference, for a task if it asks for one.
+    """Load a method for m actions an inference on a runtime, for a task if it asks for one.
 
     ``matched`` must hold what the method is set to.
     """
@@ -168,14 +192,14 @@ def prepare(
         skipping=replace(options.settings.skipping, rule="dysl", enabled=True),
         actions_per_inference=m,
     )
-    return method_named(name).prepare(MethodInputs(library, options, settings, matched.values, task))
+    return method_named(name).prepare(MethodInputs(library, options, settings, matched.values, task, runtime))
 
 
-def require_usable(name: str, library: Library, options: MethodOptions) -> None:
+def require_usable(name: str, library: Library, options: MethodOptions, runtime: str = TORCH) -> None:
     """Load what a method needs, so that nothing is found missing after hours.
 
     Raises:
-        CheckpointError: a folder is missing, damaged, or does not belong to the checkpoint.
+        CheckpointError: a folder is missing, damaged, does not belong to the checkpoint, or was not exported.
         DataError: the method needs a DySL folder, another checkpoint or floors that were not named.
     """
     method = method_named(name)
@@ -183,15 +207,15 @@ def require_usable(name: str, library: Library, options: MethodOptions) -> None:
         folder = options.checkpoints.get(name, "")
         if not folder:
             raise DataError(f"the method {name} is another checkpoint: name it by {option_of(name)}")
-        library.alone(folder)
+        library.alone(folder, runtime)
     elif method.floors:
         if not options.floors:
             raise DataError(f"the method {name} is chosen among floors: name them by --floors")
         read_floors(Path(options.floors))
     elif method.adapters:
-        loaded(library, options, method.folder(options))
+        loaded(library, options, method.folder(options), runtime)
     else:
-        library.with_adapters(options.checkpoint, options.adapters)
+        library.with_adapters(options.checkpoint, options.adapters, runtime)
 
 
 def unguided(settings: RuntimeSettings) -> RuntimeSettings:
@@ -199,13 +223,15 @@ def unguided(settings: RuntimeSettings) -> RuntimeSettings:
     return replace(settings, guidance=replace(settings.guidance, prior=False, verify=False, warmup=0))
 
 
-def loaded(library: Library, options: MethodOptions, adapters: str | None = None) -> tuple[Runtime, DyslFolder]:
+def loaded(
+    library: Library, options: MethodOptions, adapters: str | None = None, engine: str = TORCH
+) -> tuple[Runtime, DyslFolder]:
     """Return a new runtime with the DySL folder that is named, None: that of ``dysl``, and the folder.
 
     Raises:
         DataError: there is none.
     """
-    runtime = library.with_adapters(options.checkpoint, options.adapters if adapters is None else adapters)
+    runtime = library.with_adapters(options.checkpoint, options.adapters if adapters is None else adapters, engine)
     if runtime.dysl is None:
         raise DataError(f"{options.checkpoint} has no `dysl` folder, so nothing can be skipped; name one by --adapters")
     return runtime, runtime.dysl
@@ -213,13 +239,12 @@ def loaded(library: Library, options: MethodOptions, adapters: str | None = None
 
 def trained(dysl: DyslFolder, positions: Sequence[int] | None = None, controllers: bool = False) -> Trained:
     """Count the adapters at ``positions`` (None: all) with what they share, and controllers if they are heard."""
-    modules, blocks = dysl.modules, dysl.partition.blocks
     points = dysl.partition.skip_points
     layers = points if positions is None else [p for p in positions if p in points]
-    parts: list[torch.nn.Module] = [modules.adapter(layer) for layer in layers]
-    parts += [modules.pools[str(b)] for b, (first, end) in enumerate(blocks)
+    names = [f"adapters.{layer}." for layer in layers]
+    names += [f"pools.{block}." for block, (first, end) in enumerate(dysl.partition.blocks)
               if any(first <= layer < end for layer in layers)]  # fmt: skip
     if controllers:
-        parts += [modules.controller(layer) for layer in layers]
-    count = sum(weight.numel() for part in parts for weight in part.parameters())
+        names += [f"controllers.{layer}." for layer in layers]
+    count = sum(size for name, size in dysl.modules.weight_sizes().items() if name.startswith(tuple(names)))
     return Trained(count, *total_training(dysl.config.get("training")))

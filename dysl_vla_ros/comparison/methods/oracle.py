@@ -19,7 +19,6 @@ from dysl_vla_ros.runtime.folder import CALIBRATION
 from dysl_vla_ros.runtime.step import Runtime
 from dysl_vla_ros.settings import actions_judged
 from dysl_vla_ros.skipping.depth_rules import Oracle, StaticOnly
-from dysl_vla_ros.skipping.modules import DyslModules
 from dysl_vla_ros.skipping.partition import LayerPartition
 from dysl_vla_ros.skipping.stack import StackContext, StackResult
 
@@ -35,7 +34,7 @@ def oracle_threshold(runtime: Runtime, runs: Sequence[FullDepthRun], m: int, dep
     """
     assert runtime.dysl is not None and runs
     partition: LayerPartition = runtime.dysl.partition
-    modules: DyslModules = runtime.dysl.modules
+    modules = runtime.dysl.modules
     errors = ActionErrors(runtime.policy, runs, m, modules.bridge).errors(StaticOnly(partition, modules))
     floor, full = len(partition.static), partition.num_layers
     share = min(1.0, max(0.0, (depth - floor) / max(1, full - floor)))
@@ -72,14 +71,16 @@ def _threshold(scenes: CalibrationScenes) -> float:
 
 def _prepare(given: MethodInputs) -> Prepared:
     runtime, dysl = given.loaded()
-    threshold, layers = given.values[THRESHOLD], runtime.policy.layers
+    threshold, policy = given.values[THRESHOLD], runtime.policy
     m = actions_judged(given.settings.actions_per_inference)
 
     def apart(floor: StackResult, full: StackResult, context: StackContext) -> float:
-        one, other = (runtime.decoded(result, context) for result in (floor, full))
-        return float((one[:, :m] - other[:, :m]).abs().mean())
+        one, other = (policy.engine.numpy(runtime.decoded(result, context)) for result in (floor, full))
+        return float(np.abs(one[:, :m] - other[:, :m]).mean())
 
-    runtime.rule_override = lambda points: Oracle(dysl.partition, dysl.modules, layers, apart, threshold)
+    runtime.rule_override = lambda points: Oracle(
+        dysl.partition, dysl.modules, policy.layers, apart, threshold, policy.run_lengths
+    )
     return Prepared(runtime, unguided(given.settings), trained(dysl, dysl.partition.floor))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
+import numpy as np
 
 from dysl_vla_ros.comparison.methods.method import CalibrationScenes, Method, MethodInputs, Prepared, trained, unguided
 from dysl_vla_ros.skipping.depth_rules import RandomSkipping
@@ -39,11 +39,12 @@ def _set_up(scenes: CalibrationScenes) -> Mapping[str, Any]:
 
 def _prepare(given: MethodInputs) -> Prepared:
     runtime, dysl = given.loaded()
-    probability, generator = given.values[PROBABILITY], torch.Generator()
+    probability, generator = given.values[PROBABILITY], np.random.default_rng()
     runtime.rule_override = lambda points: RandomSkipping(dysl.partition, dysl.modules, probability, generator)
 
     def begin(seed: int) -> None:
-        generator.manual_seed(seed)
+        nonlocal generator
+        generator = np.random.default_rng(seed)
 
     return Prepared(runtime, unguided(given.settings), trained(dysl), begin)
 

@@ -4,6 +4,7 @@ import difflib
 import importlib
 from typing import TYPE_CHECKING, NamedTuple
 
+from dysl_vla_ros.engines import RUNTIMES
 from dysl_vla_ros.errors import DataError
 from dysl_vla_ros.settings import AUTOMATIC
 
@@ -75,19 +76,31 @@ def require_method(name: str) -> str:
     return name
 
 
-def read_word(word: str) -> tuple[str, int | None]:
-    """Read ``dysl``, ``dysl@4`` or ``dysl@auto``: a method, and how many actions an inference; None: as without ``@``.
+class Word(NamedTuple):
+    """A method as it is written on a command line."""
+
+    method: str
+    actions: int | None = None  # an inference; None: as without an ``@``
+    runtime: str | None = None  # of RUNTIMES; None: as without a colon
+
+
+def read_word(word: str) -> Word:
+    """Read ``dysl``, ``dysl@4``, ``dysl@auto``, ``dysl:onnx`` or ``dysl@4:onnx``.
 
     Raises:
-        DataError: an unknown method, or no such number of actions.
+        DataError: an unknown method or runtime, or no such number of actions.
     """
-    name, at, number = word.partition("@")
+    before, colon, behind = word.partition(":")
+    name, at, number = before.partition("@")
     require_method(name)
+    if colon and behind not in RUNTIMES:
+        raise DataError(f"'{word}': behind the colon stands what computes, {' or '.join(RUNTIMES)}, as in dysl:onnx")
+    runtime = behind or None
     if at and number == AUTO:
-        return name, AUTOMATIC
+        return Word(name, AUTOMATIC, runtime)
     if at and not (number.isdigit() and 1 <= int(number) <= MOST_ACTIONS):
         raise DataError(
             f"'{word}': behind the @ stands the number of actions an inference, 1 to {MOST_ACTIONS}, or {AUTO}, as in "
             "dysl@4"
         )
-    return name, int(number) if at else None
+    return Word(name, int(number) if at else None, runtime)

@@ -5,15 +5,15 @@ from pathlib import Path
 
 from dysl_vla_ros.comparison.methods.method import Method, MethodInputs, Prepared, Trained
 from dysl_vla_ros.policies.checkpoint import read_config, total_training
-from dysl_vla_ros.policies.interface import parameter_count
 
 
 def _prepare(name: str, given: MethodInputs) -> Prepared:
     checkpoint = given.options.checkpoints[name]
-    runtime = given.library.alone(checkpoint)
-    count = parameter_count(runtime.policy)
+    runtime = given.alone(checkpoint)
     return Prepared(
-        runtime, given.settings, Trained(count, *total_training(read_config(Path(checkpoint)).get("training")))
+        runtime,
+        given.settings,
+        Trained(runtime.policy.weight_count, *total_training(read_config(Path(checkpoint)).get("training"))),
     )
 
 

@@ -6,7 +6,7 @@ counted twice that its matrices give out for a token.
 
 from dataclasses import dataclass
 
-from dysl_vla_ros.policies.interface import VlaPolicy, parameter_count
+from dysl_vla_ros.policies.interface import VlaPolicy
 from dysl_vla_ros.skipping.partition import LayerPartition
 
 GIGABYTE = 1e9
@@ -40,7 +40,7 @@ class MemorySizes:
 
         followers = tuple((own.width, share(own.name)) for own in others)
         size = policy.dtype.itemsize
-        return cls(parameter_count(policy), share("stack"), layers, lead.width, tokens, size, followers)
+        return cls(policy.weight_count, share("stack"), layers, lead.width, tokens, size, followers)
 
 
 def memory_need(sizes: MemorySizes, partition: LayerPartition, trained: int, together: int) -> dict[str, float]:

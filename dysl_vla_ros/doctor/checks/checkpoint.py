@@ -1,5 +1,6 @@
 """The checkpoint and its DySL folder: every hash, and whether they belong together."""
 
+import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,10 +8,12 @@ from typing import Any
 
 from dysl_vla_ros.doctor.examination import Examination
 from dysl_vla_ros.doctor.finding import Finding, fail, ok, warn
+from dysl_vla_ros.engines import ONNX, TORCH
 from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.files import sha256
 
 GET_AGAIN = "name another folder with --checkpoint, or get the files again (with git: `git lfs pull`)"
+EXPORT = "run `dysl_vla export CHECKPOINT` where torch is installed, and copy the folder that it names"
 REMAKE = "name another DySL folder with --adapters, or make it again with `dysl_vla calibrate` and `dysl_vla distill`"
 
 
@@ -62,6 +65,44 @@ def dysl_folder(examination: Examination) -> Iterator[Finding]:
         static = _part(config, "partition").get("static")
         count = len(static) if isinstance(static, list) else 0
         yield ok("adapters", f"{folder}: belongs to this base, {count} static layers")
+
+
+def export(examination: Examination) -> Iterator[Finding]:
+    """Check what `dysl_vla export` wrote: it must be of these files. Where none is and torch computes, say nothing."""
+    try:
+        from dysl_vla_ros.engines.onnx.exported import METADATA, base_of, dysl_of, folder_of, read_export, require_of
+        from dysl_vla_ros.policies.exportable import family_of, why_not
+        from dysl_vla_ros.policies.reference_config import read_reference
+        from dysl_vla_ros.runtime.folder import dysl_beside, read_dysl
+    except ImportError:
+        return  # numpy is missing, which has a line of its own
+    checkpoint = examination.checkpoint
+    node = examination.graph.node if examination.graph else None
+    told = str(node.parameter("model.runtime", TORCH)) if node else TORCH
+    folder = folder_of(checkpoint, examination.adapters, str(node.parameter("model.export", "")) if node else "")
+    needed = told == ONNX or (importlib.util.find_spec("torch") is None and not examination.worker_python)
+    try:
+        if why := why_not(family_of(checkpoint)):
+            if needed:
+                yield fail(
+                    "export", f"{checkpoint}: {why}", "install requirements/torch.txt, set model.runtime to torch"
+                )
+            return
+        if not (folder / METADATA).is_file():
+            if needed:
+                yield fail("export", f"{folder / METADATA} is missing: ONNX Runtime has nothing to compute", EXPORT)
+            return
+        files = read_reference(checkpoint)
+        own = dysl_beside(checkpoint, examination.adapters)
+        dysl = read_dysl(own, files.weights_hash, files.config.layers) if own else None
+        said = read_export(folder)
+        require_of(said, base_of(files), dysl_of(dysl), folder / METADATA)
+    except CheckpointError as error:
+        if not (hash_fault(checkpoint) or _read_fault(checkpoint)):  # else the line checkpoint says it
+            yield (fail if needed else warn)("export", str(error), EXPORT)
+    else:
+        graphs = f"{said.weights}, {len(said.files)} files as they were written"
+        yield ok("export", f"{folder}: of this checkpoint, {graphs}")
 
 
 def _belongs_to_foreign(checkpoint: Path, layout: str, folder: Path) -> Finding:
@@ -162,13 +203,19 @@ def _read_fault(folder: Path) -> str:
 
 
 def _load_fault(checkpoint: Path, folder: Path) -> str:
-    """Load both as the worker does and return what it would refuse; "" where torch is not here to do so."""
+    """Load both as the worker does and return what it would refuse; without torch what their files say alone."""
     try:
+        from dysl_vla_ros.policies.reference_config import read_reference
+        from dysl_vla_ros.runtime.folder import read_dysl
         from dysl_vla_ros.runtime.step import Runtime
     except ImportError:
         return ""
     try:
-        Runtime.load(str(checkpoint), str(folder))
+        if importlib.util.find_spec("torch") is None:
+            files = read_reference(checkpoint)
+            read_dysl(folder, files.weights_hash, files.config.layers)
+        else:
+            Runtime.load(str(checkpoint), str(folder))
     except CheckpointError as error:
         return str(error)
     return ""

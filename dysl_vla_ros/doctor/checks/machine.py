@@ -1,5 +1,6 @@
 """What computes, with how many threads, and whether the model fits into the memory that is free."""
 
+import importlib.util
 import math
 import os
 from collections.abc import Iterator
@@ -7,8 +8,10 @@ from pathlib import Path
 
 from dysl_vla_ros.doctor.examination import Examination
 from dysl_vla_ros.doctor.finding import Finding, fail, ok, warn
+from dysl_vla_ros.engines import ONNX, TORCH
 from dysl_vla_ros.errors import CheckpointError
 
+INSTALL_TORCH = "requirements/torch.txt (`make setup-training` in the package's folder)"
 LIBRARIES = 400 * 2**20  # bytes of a worker before weights: Python, torch, transformers (measured: 0.40 GiB)
 SPARE = 1.5  # times the need; below that it is tight
 CGROUPS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
@@ -23,19 +26,7 @@ def execution_providers(examination: Examination) -> Iterator[Finding]:
     try:
         import torch
     except ImportError:
-        where = examination.worker_python
-        if where:
-            yield warn(
-                "torch",
-                f"not in this Python; the worker runs in {where}",
-                f"run the doctor there as well: {where} -m dysl_vla_ros.commands.main doctor",
-            )
-        else:
-            yield fail(
-                "torch",
-                "not installed: no policy runs in this Python",
-                "install requirements/runtime.txt, or name an interpreter that has it in model.python",
-            )
+        yield _without_torch(examination)
     else:
         gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         devices = f"cpu{''.join(f', {gpu}' for gpu in gpus)}"
@@ -53,6 +44,33 @@ def execution_providers(examination: Examination) -> Iterator[Finding]:
     else:
         providers = ", ".join(onnxruntime.get_available_providers())
         yield ok("onnxruntime", f"{onnxruntime.__version__}: {providers}")
+
+
+def _without_torch(examination: Examination) -> Finding:
+    """Judge a Python without torch by what else computes here, and by what the running node was told."""
+    where, node = examination.worker_python, examination.graph.node if examination.graph else None
+    if where:
+        return warn(
+            "torch",
+            f"not in this Python; the worker runs in {where}",
+            f"run the doctor there as well: {where} -m dysl_vla_ros.commands.main doctor",
+        )
+    install = f"{INSTALL_TORCH}, or name an interpreter that has it in model.python"
+    if importlib.util.find_spec("onnxruntime") is None:
+        return fail(
+            "torch",
+            "not installed, and ONNX Runtime neither: no policy runs in this Python",
+            f"requirements/onnx.txt for what was exported (model.runtime: onnx); else {install}",
+        )
+    if node and (runtime := str(node.parameter("model.runtime", TORCH))) != ONNX:
+        return fail(
+            "torch",
+            f"not installed, and model.runtime of the running node is {runtime}",
+            f"set model.runtime to onnx (the line export says whether this checkpoint can); else {install}",
+        )
+    return ok(
+        "torch", "not installed; ONNX Runtime computes what was exported (model.runtime: onnx). Training needs torch"
+    )
 
 
 def memory(examination: Examination) -> Iterator[Finding]:

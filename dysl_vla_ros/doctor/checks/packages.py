@@ -27,18 +27,24 @@ def python_version(examination: Examination) -> Iterator[Finding]:
 
 
 def required_packages(examination: Examination) -> Iterator[Finding]:
-    """Compare what is installed with the ranges of requirements/runtime.txt; name the simulator's in one line."""
+    """Compare what is installed with the tested ranges; name the simulator's in one line.
+
+    What belongs to torch is compared where torch is: without it ONNX Runtime computes, which a line of its own says.
+    """
     path = share_folder() / "requirements" / "runtime.txt"
     if not path.is_file():
         yield warn("packages", f"{path} is missing: ranges not compared", "build and install the package again")
         return
-    wanted = read(path)
+    beside = path.with_name("torch.txt")
+    with_torch = beside.is_file() and installed("torch") is not None
+    wanted = read(path) + (read(beside) if with_torch else [])
     good = 0
     for requirement in wanted:
         findings = list(compare(requirement, examination.worker_python))
         good += not findings
         yield from findings
-    yield ok("packages", f"{good} of {len(wanted)} within the tested ranges of requirements/runtime.txt")
+    named = f"requirements/runtime.txt{' and torch.txt' if with_torch else ''}"
+    yield ok("packages", f"{good} of {len(wanted)} within the tested ranges of {named}")
     yield from _versions_apart(path.with_name("onnx.txt"))
     simulation = read(path.with_name("simulation.txt")) if path.with_name("simulation.txt").is_file() else []
     missing = [requirement.name for requirement in simulation if installed(requirement.name) is None]

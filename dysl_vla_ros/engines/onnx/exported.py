@@ -13,6 +13,9 @@ from typing import Any
 from dysl_vla_ros.errors import CheckpointError
 from dysl_vla_ros.files import sha256
 from dysl_vla_ros.json_files import build_from, read_object
+from dysl_vla_ros.policies.reference_config import FAMILY, ReferenceFiles
+from dysl_vla_ros.runtime.folder import WEIGHTS as ADAPTERS
+from dysl_vla_ros.runtime.folder import DyslFiles
 from dysl_vla_ros.skipping.partition import LayerPartition
 
 FOLDER, METADATA, FORMAT = "onnx", "export.json", 1
@@ -114,8 +117,9 @@ def read_export(folder: Path) -> Export:
         values = read_object(path, AGAIN)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CheckpointError(
-            f"{path} is missing: model.runtime is onnx, and this checkpoint was not exported; run `dysl_vla export "
-            "CHECKPOINT` (with --dysl FOLDER where model.adapters names one), or name the export in model.export"
+            f"{path} is missing: the runtime is onnx, and this checkpoint was not exported; run `dysl_vla export "
+            "CHECKPOINT` (with --dysl FOLDER where other adapters than its own are named), or name the export in "
+            "model.export (--export)"
         ) from error
     if values.get("format_version") != FORMAT:
         raise CheckpointError(
@@ -163,6 +167,19 @@ def require_of(export: Export, base: ExportedBase, dysl: ExportedDysl | None, pa
         raise CheckpointError(f"{path}: it has no {', '.join(missing)}; {AGAIN}")
     if not fits:
         raise CheckpointError(f"{path}: runs {list(export.runs)!s:.80} are not those of the partition; {AGAIN}")
+
+
+def base_of(files: ReferenceFiles) -> ExportedBase:
+    """Return what an export says of a base."""
+    return ExportedBase(FAMILY, files.weights_hash, files.base_hash)
+
+
+def dysl_of(files: DyslFiles | None) -> ExportedDysl | None:
+    """Return what an export says of a DySL folder."""
+    if files is None:
+        return None
+    partition = files.partition
+    return ExportedDysl(files.config["files"][ADAPTERS], partition.num_layers, partition.static, partition.per_block)
 
 
 def mapped(path: Path) -> Any:

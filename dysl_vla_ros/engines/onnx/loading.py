@@ -1,5 +1,7 @@
 """From a checkpoint, a DySL folder and their export to what :class:`~dysl_vla_ros.runtime.step.Runtime` runs."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,8 +10,8 @@ from dysl_vla_ros.engines.onnx.exported import (
     METADATA,
     NUMBERS,
     OWN_WEIGHTS,
-    ExportedBase,
-    ExportedDysl,
+    base_of,
+    dysl_of,
     folder_of,
     graph_file,
     mapped,
@@ -23,10 +25,13 @@ from dysl_vla_ros.errors import CheckpointError, SettingError
 from dysl_vla_ros.policies.checkpoint import read_checkpoint
 from dysl_vla_ros.policies.exportable import family_of, why_not
 from dysl_vla_ros.policies.identity import hash_of
-from dysl_vla_ros.policies.reference_config import FAMILY, WEIGHTS, ReferenceFiles, read_reference
+from dysl_vla_ros.policies.reference_config import WEIGHTS, read_reference
+from dysl_vla_ros.policies.weights_header import read_shapes
 from dysl_vla_ros.policy_options import AS_THE_FILES_SAY, PolicyOptions
 from dysl_vla_ros.runtime.folder import WEIGHTS as ADAPTERS
-from dysl_vla_ros.runtime.folder import DyslFiles, DyslFolder, dysl_beside, read_dysl
+from dysl_vla_ros.runtime.folder import DyslFolder, dysl_beside, read_dysl
+
+CALIBRATED = ".offset"  # what calibration sets and training does not, see skipping.modules.SkipController
 
 
 def load_onnx(
@@ -81,10 +86,12 @@ def load_onnx(
     def opened(segment: str) -> Segment:
         return sessions.open(own / graph_file(segment))
 
-    policy = OnnxReferencePolicy(files.config, files.weights_hash, base_hash, said, where, opened)
-    if dysl is None:
+    count = sum(_sizes(checkpoint / WEIGHTS).values())
+    policy = OnnxReferencePolicy(files.config, files.weights_hash, base_hash, said, where, opened, count)
+    if dysl is None or folder is None:
         return policy, None
-    modules = cast(Any, OnnxModules(dysl.partition, opened))
+    trained = {name: size for name, size in _sizes(folder / ADAPTERS).items() if not name.endswith(CALIBRATED)}
+    modules = cast(Any, OnnxModules(dysl.partition, opened, trained))
     return policy, DyslFolder(dysl.partition, modules, dysl.config, dysl.calibrated)
 
 
@@ -98,14 +105,6 @@ def require_family(checkpoint: Path) -> None:
         raise CheckpointError(f"{checkpoint}: {why}; set model.runtime to torch")
 
 
-def base_of(files: ReferenceFiles) -> ExportedBase:
-    """Return what an export says of a base."""
-    return ExportedBase(FAMILY, files.weights_hash, files.base_hash)
-
-
-def dysl_of(files: DyslFiles | None) -> ExportedDysl | None:
-    """Return what an export says of a DySL folder."""
-    if files is None:
-        return None
-    partition = files.partition
-    return ExportedDysl(files.config["files"][ADAPTERS], partition.num_layers, partition.static, partition.per_block)
+def _sizes(weights: Path) -> Mapping[str, int]:
+    """Return how many values each tensor of a weights file has, by its name."""
+    return {name: math.prod(shape) for name, shape in read_shapes(weights).items()}

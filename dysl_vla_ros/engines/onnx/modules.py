@@ -1,6 +1,6 @@
 """Pools, controllers and adapters on ONNX Runtime: ``SkipModules`` of exported segments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,11 +33,18 @@ class OnnxModules:
 
     bridge = staticmethod(no_bridge)
 
-    def __init__(self, partition: LayerPartition, open_segment: Callable[[str], Segment]) -> None:
-        """Open the segments of all skip points by their names."""
+    def __init__(
+        self, partition: LayerPartition, open_segment: Callable[[str], Segment], sizes: Mapping[str, int] | None = None
+    ) -> None:
+        """Open the segments of all skip points by their names; ``sizes``: what :meth:`weight_sizes` returns."""
+        self._sizes = dict(sizes or {})
         self._decisions = {layer: open_segment(decision_name(layer)) for layer in partition.skip_points}
         self._adapters = {layer: open_segment(adapter_name(layer)) for layer in partition.skip_points}
         self._controller = OnnxController()
+
+    def weight_sizes(self) -> Mapping[str, int]:
+        """Return how many values each trained weight of the exported folder has, by its name."""
+        return self._sizes
 
     def summary(self, layer: int, hidden: Any, token_mask: Any) -> OnnxSummary:
         """Sum up ``hidden`` (1, T, D), which would enter ``layer``, for its controller and its adapter."""

@@ -31,10 +31,10 @@ class OnnxReferencePolicy:
 
     def __init__(
         self, config: ReferenceConfig, weights_hash: str, base_hash: str, export: Export,
-        device: Device, open_segment: Callable[[str], Segment],
+        device: Device, open_segment: Callable[[str], Segment], weight_count: int = 0,
     ) -> None:  # fmt: skip
-        """Open the segments of ``export`` by their names."""
-        self.engine = OnnxEngine()
+        """Open the segments of ``export`` by their names; ``weight_count``: values in the base's weights."""
+        self.engine, self.weight_count = OnnxEngine(), weight_count
         self.config, self.weights_hash, self.base_hash = config, weights_hash, base_hash
         self.cameras = tuple(config.cameras)
         self.proprioception, self.action, self.instructions = config.proprioception, config.action, config.instructions

@@ -16,9 +16,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from dysl_vla_ros.engines.engine import ONNX
+from dysl_vla_ros.engines import ONNX
 from dysl_vla_ros.engines.onnx.exported import AGAIN
 from dysl_vla_ros.errors import CheckpointError, SettingError
+from dysl_vla_ros.interfaces import FloatArray
 
 CPU_PROVIDER, CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
 ONLY_ERRORS = 3  # of ONNX Runtime's log levels
@@ -35,8 +36,8 @@ class Device:
         provider: the only one that computes.
     """
 
-    def __init__(self, name: str) -> None:
-        """Take what ``model.device`` says.
+    def __init__(self, name: str, option: str = "model.device") -> None:
+        """Take what ``model.device`` says, or another ``option``.
 
         Raises:
             SettingError: this ONNX Runtime has no provider for it, or is too old.
@@ -47,14 +48,14 @@ class Device:
         self.options = {"device_id": str(self.index)} if kind == "cuda" else {}
         if not hasattr(onnxruntime.SessionOptions, "add_external_initializers_from_files_in_memory"):
             raise SettingError(
-                f"model.runtime is onnx, {sys.executable} has ONNX Runtime {onnxruntime.__version__}, too old; "
+                f"the runtime is onnx, {sys.executable} has ONNX Runtime {onnxruntime.__version__}, too old; "
                 "install 1.32, which needs Python 3.11 or later, there or in the Python that model.python names"
             )
         there = onnxruntime.get_available_providers()
         if self.provider not in there:
             raise SettingError(
-                f"model.device is {name!r}, the ONNX Runtime here ({onnxruntime.__version__}) has {', '.join(there)}; "
-                "install onnxruntime-gpu in place of onnxruntime, or set model.device to cpu"
+                f"{option} is {name!r}, the ONNX Runtime here ({onnxruntime.__version__}) has {', '.join(there)}; "
+                "install onnxruntime-gpu in place of onnxruntime, or compute on the cpu"
             )
 
     def put(self, values: NDArray[Any]) -> Any:
@@ -74,6 +75,10 @@ class OnnxEngine:
     def now(self) -> float:
         """Return the time in s; a segment has waited for its device when it returns."""
         return time.perf_counter()
+
+    def numpy(self, values: FloatArray) -> FloatArray:
+        """Return values, which have left the device, as float32."""
+        return values.astype(np.float32, copy=False)
 
 
 class Segment:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from dysl_vla_ros.engines.engine import TORCH
+from dysl_vla_ros.engines import TORCH
+from dysl_vla_ros.interfaces import FloatArray
 
 
 @dataclass(frozen=True)
@@ -25,3 +26,8 @@ class TorchEngine:
         if self.device.type == "cuda":  # a CPU has done it
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
+
+    def numpy(self, values: torch.Tensor) -> FloatArray:
+        """Return values off the device, float32."""
+        array: FloatArray = values.float().cpu().numpy()
+        return array

@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -54,6 +53,8 @@ def as_jpeg(picture: Picture) -> Picture:
     """Return what is left of a picture (height, width, 3) after it was kept as a JPEG."""
     kept = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(kept, "JPEG", quality=QUALITY, subsampling=CHROMA_HALVED)
+    import simplejpeg  # of requirements/torch.txt: what is read of a folder needs none of it
+
     decoded: Picture = simplejpeg.decode_jpeg(kept.getvalue(), colorspace="RGB", fastdct=True)
     return decoded
 

@@ -23,11 +23,17 @@ class Oracle:
     """
 
     def __init__(
-        self, partition: LayerPartition, modules: SkipModules, layers: Sequence[Layer], apart: Apart, threshold: float
+        self,
+        partition: LayerPartition,
+        modules: SkipModules,
+        layers: Sequence[Layer],
+        apart: Apart,
+        threshold: float,
+        run_lengths: Sequence[int] | None = None,
     ) -> None:
-        """Look through ``layers`` (the whole stack), compare by ``apart``."""
+        """Look through ``layers`` (the whole stack; ``run_lengths`` as of it), compare by ``apart``."""
         self._floor = StaticOnly(partition, modules)
-        self._stack = SkippableStack(layers)
+        self._stack = SkippableStack(layers, run_lengths)
         self._apart = apart
         self._threshold = threshold
         self._full = True

@@ -23,7 +23,9 @@ from dysl_vla_ros.engines.onnx.exported import (
     PREPARE,
     Export,
     adapter_name,
+    base_of,
     decision_name,
+    dysl_of,
     folder_of,
     graph_file,
     mapped,
@@ -36,7 +38,7 @@ from dysl_vla_ros.engines.onnx.exporting.quantised import quantised, share_weigh
 from dysl_vla_ros.engines.onnx.exporting.reference import Sizes, write_head, write_layers, write_prepare
 from dysl_vla_ros.engines.onnx.exporting.stand_ins import write_adapter, write_decision
 from dysl_vla_ros.engines.onnx.exporting.weights import Stored, stored_in
-from dysl_vla_ros.engines.onnx.loading import base_of, dysl_of, require_family
+from dysl_vla_ros.engines.onnx.loading import require_family
 from dysl_vla_ros.engines.onnx.modules import OnnxModules
 from dysl_vla_ros.engines.onnx.policy import OnnxReferencePolicy
 from dysl_vla_ros.engines.onnx.sessions import Device, Sessions
