@@ -78,8 +78,7 @@ def test_random_skipping_comes_to_the_depth_on_average(partition, share):
 
 def test_the_rule_of_chance_is_what_the_probability_was_worked_out_for(tested):
     """The loop of the test before is :class:`RandomSkipping`."""
-    rule = RandomSkipping(PARTITION, tested.dysl.modules, skip_probability(PARTITION, 5.0), torch.Generator())
-    rule._generator.manual_seed(1)
+    rule = RandomSkipping(PARTITION, tested.dysl.modules, skip_probability(PARTITION, 5.0), np.random.default_rng(1))
     with torch.inference_mode():
         hidden, context = tested.policy.prepare([observation(tested.policy, 0)])
         stack = SkippableStack(tested.policy.layers)
