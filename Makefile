@@ -14,8 +14,7 @@ EPISODES ?=
 HEADLESS ?=
 RECORD ?=
 RUNTIME ?= onnx
-METHODS ?= full dysl dysl_paper static fixed random controllers guidance verify oracle shallow shallow_distilled \
-  full@4 dysl@4 static@4
+METHODS ?= full dysl dysl_paper static fixed random controllers guidance verify oracle full@4 dysl@4 static@4
 ARGS ?=
 
 in_environment := source scripts/activate.bash &&
@@ -52,10 +51,9 @@ bench: setup-training build ## milliseconds of a control step, full depth and sk
 bench-budget: setup-training build ## deadlines missed under load, with control.budget_ms and without; writes bench_out/budget.json
 	@$(in_environment) python3 benchmarks/budget_latency.py $(ARGS)
 
-benchmark: setup-training build ## the README's table, 2 hours; METHODS='full dysl' EPISODES=10 for a part; resumed; writes benchmark_out/
+benchmark: setup-training build ## the README's table but its shallow policies, 2 hours; METHODS='full dysl' EPISODES=10 for a part; resumed; writes benchmark_out/
 	@$(in_environment) dysl_vla evaluate checkpoints/reference --methods $(METHODS) --out benchmark_out \
-	  --paper-adapters checkpoints/compared/dysl_paper --shallow checkpoints/compared/shallow \
-	  --shallow-distilled checkpoints/compared/shallow_distilled \
+	  --paper-adapters checkpoints/compared/dysl_paper \
 	  --episodes $(or $(EPISODES),50) $(ARGS)
 
 lint: setup-training ## ruff and mypy

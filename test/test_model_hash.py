@@ -110,7 +110,7 @@ def test_other_weights_other_adapters_and_none_are_other_models(checkpoint: Path
 
 @pytest.mark.parametrize(
     ("base", "adapters"),
-    [("reference", "reference/dysl"), ("reference", "compared/dysl_paper"), ("compared/shallow", "")],
+    [("reference", "reference/dysl"), ("reference", "compared/dysl_paper"), ("board", "")],
 )
 def test_what_is_shipped_belongs_together_by_the_hash_of_the_weights(base: str, adapters: str) -> None:
     runtime = Runtime.load(str(SHIPPED / base), str(SHIPPED / adapters) if adapters else "")
