@@ -156,8 +156,7 @@ def train(data: Path, output: Path, tasks: list[Task], settings: TrainingSetting
                     loss = loss + asked
             accelerator.backward(loss)
             average_gradients(state.parameters, accelerator)
-            soft = soft_start(state.step, settings.board_lessons) if boards else 1.0
-            state.update(soft * learning_rate(state.step, settings))
+            state.update(soft_start(state.step, settings.board_lessons) * learning_rate(state.step, settings))
             if keeper:
                 progress.update()
                 progress.set_postfix(l1=f"{keeper.after_step(float(error), accelerator.autocast):.4f}", refresh=False)

@@ -313,8 +313,7 @@ def _taught(
     lessons not at all: its L1 outweighs the pointer. With it hop 1 stood at chance for 370 steps of lessons, without it
     it was right to 90% after 300.
     """
-    tail, patches_there = network.tokens - network.words_at, batch.discs.shape[-1]
-    last = len(states) - 1
+    last, patches_there = len(states) - 1, batch.discs.shape[-1]
     patches = network.norm(states[min(READ_LAYERS, last)])[:, :patches_there]
     there = torch.einsum("bdn,bnw->bdw", batch.discs, patches.float())
     read = heads.read(there).float().unflatten(-1, (2, DISCS))  # (B, 9, 2, colours)
@@ -326,15 +325,22 @@ def _taught(
     wanted = torch.take_along_dim(batch.discs, batch.following[..., None], 1)  # (B, 9, N)
     loss = loss + FOLLOW * functional.cross_entropy(led.flatten(0, 1), wanted.flatten(0, 1))
     for hop in hops:
-        state = network.norm(states[min(layers_for(hop), last)])
+        pointed, query = _pointed(network, heads, batch, states, hop)
         wanted = torch.take_along_dim(batch.discs, batch.way[:, :, hop, None], 1)  # (B, Q, N)
-        query = state[:, network.words_at :].unflatten(1, (batch.words.shape[1], tail))[:, :, -1]
-        pointed = heads.points(state[:, :patches_there], query).float()
         loss = loss + point * functional.cross_entropy(pointed.flatten(0, 1), wanted.flatten(0, 1))
         known = _named(pointed, batch) == batch.way[:, :, hop]  # (B, Q)
         there = torch.take_along_dim(batch.places, batch.way[:, :, hop, None], 1)  # (B, Q, 2)
         loss = loss + place * ((heads.place(query).float() - there).abs().mean(-1) * known).mean()
     return loss
+
+
+def _pointed(
+    network: ReferenceNetwork, heads: BoardHeads, batch: BoardBatch, states: Sequence[Tensor], hop: int
+) -> tuple[Tensor, Tensor]:
+    """Return logits (B, Q, N) over patches and the queries (B, Q, D) that point, behind the first layer to know it."""
+    state = network.norm(states[min(layers_for(hop), len(states) - 1)])
+    query = state[:, network.words_at :].unflatten(1, (batch.words.shape[1], -1))[:, :, -1]
+    return heads.points(state[:, : batch.discs.shape[-1]], query).float(), query
 
 
 def _named(pointed: Tensor, batch: BoardBatch) -> Tensor:
@@ -358,12 +364,9 @@ def right_discs(network: ReferenceNetwork, heads: BoardHeads, batch: BoardBatch)
     Each is read behind the first layer that is taught to know its answer, so that lessons are seen to be learned too.
     """
     states = asked_at_once(network, batch)
-    tail, patches = network.tokens - network.words_at, batch.discs.shape[-1]
     found = {}
     for hops in range(MOST_HOPS + 1):
-        state = network.norm(states[min(layers_for(hops), len(states) - 1)])
-        query = state[:, network.words_at :].unflatten(1, (batch.words.shape[1], tail))[:, :, -1]
-        right = _named(heads.points(state[:, :patches], query), batch) == batch.way[:, :, -1]
+        right = _named(_pointed(network, heads, batch, states, hops)[0], batch) == batch.way[:, :, -1]
         asked = batch.hops == hops
         found[hops] = int(right[asked].sum()), int(asked.sum())
     return found
