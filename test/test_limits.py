@@ -84,7 +84,7 @@ def test_ramp_grows_linearly_to_full_size_and_again_from_when_it_is_told() -> No
 def test_gripper_is_clamped_and_moves_no_faster_than_its_limit() -> None:
     limiter = Limiter(SPEC)
     safety = SafetySettings(max_gripper_speed=4.0)  # 0.2 a tick
-    limiter.set_gripper(0.5)
+    limiter.gripper.set(0.5)
     openings = [limiter.limit(action(0.0, 0.0, 0.0, 1.7), FREE, safety) for _ in range(4)]
     np.testing.assert_allclose([m.gripper for m in openings], [0.7, 0.9, 1.0, 1.0])
     assert [m.limits for m in openings] == [("safety.max_gripper_speed",)] * 2 + [()] * 2
@@ -93,7 +93,7 @@ def test_gripper_is_clamped_and_moves_no_faster_than_its_limit() -> None:
 @pytest.mark.parametrize("opening", [None, np.nan, np.inf])
 def test_the_first_gripper_command_is_free_where_the_opening_is_unknown(opening: float | None) -> None:
     limiter = Limiter(SPEC)
-    limiter.set_gripper(opening)
+    limiter.gripper.set(opening)
     motion = limiter.limit(action(0, 0, 0, 1), FREE, SafetySettings(max_gripper_speed=0.01))
     assert (motion.gripper, motion.limits) == (1.0, ())
 

@@ -14,12 +14,13 @@ not seen yet waits in :class:`PlayedActions`: each action once, and where the ar
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dysl_vla_ros.control.chunk_time import actions_during, require_playable, ticks_per_action
+from dysl_vla_ros.control.gripper import GripperLimiter
 from dysl_vla_ros.control.kinds import require_end_effector
 from dysl_vla_ros.control.limits import Limiter, Place
 from dysl_vla_ros.errors import NonFiniteActionError
@@ -73,6 +74,18 @@ class _Chunk:
     actions_to_play: int
 
 
+class AnyLimiter(Protocol):
+    """What bounds the commands of one kind of action, as far as all kinds are alike."""
+
+    gripper: GripperLimiter
+
+    def ramp_again(self) -> None:
+        """Ramp in from here. The last command stays known."""
+
+    def rest(self) -> None:
+        """The arm was told to stand still: the next motion starts from rest."""
+
+
 class ChunkPlayer(ABC, Generic[CommandOfKind]):
     """Plays the current chunk. Not thread-safe: its owner calls every method under one lock.
 
@@ -85,6 +98,8 @@ class ChunkPlayer(ABC, Generic[CommandOfKind]):
         late_chunks: chunks offered too late to play any of their actions, since construction.
         image_stamp: as given to ``offer``, of the action being played; None while nothing plays.
     """
+
+    _limiter: AnyLimiter  # made by each kind, before this class begins its first episode
 
     def __init__(self, action: ActionSpec, control: ControlSettings, safety: SafetySettings) -> None:
         """Make a commander for actions of this kind.
@@ -123,23 +138,15 @@ class ChunkPlayer(ABC, Generic[CommandOfKind]):
         self._last: tuple[_Chunk, FloatArray] | None = None  # last action (A,) played since the arm stood still
         self._played.clear()
         self.image_stamp: Any = None
-        self._ramp_again()
+        self._limiter.ramp_again()
 
     def enter(self) -> None:
         """Begin after an activation: what was commanded before it says nothing of where the arm is."""
         self.reset()
 
-    @abstractmethod
     def set_gripper(self, opening: float) -> None:
         """Say where the gripper is before the first command, so that this one is rate-limited too."""
-
-    @abstractmethod
-    def _ramp_again(self) -> None:
-        """Motion ramps in from here."""
-
-    @abstractmethod
-    def _rest(self) -> None:
-        """The arm is told to stand still: the next motion starts from rest."""
+        self._limiter.gripper.set(opening)
 
     def _require(self, actions: FloatArray, what: str) -> None:
         """Refuse actions (n, A) that cannot be played.
@@ -244,8 +251,8 @@ class ChunkPlayer(ABC, Generic[CommandOfKind]):
         self._chunk = self._playing = None
         self._chunk_played = 0
         self._interrupted()
-        self._ramp_again()
-        self._rest()
+        self._limiter.ramp_again()
+        self._limiter.rest()
         return self._standing(reason)
 
     def take_played(self) -> tuple[FloatArray, tuple[int, ...]]:
@@ -321,6 +328,8 @@ class Commander(ChunkPlayer[Command]):
         place: where the end effector is, as known for the next ``tick``; only ``safety.workspace_box`` asks.
     """
 
+    _limiter: Limiter
+
     def __init__(self, action: ActionSpec, control: ControlSettings, safety: SafetySettings) -> None:
         """Make a commander for motions of an end effector.
 
@@ -331,10 +340,6 @@ class Commander(ChunkPlayer[Command]):
         self._limiter = Limiter(action)
         self.place: Place | None = None
         super().__init__(action, control, safety)
-
-    def set_gripper(self, opening: float) -> None:
-        """Say where the gripper is before the first command, so that this one is rate-limited too."""
-        self._limiter.set_gripper(opening)
 
     def brake(self, reason: str) -> Command:
         """Slow down for a tick with nothing to play, to a zero twist in the end; nothing is dropped, the gripper holds.
@@ -355,12 +360,6 @@ class Commander(ChunkPlayer[Command]):
     def _command(self, linear: Vector, angular: Vector, fields: dict[str, Any]) -> Command:
         step = self._action.time_step
         return Command(linear=linear, angular=angular, translation=linear * step, rotation=angular * step, **fields)
-
-    def _ramp_again(self) -> None:
-        self._limiter.ramp_again()
-
-    def _rest(self) -> None:
-        self._limiter.rest()
 
 
 class PlayedActions:

@@ -40,6 +40,8 @@ class JointCommander(ChunkPlayer[JointCommand]):
         measured: where the joints are, as known for the next call; None: unknown.
     """
 
+    _limiter: JointLimiter
+
     def __init__(
         self, action: ActionSpec, control: ControlSettings, safety: SafetySettings, limits: JointLimits
     ) -> None:
@@ -62,10 +64,6 @@ class JointCommander(ChunkPlayer[JointCommand]):
         super().enter()
         self.measured = None
         self._limiter.forget()
-
-    def set_gripper(self, opening: float) -> None:
-        """Say where the gripper is before the first command, so that this one is rate-limited too."""
-        self._limiter.gripper.set(opening)
 
     def tick(self) -> JointCommand | None:
         """Return this tick's command; None: nothing to play.
@@ -95,9 +93,3 @@ class JointCommander(ChunkPlayer[JointCommand]):
 
     def _command(self, motion: JointMotion, fields: dict[str, Any]) -> JointCommand:
         return JointCommand(positions=motion.positions, velocities=motion.velocities, **fields)
-
-    def _ramp_again(self) -> None:
-        self._limiter.ramp_again()
-
-    def _rest(self) -> None:
-        self._limiter.rest()

@@ -95,7 +95,7 @@ class Limiter:
 
     def __init__(self, action: ActionSpec) -> None:
         self._action = action
-        self._gripper = GripperLimiter()
+        self.gripper = GripperLimiter()
         self._ramp = Ramp()
         self._linear_part, self._angular_part = _Part("linear"), _Part("angular")
         self.rest()
@@ -109,10 +109,6 @@ class Limiter:
     def ramp_again(self) -> None:
         """Ramp in from here. The last command stays known: only a zero twist (``rest``) brings the arm to rest."""
         self._ramp.again()
-
-    def set_gripper(self, opening: float | None) -> None:
-        """Say where the gripper is; None or not finite: unknown, the next command is not rate-limited."""
-        self._gripper.set(opening)
 
     def limit(
         self,
@@ -151,7 +147,7 @@ class Limiter:
             self._linear_part.commanded(linear)
         angular_bounds = (safety.max_angular_speed, control.max_angular_seam, safety.max_angular_acceleration * tick)
         angular = self._angular_part.limit(angular, *angular_bounds, joint, acted)
-        gripper = self._gripper.limit(float(values[-1]), safety.max_gripper_speed * tick, acted)
+        gripper = self.gripper.limit(float(values[-1]), safety.max_gripper_speed * tick, acted)
         self._interrupted = False
         self._ramp.moved(control)
         return LimitedMotion(linear.copy(), angular.copy(), gripper, tuple(acted))

@@ -39,6 +39,8 @@ class PoseCommander(ChunkPlayer[PoseCommand]):
         measured: where the end effector is, as known for the next call; None: unknown.
     """
 
+    _limiter: PoseLimiter
+
     def __init__(
         self, action: ActionSpec, control: ControlSettings, safety: SafetySettings, max_first_step: float
     ) -> None:
@@ -58,10 +60,6 @@ class PoseCommander(ChunkPlayer[PoseCommand]):
         super().enter()
         self.measured = None
         self._limiter.forget()
-
-    def set_gripper(self, opening: float) -> None:
-        """Say where the gripper is before the first command, so that this one is rate-limited too."""
-        self._limiter.gripper.set(opening)
 
     def tick(self) -> PoseCommand | None:
         """Return this tick's command; None: nothing to play.
@@ -94,9 +92,3 @@ class PoseCommander(ChunkPlayer[PoseCommand]):
 
     def _command(self, motion: PoseMotion, fields: dict[str, Any]) -> PoseCommand:
         return PoseCommand(pose=motion.pose, linear=motion.linear, angular=motion.angular, **fields)
-
-    def _ramp_again(self) -> None:
-        self._limiter.ramp_again()
-
-    def _rest(self) -> None:
-        self._limiter.rest()
